@@ -1,1 +1,4 @@
-//! host
+//! The Blockmill host: peers, checks, block log, lanes and stores.
+
+pub mod frame;
+pub mod plugin;
