@@ -1,1 +1,5 @@
 //! host
+
+pub mod chain;
+pub mod network;
+pub mod wire;
