@@ -2,3 +2,8 @@
 
 pub mod frame;
 pub mod plugin;
+//! host
+
+pub mod chain;
+pub mod network;
+pub mod wire;
