@@ -18,8 +18,13 @@ mod data_dir;
 mod error;
 mod lane_state;
 mod overlay;
+mod recovery;
+mod row_buffer;
+mod row_error;
+mod rows;
 mod snapshot;
 mod state;
+mod table_spec;
 mod undo;
 
 pub use coins::{COIN_KEY_LEN, Coin, CoinView, OutPointKey, coin_key, encode_coin, is_unspendable};
@@ -27,8 +32,13 @@ pub use columns::{Keys, ScanPage, ValueColumn, Values};
 pub use data_dir::DataDir;
 pub use error::{ArgumentError, RewindError, StoreError};
 pub use lane_state::{LaneState, Value};
+pub use recovery::{Reconciled, Recovery, RecoveryError, reconcile};
+pub use row_buffer::{Column, ColumnData, RowBuffer};
+pub use row_error::RowError;
+pub use rows::{RowStore, SqlValue};
 pub use snapshot::{SnapshotIter, StateSnapshot};
 pub use state::{StateStore, UNDO_DEPTH};
+pub use table_spec::{ColumnKind, ColumnSpec, TableKind, TableSpec};
 
 /// The longest state key, in bytes.
 pub const MAX_KEY: usize = 1024;

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, Deref};
 use std::sync::Arc;
 
-use fjall::{OwnedWriteBatch, PersistMode, Readable, Slice};
+use fjall::{OwnedWriteBatch, PersistMode, Slice};
 
 use super::columns::{Keys, ScanPage, ValueColumn, Values};
 use super::error::{ArgumentError, RewindError, StoreError};
@@ -332,8 +332,8 @@ impl LaneState {
             self.pending_undo_bytes += record.len();
             self.pending_undo.insert(cursor.height, record);
             // What a flush would not write need not be kept.
-            let oldest = cursor.height.saturating_sub(self.undo_depth);
-            while let Some(entry) = self.pending_undo.first_entry().filter(|entry| *entry.key() <= oldest) {
+            let oldest = oldest_kept(cursor.height, self.undo_depth);
+            while let Some(entry) = self.pending_undo.first_entry().filter(|entry| *entry.key() < oldest) {
                 self.pending_undo_bytes -= entry.remove().len();
             }
         }
@@ -380,26 +380,21 @@ impl LaneState {
     /// can be tried again.
     pub fn flush(&mut self) -> Result<(), StoreError> {
         self.abort_block();
-        if self.cursor.is_none() && self.flushed.is_none() {
+        let Some(cursor) = self.cursor else {
             // No block yet: what the plugin wrote when it started is written again when it starts again.
             return Ok(());
-        }
-        let oldest = self.cursor.map_or(u32::MAX, |cursor| cursor.height.saturating_sub(self.undo_depth));
-        let top = self.cursor.map(|cursor| cursor.height);
-        let pruned: Vec<u32> = self
-            .disk_undo
-            .iter()
-            .copied()
-            .filter(|height| *height <= oldest || top.is_none_or(|top| *height > top))
-            .collect();
-        let kept: Vec<u32> = self.pending_undo.keys().copied().filter(|height| *height > oldest).collect();
+        };
+        let oldest = oldest_kept(cursor.height, self.undo_depth);
+        let stale = |height: &u32| *height < oldest || *height > cursor.height;
+        let pruned: Vec<u32> = self.disk_undo.iter().copied().filter(stale).collect();
+        let kept: Vec<u32> = self.pending_undo.keys().copied().filter(|height| *height >= oldest).collect();
 
         let mut dirty = self.overlay.dirty();
         self.cancel(&mut dirty)?;
-        if dirty.len() >= self.bulk_changes && self.cursor.is_some() {
-            self.flush_bulk(&dirty, &kept, &pruned)?;
+        if dirty.len() >= self.bulk_changes {
+            self.flush_bulk(cursor, &dirty, &kept, &pruned)?;
         } else if !dirty.is_empty() || self.cursor != self.flushed || !pruned.is_empty() {
-            self.flush_batch(&dirty, &kept, &pruned)?;
+            self.flush_batch(cursor, &dirty, &kept, &pruned)?;
         }
         drop(dirty);
         for height in &pruned {
@@ -409,7 +404,7 @@ impl LaneState {
         self.pending_undo.clear();
         self.pending_undo_bytes = 0;
         self.flushed = self.cursor;
-        self.overlay.clear(self.cursor.is_none());
+        self.overlay.clear(false);
         Ok(())
     }
 
@@ -438,7 +433,7 @@ impl LaneState {
     }
 
     /// Everything in one engine batch.
-    fn flush_batch(&self, dirty: &[Dirty], kept: &[u32], pruned: &[u32]) -> Result<(), StoreError> {
+    fn flush_batch(&self, cursor: Cursor, dirty: &[Dirty], kept: &[u32], pruned: &[u32]) -> Result<(), StoreError> {
         let state = &self.keyspaces.state;
         let mut batch = self.shared.db.batch();
         for change in dirty {
@@ -450,15 +445,12 @@ impl LaneState {
             }
         }
         self.write_undo(&mut batch, kept, pruned);
-        match self.cursor {
-            Some(cursor) => batch.insert(state, CURSOR_KEY, cursor.to_bytes()),
-            None => batch.remove(state, CURSOR_KEY),
-        }
+        batch.insert(state, CURSOR_KEY, cursor.to_bytes());
         Ok(batch.durability(Some(PersistMode::SyncAll)).commit()?)
     }
 
     /// Undo records in a batch, then everything else as sorted tables.
-    fn flush_bulk(&self, dirty: &[Dirty], kept: &[u32], pruned: &[u32]) -> Result<(), StoreError> {
+    fn flush_bulk(&self, cursor: Cursor, dirty: &[Dirty], kept: &[u32], pruned: &[u32]) -> Result<(), StoreError> {
         let mut batch = self.shared.db.batch();
         self.write_undo(&mut batch, kept, &[]);
         batch.durability(Some(PersistMode::SyncAll)).commit()?;
@@ -472,9 +464,7 @@ impl LaneState {
                 tables.write_tombstone(key)?;
             }
         }
-        if let Some(cursor) = self.cursor {
-            tables.write(CURSOR_KEY, cursor.to_bytes())?;
-        }
+        tables.write(CURSOR_KEY, cursor.to_bytes())?;
         tables.finish()?;
 
         // From here on the flush has happened: a record that stays behind is dropped by the next one.
@@ -494,6 +484,11 @@ impl LaneState {
         self.check_undo(from.height, to_height)?;
         let undone = self.undo_blocks(to_height);
         match undone {
+            // Before its first block a lane has no state: its plugin starts anew.
+            Ok(None) => {
+                self.reset()?;
+                return Ok(None);
+            }
             Ok(cursor) => {
                 self.overlay.commit();
                 self.cursor = cursor;
@@ -599,6 +594,11 @@ impl Drop for LaneState {
     fn drop(&mut self) {
         self.shared.release(&self.name);
     }
+}
+
+/// The lowest height whose undo record is kept when the cursor is at `height`.
+fn oldest_kept(height: u32, depth: u32) -> u32 {
+    (height + 1).saturating_sub(depth)
 }
 
 fn check_key(key: &[u8]) -> Result<(), StoreError> {

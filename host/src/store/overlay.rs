@@ -329,11 +329,6 @@ impl Overlay {
         self.log = log;
     }
 
-    /// Whether a block has changed something and is not closed.
-    pub(super) fn has_open_changes(&self) -> bool {
-        !self.log.is_empty()
-    }
-
     /// The entries that differ from the disk, in the order of their keys.
     pub(super) fn dirty(&self) -> Vec<Dirty> {
         let arena = &self.arena;
