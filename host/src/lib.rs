@@ -7,3 +7,4 @@ pub mod plugin;
 pub mod chain;
 pub mod network;
 pub mod wire;
+pub mod store;
