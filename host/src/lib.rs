@@ -1,1 +1,4 @@
 //! host
+
+pub mod block_log;
+pub mod mempool;
