@@ -8,3 +8,5 @@ pub mod chain;
 pub mod network;
 pub mod wire;
 pub mod store;
+pub mod block_log;
+pub mod mempool;
