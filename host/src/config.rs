@@ -6,7 +6,6 @@
 mod check;
 mod error;
 mod layer;
-mod network;
 pub mod units;
 
 use std::{
@@ -20,10 +19,11 @@ use std::{
 use figment::Figment;
 use serde::{Deserialize, Serialize};
 
+pub use crate::network::Network;
+
 pub use self::{
     error::{ConfigError, Origin},
     layer::{ENVIRONMENT_PREFIX, Overrides},
-    network::Network,
 };
 use self::{layer::Origins, units::size};
 
@@ -519,7 +519,7 @@ impl Config {
 
     /// `peers.connect` as (host, port), the network's own port where none is given.
     pub fn peer_addresses(&self) -> Vec<(String, u16)> {
-        let default = self.network.default_port();
+        let default = self.network.params().default_port;
         self.peers
             .connect
             .iter()

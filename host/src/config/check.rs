@@ -39,10 +39,10 @@ pub(super) fn values(config: &Config) -> Result<(), ConfigError> {
 
     let peers = &config.peers;
     for (index, peer) in peers.connect.iter().enumerate() {
-        if let Err(problem) = address(peer, config.network.default_port()) {
+        if let Err(problem) = address(peer, config.network.params().default_port) {
             let hint = format!(
                 "give \"host:port\", such as \"127.0.0.1:{}\"",
-                config.network.default_port()
+                config.network.params().default_port
             );
             return wrong(&format!("peers.connect.{index}"), &problem, &hint);
         }
