@@ -431,7 +431,7 @@ impl Config {
             let (key, problem, hint) = error::explain(&error, |key| default_text(&defaults, key));
             let key = shown(&key);
             ConfigError {
-                origin: origins.of(&key),
+                origin: origins.nearest(&key),
                 key: Some(key),
                 problem,
                 hint,
@@ -442,7 +442,7 @@ impl Config {
         Ok(config)
     }
 
-    /// An error about the value of a key, naming who said it.
+    /// An error about the value of a key, naming who said it or who said anything in its section.
     pub fn error(
         &self,
         key: &str,
@@ -450,7 +450,7 @@ impl Config {
         hint: impl Into<String>,
     ) -> ConfigError {
         ConfigError {
-            origin: self.origins.of(key),
+            origin: self.origins.nearest(key),
             key: Some(key.to_owned()),
             problem: problem.into(),
             hint: Some(hint.into()).filter(|hint: &String| !hint.is_empty()),
@@ -594,8 +594,13 @@ fn keys_of<'a>(defaults: &'a serde_json::Value, section: &str) -> Vec<&'a str> {
 
 /// The default of a key as it is written in a file.
 fn default_text(defaults: &serde_json::Value, key: &str) -> Option<String> {
-    let value = key
-        .split('.')
+    let mut parts: Vec<&str> = key.split('.').collect();
+    if let [layer::PLUGIN, name, ..] = parts.as_mut_slice() {
+        // any plugin is like any other
+        *name = "NAME";
+    }
+    let value = parts
+        .into_iter()
         .try_fold(defaults, |value, part| value.get(part))?;
     match value {
         serde_json::Value::Object(_) | serde_json::Value::Null => None,
@@ -635,3 +640,6 @@ fn expand_home(path: &Path) -> PathBuf {
         _ => path.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

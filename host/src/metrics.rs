@@ -518,7 +518,11 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 let plugin = metrics.plugin("one");
-                scope.spawn(move || (0..1_000).for_each(|_| drop(plugin.traps.inc())));
+                scope.spawn(move || {
+                    for _ in 0..1_000 {
+                        plugin.traps.inc();
+                    }
+                });
             }
         });
         assert_eq!(metrics.plugin("one").traps.get(), 4_000);
