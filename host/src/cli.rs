@@ -245,7 +245,8 @@ impl ConfigArgs {
 pub fn main(hooks: Hooks) -> ExitCode {
     // prints help and wrong usage by itself, with exit codes 0 and 2
     let cli = Cli::parse();
-    let result = execute(&cli.command, &hooks, &mut io::stdout().lock());
+    // not locked: the host may print from other threads
+    let result = execute(&cli.command, &hooks, &mut io::stdout());
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) if is_broken_pipe(&why) => ExitCode::SUCCESS,

@@ -5,12 +5,20 @@ use std::io::{self, Write};
 use anyhow::{Context, Result};
 use indicatif::MultiProgress;
 use tracing::Subscriber;
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter, util::SubscriberInitExt};
+use tracing_subscriber::{
+    EnvFilter,
+    filter::{LevelFilter, ParseError},
+    fmt::MakeWriter,
+    util::SubscriberInitExt,
+};
 
 use crate::config::{Log, LogFormat};
 
 /// The environment variables that may hold a filter instead of `log.level`, the first that is set.
 pub const FILTER_VARIABLES: [&str; 2] = ["BLOCKMILL_LOG", "RUST_LOG"];
+
+/// Target of the events that plugins write.
+pub const PLUGIN_TARGET: &str = "plugin";
 
 /// Starts the log. Lines go to standard error, above the progress bars of `bars` if some are shown.
 ///
@@ -32,17 +40,31 @@ pub fn init(config: &Log, bars: MultiProgress) -> Result<()> {
 
 /// The filter of the first variable that is set, else that of the configuration.
 fn filter(level: &str, variable: impl Fn(&str) -> Option<String>) -> Result<EnvFilter> {
-    let named = FILTER_VARIABLES
-        .iter()
-        .find_map(|name| Some((*name, variable(name).filter(|text| !text.is_empty())?)));
+    let named = FILTER_VARIABLES.iter().find_map(|name| {
+        let text = variable(name).filter(|text| !text.is_empty())?;
+        Some((*name, text))
+    });
     match named {
-        Some((name, text)) => EnvFilter::builder()
-            .parse(&text)
+        Some((name, text)) => parse(&text)
             .with_context(|| format!("environment variable {name} is no log filter: \"{text}\"")),
-        None => EnvFilter::builder()
-            .parse(level)
-            .with_context(|| format!("log.level is no log filter: \"{level}\"")),
+        None => parse(level).with_context(|| format!("log.level is no log filter: \"{level}\"")),
     }
+}
+
+/// A filter from its text. A level alone is meant for our own events and those of plugins: storage engines and compilers are
+/// talkative, and only their warnings are of use.
+///
+/// # Errors
+/// When the text is no filter.
+pub(crate) fn parse(text: &str) -> Result<EnvFilter, ParseError> {
+    let text = text.trim();
+    let whole = match text.parse::<LevelFilter>() {
+        Ok(level) if level > LevelFilter::WARN => {
+            format!("warn,blockmill={level},{PLUGIN_TARGET}={level}")
+        }
+        _ => text.to_owned(),
+    };
+    EnvFilter::builder().parse(whole)
 }
 
 fn subscriber<W>(
@@ -129,6 +151,7 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(height = 5, "block");
             tracing::debug!("too much");
+            tracing::info!(target: "fjall", "somebody else's");
         });
         let bytes = lines.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
@@ -167,9 +190,15 @@ mod tests {
                 .to_owned(),
             )
         };
-        assert_eq!(filter("info", both).unwrap().to_string(), "error");
+        let shown = |level: &str, variable: &dyn Fn(&str) -> Option<String>| {
+            filter(level, variable).unwrap().to_string()
+        };
+        assert_eq!(shown("info", &both), "error");
         let rust_log = |name: &str| (name == "RUST_LOG").then(|| "debug".to_owned());
-        assert_eq!(filter("info", rust_log).unwrap().to_string(), "debug");
+        assert_eq!(
+            shown("info", &rust_log),
+            "plugin=debug,blockmill=debug,warn"
+        );
         assert_eq!(
             filter("warn", |_| Some(String::new())).unwrap().to_string(),
             "warn"

@@ -28,7 +28,7 @@ pub(super) fn values(config: &Config) -> Result<(), ConfigError> {
             "give a folder, such as \"~/.blockmill\"",
         );
     }
-    if let Err(why) = tracing_subscriber::EnvFilter::builder().parse(&config.log.level) {
+    if let Err(why) = crate::logging::parse(&config.log.level) {
         let problem = format!("\"{}\" is no log filter ({why})", config.log.level);
         return wrong(
             "log.level",
