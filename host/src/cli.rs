@@ -376,8 +376,13 @@ fn line(out: &mut dyn Write, text: &str) -> Result<()> {
 /// An error and its causes, a line each.
 fn report(why: &anyhow::Error) -> String {
     let mut text = format!("error: {why}\n");
-    for cause in why.chain().skip(1) {
-        text.push_str(&format!("because: {cause}\n"));
+    let mut before = why.to_string();
+    for cause in why.chain().skip(1).map(ToString::to_string) {
+        // some errors say what their cause says
+        if cause != before {
+            text.push_str(&format!("because: {cause}\n"));
+        }
+        before = cause;
     }
     text
 }

@@ -572,12 +572,10 @@ fn the_server_ends_when_told_with_idle_and_busy_connections_open() {
 fn a_port_in_use_is_an_error_about_its_key() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let config = Config::from_sources(
-        None,
-        [],
-        &Overrides::new().set("--api-listen", "api.listen", address.as_str()),
-    )
-    .unwrap();
+    let flags = Overrides::new()
+        .set("--data-dir", "data_dir", "/nowhere")
+        .set("--api-listen", "api.listen", address.as_str());
+    let config = Config::from_sources(None, [], &flags).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -4,6 +4,8 @@ use std::{fs::File, io::Read, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
+use crate::logging;
+
 use super::{Config, ConfigError, KeepBlocks, MinimumWork, Origin, units::size};
 
 /// Names of plugins are part of paths, labels and URLs.
@@ -28,13 +30,9 @@ pub(super) fn values(config: &Config) -> Result<(), ConfigError> {
             "give a folder, such as \"~/.blockmill\"",
         );
     }
-    if let Err(why) = crate::logging::parse(&config.log.level) {
+    if let Err(why) = logging::parse(&config.log.level) {
         let problem = format!("\"{}\" is no log filter ({why})", config.log.level);
-        return wrong(
-            "log.level",
-            &problem,
-            "give error, warn, info, debug or trace, or a filter such as \"info,blockmill::chain=debug\"",
-        );
+        return wrong("log.level", &problem, logging::FILTER_HINT);
     }
 
     let peers = &config.peers;
