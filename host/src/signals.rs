@@ -1,6 +1,12 @@
 //! The signals that end the program.
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use std::io;
+
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::oneshot,
+};
 
 /// Exit code of a program that a second Ctrl-C ended: 128 + SIGINT, as shells expect.
 const INTERRUPTED: i32 = 130;
@@ -8,20 +14,44 @@ const INTERRUPTED: i32 = 130;
 /// Listens for SIGTERM and SIGINT (Ctrl-C) from now on, and returns a future that is ready at the first of them. The second
 /// one ends the program at once, for a person who will not wait.
 ///
+/// The listening is done on a thread of its own, so that the second signal works however stuck the rest is.
+///
 /// # Errors
-/// When the system refuses the handlers. Must be called inside a Tokio runtime.
-pub fn shutdown_signal() -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        let name = next(&mut terminate, &mut interrupt).await;
-        tracing::info!(signal = name, "stopping; once more stops at once");
-        tokio::spawn(async move {
-            let name = next(&mut terminate, &mut interrupt).await;
-            tracing::warn!(signal = name, "stopped at once");
-            std::process::exit(INTERRUPTED);
-        });
+/// When the system refuses the thread or the handlers.
+pub fn shutdown_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
+    let (mut terminate, mut interrupt) = {
+        let _inside = runtime.enter();
+        (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+        )
+    };
+    let (first, received) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || listen(&runtime, &mut terminate, &mut interrupt, first))?;
+    Ok(async {
+        // the thread ends only with the program
+        let _ = received.await;
     })
+}
+
+fn listen(
+    runtime: &Runtime,
+    terminate: &mut Signal,
+    interrupt: &mut Signal,
+    first: oneshot::Sender<()>,
+) {
+    let name = runtime.block_on(next(terminate, interrupt));
+    tracing::info!(signal = name, "stopping; once more stops at once");
+    // nobody may wait any more, when the host ends by itself
+    let _ = first.send(());
+    let name = runtime.block_on(next(terminate, interrupt));
+    tracing::warn!(signal = name, "stopped at once");
+    std::process::exit(INTERRUPTED);
 }
 
 async fn next(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
@@ -51,9 +81,7 @@ mod tests {
         let Ok(role) = std::env::var(ROLE) else {
             return;
         };
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
+        let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap();
         runtime.block_on(async {
@@ -62,7 +90,10 @@ mod tests {
             shutdown.await;
             println!("stopping");
             if role == "stuck" {
-                std::future::pending::<()>().await;
+                // not even the runtime's thread is free
+                loop {
+                    std::thread::park();
+                }
             }
         });
         println!("ended");

@@ -37,7 +37,8 @@ impl Default for Mock {
     }
 }
 
-const SLOW: Duration = Duration::from_millis(300);
+/// Long against what a busy machine adds.
+const SLOW: Duration = Duration::from_millis(900);
 
 fn block(height: u32) -> BlockInfo {
     BlockInfo {
@@ -533,7 +534,10 @@ fn a_question_that_finds_no_place_or_takes_too_long_is_told_so() {
 
 #[test]
 fn the_server_ends_when_told_with_idle_and_busy_connections_open() {
-    let mut server = Server::start(Bounds::default());
+    let mut server = Server::start(Bounds {
+        shutdown: Duration::from_secs(10),
+        ..Bounds::default()
+    });
     let mut idle = TcpStream::connect(server.address).unwrap();
     idle.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
         .unwrap();
@@ -554,7 +558,7 @@ fn the_server_ends_when_told_with_idle_and_busy_connections_open() {
     let start = Instant::now();
     server.stop();
     assert!(
-        start.elapsed() < Duration::from_secs(2),
+        start.elapsed() < Duration::from_secs(5),
         "{:?}",
         start.elapsed()
     );
