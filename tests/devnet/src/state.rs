@@ -18,9 +18,10 @@ pub use reorg::Reorg;
 
 use crate::blockfile::{self, RawBlock};
 use crate::chain::Chain;
-use crate::coins::{Coin, Coins};
+use crate::coins::Coins;
 use crate::miner::Template;
 use crate::pool::{Pool, Refused};
+use crate::utxo::Snapshot;
 use crate::wallet::Wallet;
 
 /// Payments that may fail one after the other before [`State::fill`] gives up.
@@ -466,13 +467,17 @@ impl State {
         time.max(earliest)
     }
 
-    /// A copy of the coin set, sorted, with height and hash of the tip.
+    /// A copy of the coin set.
     ///
     /// # Errors
     /// When no coins are kept.
-    pub fn snapshot(&self) -> Result<(u32, BlockHash, Vec<(OutPoint, Coin)>)> {
-        let coins = self.coins.as_ref().context("no coin set is kept")?;
-        Ok((self.chain.height(), self.chain.tip(), coins.sorted()))
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        let coins = self.coins.as_ref().context("no coin set is kept")?.sorted();
+        Ok(Snapshot {
+            height: self.chain.height(),
+            bestblock: self.chain.tip(),
+            coins,
+        })
     }
 }
 
