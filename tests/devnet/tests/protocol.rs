@@ -114,6 +114,33 @@ fn a_locator_is_answered_from_the_first_hash_that_is_active() {
 }
 
 #[test]
+fn headers_come_two_thousand_at_a_time() {
+    let folder = std::env::var_os("BLOCKMILL_TEST_DATA").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"),
+        PathBuf::from,
+    );
+    let path = folder.join("blocks/mainnet-0-4312.dat");
+    if !path.exists() {
+        println!("skipped: no {}", path.display());
+        return;
+    }
+    let devnet = Devnet::serve_file(path, Network::Bitcoin).unwrap();
+    let mut client = Client::connect(devnet.p2p_addr(), Network::Bitcoin);
+    client.shake_hands(true);
+    let mut locator = bitcoin::constants::genesis_block(Network::Bitcoin).block_hash();
+    let mut counts = Vec::new();
+    loop {
+        let headers = client.headers(vec![locator]);
+        counts.push(headers.len());
+        let Some(last) = headers.last() else { break };
+        assert_eq!(headers[0].prev_blockhash, locator);
+        locator = last.block_hash();
+    }
+    assert_eq!(counts, [2_000, 2_000, 312, 0]);
+    assert_eq!(locator, devnet.status().tip);
+}
+
+#[test]
 fn new_blocks_are_announced_by_headers_or_inv_as_asked() {
     let devnet = Devnet::new(3).unwrap();
     devnet.mine(3).unwrap();
