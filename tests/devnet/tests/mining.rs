@@ -7,6 +7,8 @@ use bitcoin::script::Builder;
 use bitcoin::{Amount, Block, Network, OutPoint, TxOut, Txid};
 use devnet::coins::COINBASE_MATURITY;
 use devnet::{Clock, Config, Devnet, Mining};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 fn blocks(devnet: &Devnet) -> Vec<Block> {
     let state = devnet.node().state();
@@ -276,6 +278,43 @@ fn a_reorg_leaves_the_coins_of_the_surviving_chain_and_accounts_for_every_transa
     println!("confirmed again, returned, replaced: {totals:?}");
     assert!(totals.iter().all(|total| *total > 10), "{totals:?}");
     // Everything in the pool can still be mined.
+    while devnet.status().mempool > 0 {
+        devnet.mine_block().unwrap();
+    }
+    check(&blocks(&devnet));
+    assert_eq!(replay(&devnet), devnet.utxo_set().unwrap());
+}
+
+#[test]
+fn any_walk_ends_in_the_coins_of_the_surviving_chain() {
+    let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
+    println!("seed {seed}");
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let devnet = Devnet::new(seed).unwrap();
+    devnet.mine(115).unwrap();
+    for _ in 0..40 {
+        let height = devnet.status().height;
+        match rng.random_range(0..10) {
+            0..3 => drop(devnet.fill_mempool(rng.random_range(1..60))),
+            3..5 => drop(devnet.replace(rng.random_range(1..6))),
+            5 => drop(devnet.mine_block().unwrap()),
+            6 => drop(devnet.mine(rng.random_range(1..4)).unwrap()),
+            7 => {
+                // Down and up again, with the pool following as well as it can.
+                devnet
+                    .limit_height(Some(height - rng.random_range(1..8)))
+                    .unwrap();
+                devnet.limit_height(None).unwrap();
+                assert_eq!(devnet.status().height, height);
+            }
+            _ => {
+                let depth = rng.random_range(1..8);
+                devnet.reorg(depth, depth + rng.random_range(1..3)).unwrap();
+            }
+        }
+    }
+    check(&blocks(&devnet));
+    assert_eq!(replay(&devnet), devnet.utxo_set().unwrap());
     while devnet.status().mempool > 0 {
         devnet.mine_block().unwrap();
     }
