@@ -307,8 +307,8 @@ mod tests {
                     Instruction::Op(code) => panic!("{code} in a script of pushes"),
                 })
                 .collect();
-            // The digest that was signed, and pairs of signature and key.
-            let (digest, signatures): ([u8; 32], Vec<(&[u8], &[u8])>) = match KINDS[at] {
+            // The digest that was signed, the signature, and the key.
+            let (digest, signature, key) = match KINDS[at] {
                 Kind::P2tr => {
                     let hash = cache
                         .taproot_key_spend_signature_hash(
@@ -334,7 +334,7 @@ mod tests {
                         .unwrap();
                     let key = PublicKey::from_slice(pushes[1]).unwrap();
                     assert_eq!(*script, ScriptBuf::new_p2pkh(&key.pubkey_hash()));
-                    (hash.to_byte_array(), vec![(pushes[0], pushes[1])])
+                    (hash.to_byte_array(), pushes[0], pushes[1])
                 }
                 kind @ (Kind::P2wpkh | Kind::P2shP2wpkh) => {
                     let program = wpkh(&PublicKey::from_slice(witness[1]).unwrap());
@@ -347,7 +347,7 @@ mod tests {
                     let hash = cache
                         .p2wpkh_signature_hash(at, &program, output.value, all)
                         .unwrap();
-                    (hash.to_byte_array(), vec![(witness[0], witness[1])])
+                    (hash.to_byte_array(), witness[0], witness[1])
                 }
                 Kind::P2wsh => {
                     let inner = ScriptBuf::from_bytes(witness[3].to_vec());
@@ -366,9 +366,7 @@ mod tests {
                     continue;
                 }
             };
-            for (signature, key) in signatures {
-                verify(&signer, digest, signature, key);
-            }
+            verify(&signer, digest, signature, key);
         }
     }
 
