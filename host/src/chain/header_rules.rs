@@ -159,8 +159,8 @@ pub fn retarget(params: &Params, first_time: u32, last_time: u32, bits: u32) -> 
     scaled.min(params.pow_limit).to_compact_lossy().to_consensus()
 }
 
-/// `target * numerator / denominator`, rounded down. No network that retargets has a target whose product passes 256
-/// bits: the limits leave 22 bits, and the numerator has 23 of which the limit's leading zeros take care.
+/// `target * numerator / denominator`, rounded down; all ones where that passes 256 bits. Core's product wraps at 256
+/// bits, but no network that retargets has a limit that comes near.
 fn scale(target: Target, numerator: u64, denominator: u64) -> Target {
     let mut limbs = [0u64; 5];
     let mut carry = 0u128;
@@ -182,7 +182,7 @@ fn scale(target: Target, numerator: u64, denominator: u64) -> Target {
     }
     let [low, second, third, high, over] = limbs;
     if over != 0 {
-        return Target::MAX;
+        return Target::from_le_bytes([0xff; 32]);
     }
     let mut bytes = [0u8; 32];
     for (chunk, limb) in bytes.chunks_exact_mut(8).zip([low, second, third, high]) {

@@ -61,6 +61,7 @@ pub struct LoadError {
 #[derive(Debug, Clone)]
 pub struct HeaderTree {
     params: &'static Params,
+    max_headers: usize,
     nodes: Vec<Node>,
     index: HashTable<Id>,
     best: Vec<Id>,
@@ -79,6 +80,7 @@ impl HeaderTree {
         root.status.set(Status::CHECKED | Status::COMPLETE);
         let mut tree = HeaderTree {
             params,
+            max_headers: MAX_HEADERS,
             nodes: vec![root],
             index: HashTable::new(),
             best: vec![Id::GENESIS],
@@ -123,7 +125,7 @@ impl HeaderTree {
         if self.node(parent).status.has(Status::INVALID) {
             return Err(HeaderError::InvalidBranch(header.prev_blockhash));
         }
-        if self.nodes.len() >= MAX_HEADERS {
+        if self.nodes.len() >= self.max_headers {
             return Err(HeaderError::TreeFull);
         }
         check_header(self.params, header, hash, &Branch { tree: self, parent }, now)?;
@@ -147,6 +149,11 @@ impl HeaderTree {
             self.set_best(id);
         }
         Ok(Inserted::New)
+    }
+
+    /// Bounds the number of headers, instead of [`MAX_HEADERS`].
+    pub fn set_max_headers(&mut self, max_headers: usize) {
+        self.max_headers = max_headers;
     }
 
     /// How many headers are here, the genesis included.
@@ -363,6 +370,9 @@ impl HeaderTree {
         let mut best = before;
         let mut ready = vec![id];
         while let Some(id) = ready.pop() {
+            if self.node(id).status.has(Status::INVALID) {
+                continue;
+            }
             self.status_mut(id, |status| status.set(Status::COMPLETE));
             if self.node(id).work > self.node(best).work {
                 best = id;

@@ -62,6 +62,8 @@ pub struct Sync {
     /// Blocks heard of lately, and when.
     announced: VecDeque<(BlockHash, Moment)>,
     last_tick: Moment,
+    /// When our chain was last known to be the network's.
+    last_synced: Option<Moment>,
     was_synced: bool,
 }
 
@@ -101,6 +103,7 @@ impl Sync {
             last_header: now,
             announced: VecDeque::new(),
             last_tick: now,
+            last_synced: None,
             was_synced: false,
         }
     }
@@ -150,20 +153,21 @@ impl Sync {
     pub fn received(&mut self, peer: PeerId, bytes: &[u8], now: Moment) {
         let Some(session) = self.peers.get_mut(&peer) else { return };
         session.peer.feed(bytes, now);
+        let mut moved = false;
         loop {
             // Gone, if the last message got it dropped.
             let Some(session) = self.peers.get_mut(&peer) else { break };
             match session.peer.next(now) {
                 Ok(Some(step)) => self.step(peer, step, now),
                 Ok(None) => break,
-                Err(error) => {
-                    self.drop_peer(peer, error.into(), now);
-                    break;
-                }
+                Err(error) => self.drop_peer(peer, error.into(), now),
             }
+            moved = true;
         }
         self.flush(peer);
-        self.pump(now);
+        if moved {
+            self.pump(now);
+        }
     }
 
     /// A message of a peer that the shell framed itself, in the task of its socket, instead of
@@ -188,11 +192,7 @@ impl Sync {
     /// Time passed. To be called about every 100 ms, and at least every second.
     pub fn tick(&mut self, now: Moment) {
         let late = now.since(self.last_tick);
-        self.last_tick = self.last_tick.max(now);
-        if now < self.last_tick {
-            // The clock was put back: start counting from there.
-            self.last_tick = now;
-        }
+        self.last_tick = now;
         if late > self.config.late_tick {
             self.woke_up(late, now);
         }
@@ -284,12 +284,16 @@ impl Sync {
 
     /// Whether the active chain is the best that the network has, as far as we can know: its tip is the best header,
     /// with enough work, a peer is there, and the tip is recent or no peer has more. On regtest time means nothing.
+    /// It stays so for [`synced_grace`](SyncConfig::synced_grace) while a block that was announced is fetched.
     pub fn synced(&self, now: Moment) -> bool {
+        let connected = self.peers.values().any(|session| session.peer.is_ready());
+        let lately = self.last_synced.is_some_and(|at| now.since(at) <= self.config.synced_grace);
+        connected && (lately || self.at_the_end(now))
+    }
+
+    fn at_the_end(&self, now: Moment) -> bool {
         let best = self.tree.best_id();
         if self.tree.tip_id() != best || self.tree.best_work() < self.config.minimum_work {
-            return false;
-        }
-        if !self.peers.values().any(|session| session.peer.is_ready()) {
             return false;
         }
         let age = now.secs().saturating_sub(u64::from(self.tree.node(best).time));
@@ -399,6 +403,10 @@ impl Sync {
     fn pump(&mut self, now: Moment) {
         self.ask_for_headers(now);
         self.ask_for_blocks(now);
+        let connected = self.peers.values().any(|session| session.peer.is_ready());
+        if connected && self.at_the_end(now) {
+            self.last_synced = Some(now);
+        }
         let synced = self.synced(now);
         if synced != self.was_synced {
             self.was_synced = synced;
@@ -417,6 +425,7 @@ impl Sync {
         }
         self.addresses.reset(now);
         self.caught_up = false;
+        self.last_synced = None;
         self.last_header = now;
     }
 

@@ -21,10 +21,13 @@ const MAX_UNREQUESTED: u32 = 256;
 /// `NETWORK_LIMITED_ALLOW_CONN_BLOCKS`).
 const LIMITED_DEPTH: u32 = 288 - 2;
 
+/// A block that was asked for.
 #[derive(Debug)]
-struct InFlight {
+pub(super) struct InFlight {
     peer: PeerId,
     asked: Moment,
+    /// How often it was taken from a peer that was late; each time the next has twice as long.
+    moves: u32,
 }
 
 #[derive(Debug)]
@@ -96,7 +99,7 @@ impl Sync {
         for id in ids {
             let wanted = self.wanted_of(id);
             if !wanted.blocks.is_empty() {
-                self.request(id, &wanted.blocks, now);
+                self.request(id, &wanted.blocks, 0, now);
             } else if let Some(staller) = wanted.held_up_by.and_then(|block| self.downloads.in_flight.get(&block))
                 && staller.peer != id
                 && let Some(session) = self.peers.get_mut(&staller.peer)
@@ -158,7 +161,7 @@ impl Sync {
         wanted
     }
 
-    fn request(&mut self, id: PeerId, blocks: &[Id], now: Moment) {
+    fn request(&mut self, id: PeerId, blocks: &[Id], moves: u32, now: Moment) {
         let witness = self.has_service(id, ServiceFlags::WITNESS);
         let Some(session) = self.peers.get_mut(&id) else { return };
         if session.in_flight.is_empty() {
@@ -169,20 +172,20 @@ impl Sync {
             let hash = self.tree.node(*block).hash;
             inventory.push(if witness { Inventory::WitnessBlock(hash) } else { Inventory::Block(hash) });
             session.in_flight.push(*block);
-            self.downloads.in_flight.insert(*block, InFlight { peer: id, asked: now });
+            self.downloads.in_flight.insert(*block, InFlight { peer: id, asked: now, moves });
             self.tree.status_mut(*block, |status| status.set(Status::IN_FLIGHT));
         }
         self.send(id, &Message::GetData(inventory));
     }
 
     /// The block is no longer expected of anyone.
-    pub(super) fn release(&mut self, block: Id) -> Option<(PeerId, Moment)> {
+    pub(super) fn release(&mut self, block: Id) -> Option<InFlight> {
         let in_flight = self.downloads.in_flight.remove(&block)?;
         self.tree.status_mut(block, |status| status.clear(Status::IN_FLIGHT));
         if let Some(session) = self.peers.get_mut(&in_flight.peer) {
             session.in_flight.retain(|other| *other != block);
         }
-        Some((in_flight.peer, in_flight.asked))
+        Some(in_flight)
     }
 
     pub(super) fn on_block(&mut self, peer: PeerId, raw: Bytes, now: Moment) {
@@ -193,11 +196,11 @@ impl Sync {
         };
         let hash = header.block_hash();
         let expected = self.tree.id(&hash).and_then(|block| self.release(block).map(|asked| (block, asked)));
-        let Some((block, (asked_of, asked))) = expected else {
+        let Some((block, asked)) = expected else {
             self.on_unrequested_block(peer, now);
             return;
         };
-        self.adapt_to_speed(peer, asked_of, asked, now);
+        self.adapt_to_speed(peer, &asked, now);
 
         let node = self.tree.node(block);
         let (height, parent) = (node.height, node.parent);
@@ -207,16 +210,16 @@ impl Sync {
         self.downloads.held.insert(block, Held { peer, bytes: raw.len() });
         self.downloads.held_bytes += raw.len();
         self.downloads.usual_bytes = (self.downloads.usual_bytes * 7 + raw.len()) / 8;
-        let announced_at = self.announced_at(&hash).unwrap_or(asked);
+        let announced_at = self.announced_at(&hash).unwrap_or(asked.asked);
         self.outputs.push_back(Output::Block { peer, hash, height, context, raw, announced_at });
     }
 
     /// A peer that answers fast is asked for more at once, so that a short line is never idle.
-    fn adapt_to_speed(&mut self, peer: PeerId, asked_of: PeerId, asked: Moment, now: Moment) {
+    fn adapt_to_speed(&mut self, peer: PeerId, asked: &InFlight, now: Moment) {
         let Some(session) = self.peers.get_mut(&peer) else { return };
         session.last_block = now;
         session.stalling_since = None;
-        if peer == asked_of && now.since(asked) <= self.config.fast_block {
+        if peer == asked.peer && now.since(asked.asked) <= self.config.fast_block {
             session.in_flight_limit = (session.in_flight_limit + 1).min(self.config.blocks_per_fast_peer);
         } else {
             session.in_flight_limit = (session.in_flight_limit / 2).max(self.config.blocks_per_peer);
@@ -320,18 +323,19 @@ impl Sync {
     /// Where the window does not end, nobody stalls it, but a block may still be late: an idle peer is asked for it.
     fn move_late_blocks(&mut self, now: Moment) {
         let patience = self.downloads.stall_timeout;
-        let mut late: Vec<(u32, Id)> = self
+        let mut late: Vec<(u32, Id, u32)> = self
             .downloads
             .in_flight
             .iter()
             .filter(|(_, in_flight)| {
+                let patience = patience.saturating_mul(1 << in_flight.moves.min(10));
                 now.since(in_flight.asked) >= patience
                     && self.peers.get(&in_flight.peer).is_some_and(|peer| now.since(peer.last_block) >= patience)
             })
-            .map(|(block, _)| (self.tree.node(*block).height, *block))
+            .map(|(block, in_flight)| (self.tree.node(*block).height, *block, in_flight.moves))
             .collect();
         late.sort_unstable();
-        for (_, block) in late {
+        for (_, block, moves) in late {
             let idle = self.peers.iter().find(|(_, session)| {
                 session.peer.is_ready()
                     && session.in_flight.is_empty()
@@ -341,7 +345,7 @@ impl Sync {
             let Some((idle, _)) = idle else { return };
             let idle = *idle;
             self.release(block);
-            self.request(idle, &[block], now);
+            self.request(idle, &[block], moves + 1, now);
         }
     }
 }

@@ -15,6 +15,14 @@ const MAX_UNCONNECTED: u32 = 10;
 /// Headers beside the best branch that a peer may give us without giving a better one: about a year of mainnet's.
 const MAX_SIDE_HEADERS: usize = 60_000;
 
+/// What became of a message of headers.
+struct Taken {
+    /// The last that is in the tree.
+    last: Option<BlockHash>,
+    /// The rest was passed over, being more than two hours ahead.
+    ahead_of_time: bool,
+}
+
 impl Sync {
     /// Asks whoever should be asked next.
     pub(super) fn ask_for_headers(&mut self, now: Moment) {
@@ -86,15 +94,18 @@ impl Sync {
 
     pub(super) fn on_headers(&mut self, peer: PeerId, headers: &[Header], now: Moment) {
         let Some(session) = self.peers.get_mut(&peer) else { return };
-        session.headers_asked = None;
+        let asked = session.headers_asked.take();
         let Some(first) = headers.first() else {
-            self.headers_end(peer, now);
+            self.on_no_headers(peer, now);
             return;
         };
         if !self.tree.contains(&first.prev_blockhash) {
             session.unconnected += 1;
             if session.unconnected > MAX_UNCONNECTED {
                 self.drop_peer(peer, DropReason::UnconnectedHeaders, now);
+            } else if asked.is_some() {
+                // A new block, announced while its ancestors are on their way.
+                session.headers_asked = asked;
             } else {
                 // An announcement whose ancestors we miss.
                 session.exhausted = false;
@@ -103,22 +114,41 @@ impl Sync {
             return;
         }
         session.unconnected = 0;
-        let full = headers.len() >= MAX_HEADERS_RESULTS;
-        let Some(last) = self.take_headers(peer, headers, now) else { return };
-        self.peer_has(peer, last);
-        if full {
-            self.ask_for_headers_from(peer, last, now);
-        } else {
-            self.headers_end(peer, now);
+        let Some(taken) = self.take_headers(peer, headers, now) else { return };
+        let last = taken.last.and_then(|hash| self.tree.id(&hash));
+        if let Some(last) = last {
+            self.peer_has(peer, last);
+        }
+        match last {
+            Some(last) if headers.len() >= MAX_HEADERS_RESULTS && !taken.ahead_of_time => {
+                self.ask_for_headers_from(peer, last, now);
+            }
+            _ => self.headers_end(peer, now),
         }
     }
 
-    /// Puts headers into the tree. Returns the last one, or nothing if the peer was dropped for one of them.
-    fn take_headers(&mut self, peer: PeerId, headers: &[Header], now: Moment) -> Option<Id> {
+    /// The peer has nothing above our locator. It may be behind us on the same branch and still have blocks that we
+    /// miss: ask once from below the height that it claims, to see what it has.
+    fn on_no_headers(&mut self, peer: PeerId, now: Moment) {
+        let Some(session) = self.peers.get_mut(&peer) else { return };
+        let height = session.peer.start_height();
+        if session.best.is_none() && !session.probed && height > 0 {
+            session.probed = true;
+            if let Some(from) = self.tree.ancestor(self.tree.best_id(), height - 1) {
+                self.ask_for_headers_from(peer, from, now);
+                return;
+            }
+        }
+        self.headers_end(peer, now);
+    }
+
+    /// Puts headers into the tree. Nothing is returned if the peer was dropped for one of them.
+    fn take_headers(&mut self, peer: PeerId, headers: &[Header], now: Moment) -> Option<Taken> {
         let work_before = self.tree.best_work();
         let mut new = Vec::new();
         let mut last = None;
         let mut fault = None;
+        let mut ahead_of_time = false;
         for header in headers {
             if last.is_some_and(|last: BlockHash| last != header.prev_blockhash) {
                 fault = Some(DropReason::BrokenHeaders);
@@ -137,6 +167,7 @@ impl Sync {
                 // Not the peer's fault, perhaps ours: our clock may be slow.
                 Err(HeaderError::TooNew { time, .. }) => {
                     tracing::warn!(%hash, time, "a header more than two hours ahead is passed over");
+                    ahead_of_time = true;
                     break;
                 }
                 Err(error) => {
@@ -163,7 +194,7 @@ impl Sync {
             self.drop_peer(peer, fault, now);
             return None;
         }
-        last.and_then(|hash| self.tree.id(&hash)).or(Some(Id::GENESIS))
+        Some(Taken { last, ahead_of_time })
     }
 
     /// The peer has no more headers than it showed.

@@ -97,9 +97,6 @@ impl TxRequests {
                 self.freed(wanted.asked);
                 asked = true;
             }
-            if asked {
-                self.seen.insert(&hash);
-            }
         }
         if asked {
             for hash in hashes {
@@ -119,8 +116,10 @@ impl TxRequests {
 
     pub(super) fn disconnected(&mut self, peer: PeerId) {
         self.announced.remove(&peer);
-        let asked: Vec<_> =
+        let mut asked: Vec<_> =
             self.wanted.iter().filter(|(_, wanted)| wanted.asked == peer).map(|(hash, _)| *hash).collect();
+        // In an order that a run with the same seed repeats.
+        asked.sort_unstable();
         for hash in asked {
             self.ask_another(hash);
         }
@@ -129,12 +128,13 @@ impl TxRequests {
 
     pub(super) fn tick(&mut self, now: Moment) {
         let timeout = self.timeout;
-        let late: Vec<_> = self
+        let mut late: Vec<_> = self
             .wanted
             .iter()
             .filter(|(_, wanted)| now.since(wanted.at) >= timeout)
             .map(|(hash, _)| *hash)
             .collect();
+        late.sort_unstable();
         for hash in late {
             self.ask_another(hash);
         }
