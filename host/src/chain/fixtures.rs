@@ -11,21 +11,26 @@ use bitcoin::hashes::{Hash, sha256d};
 use bitcoin::script::Builder;
 use bitcoin::transaction::Version as TxVersion;
 use bitcoin::{
-    Amount, Block, BlockHash, CompactTarget, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOut,
-    Witness,
+    Amount, Block, CompactTarget, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode,
+    TxOut, Witness,
 };
 
 use super::block_check::{BlockView, height_script, merkle_root};
 
 /// A file of the data folder; `None`, and a line that says so, where it is not there.
 pub(crate) fn path(name: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("BLOCKMILL_TEST_DATA")
-        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data")), PathBuf::from);
+    let folder = std::env::var_os("BLOCKMILL_TEST_DATA").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data")),
+        PathBuf::from,
+    );
     let path = folder.join(name);
     if path.exists() {
         return Some(path);
     }
-    println!("skipped: {} is not there (BLOCKMILL_TEST_DATA names the folder)", path.display());
+    println!(
+        "skipped: {} is not there (BLOCKMILL_TEST_DATA names the folder)",
+        path.display()
+    );
     None
 }
 
@@ -35,7 +40,12 @@ pub(crate) fn bytes(name: &str) -> Option<Vec<u8>> {
 
 /// The headers of a file of 80-byte headers.
 pub(crate) fn headers(name: &str) -> Option<Vec<Header>> {
-    bytes(name).map(|bytes| bytes.chunks_exact(80).map(|header| deserialize(header).unwrap()).collect())
+    bytes(name).map(|bytes| {
+        bytes
+            .chunks_exact(80)
+            .map(|header| deserialize(header).unwrap())
+            .collect()
+    })
 }
 
 /// The blocks of a file in `blk*.dat` framing.
@@ -79,7 +89,14 @@ pub(crate) fn mine(header: &mut Header) {
 
 /// A coinbase for `height`; `salt` makes it unlike others of that height.
 pub(crate) fn coinbase(height: u32, salt: u32) -> Transaction {
-    let script = [height_script(height), Builder::new().push_int(i64::from(salt)).push_int(7).into_bytes()].concat();
+    let script = [
+        height_script(height),
+        Builder::new()
+            .push_int(i64::from(salt))
+            .push_int(7)
+            .into_bytes(),
+    ]
+    .concat();
     Transaction {
         version: TxVersion::ONE,
         lock_time: LockTime::ZERO,
@@ -89,7 +106,10 @@ pub(crate) fn coinbase(height: u32, salt: u32) -> Transaction {
             sequence: Sequence::MAX,
             witness: Witness::new(),
         }],
-        output: vec![TxOut { value: Amount::from_sat(50_0000_0000), script_pubkey: ScriptBuf::from_bytes(vec![0x51]) }],
+        output: vec![TxOut {
+            value: Amount::from_sat(50_0000_0000),
+            script_pubkey: ScriptBuf::from_bytes(vec![0x51]),
+        }],
     }
 }
 
@@ -99,25 +119,38 @@ pub(crate) fn spend(n: u32) -> Transaction {
         version: TxVersion::TWO,
         lock_time: LockTime::ZERO,
         input: vec![TxIn {
-            previous_output: OutPoint { txid: bitcoin::Txid::from_byte_array([7; 32]), vout: n },
+            previous_output: OutPoint {
+                txid: bitcoin::Txid::from_byte_array([7; 32]),
+                vout: n,
+            },
             script_sig: ScriptBuf::new(),
             sequence: Sequence::MAX,
             witness: Witness::new(),
         }],
-        output: vec![TxOut { value: Amount::from_sat(1_000), script_pubkey: ScriptBuf::from_bytes(vec![0x51; 30]) }],
+        output: vec![TxOut {
+            value: Amount::from_sat(1_000),
+            script_pubkey: ScriptBuf::from_bytes(vec![0x51; 30]),
+        }],
     }
 }
 
 /// A regtest block of these transactions, with a right merkle root and proof of work.
 pub(crate) fn block(parent: &Header, transactions: Vec<Transaction>) -> Block {
-    let mut block = Block { header: mine_header(parent, |_| {}), txdata: transactions };
+    let mut block = Block {
+        header: mine_header(parent, |_| {}),
+        txdata: transactions,
+    };
     seal(&mut block);
     block
 }
 
 /// Puts the merkle root right and mines.
 pub(crate) fn seal(block: &mut Block) {
-    let leaves = block.txdata.iter().map(|tx| tx.compute_txid().to_byte_array()).collect();
+    let leaves = block
+        .txdata
+        .iter()
+        .map(|tx| tx.compute_txid().to_byte_array())
+        .collect();
     block.header.merkle_root = TxMerkleNode::from_byte_array(merkle_root(leaves).root);
     mine(&mut block.header);
 }
@@ -126,12 +159,19 @@ pub(crate) fn seal(block: &mut Block) {
 pub(crate) fn commit(block: &mut Block) {
     block.txdata[0].input[0].witness = Witness::from_slice(&[[0u8; 32]]);
     let leaves = std::iter::once([0; 32])
-        .chain(block.txdata[1..].iter().map(|tx| tx.compute_wtxid().to_byte_array()))
+        .chain(
+            block.txdata[1..]
+                .iter()
+                .map(|tx| tx.compute_wtxid().to_byte_array()),
+        )
         .collect();
     let root = merkle_root(leaves).root;
     let commitment = sha256d::Hash::hash(&[root, [0; 32]].concat()).to_byte_array();
     let script = [&[0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed][..], &commitment].concat();
-    let output = TxOut { value: Amount::ZERO, script_pubkey: ScriptBuf::from_bytes(script) };
+    let output = TxOut {
+        value: Amount::ZERO,
+        script_pubkey: ScriptBuf::from_bytes(script),
+    };
     block.txdata[0].output.push(output);
     seal(block);
 }
@@ -161,9 +201,18 @@ impl View {
         for (n, tx) in block.txdata.iter().enumerate() {
             inputs.extend((0..tx.input.len()).map(|input| (n, input)));
             outputs.extend((0..tx.output.len()).map(|output| (n, output)));
-            prev_txids.extend(tx.input.iter().map(|input| input.previous_output.txid.to_byte_array()));
+            prev_txids.extend(
+                tx.input
+                    .iter()
+                    .map(|input| input.previous_output.txid.to_byte_array()),
+            );
         }
-        View { block, inputs, outputs, prev_txids }
+        View {
+            block,
+            inputs,
+            outputs,
+            prev_txids,
+        }
     }
 
     pub(crate) fn decode(raw: &[u8]) -> View {
@@ -195,7 +244,10 @@ impl BlockView for View {
         self.block.txdata[tx].compute_wtxid().to_byte_array()
     }
     fn tx_has_witness(&self, tx: usize) -> bool {
-        self.block.txdata[tx].input.iter().any(|input| !input.witness.is_empty())
+        self.block.txdata[tx]
+            .input
+            .iter()
+            .any(|input| !input.witness.is_empty())
     }
     fn tx_total_size(&self, tx: usize) -> usize {
         self.block.txdata[tx].total_size()
@@ -237,7 +289,11 @@ impl BlockView for View {
     }
     fn coinbase_witness_reserved(&self) -> Option<&[u8]> {
         let witness = &self.block.txdata[0].input[0].witness;
-        if witness.len() == 1 { witness.nth(0) } else { None }
+        if witness.len() == 1 {
+            witness.nth(0)
+        } else {
+            None
+        }
     }
     fn size(&self) -> usize {
         self.block.total_size()
@@ -246,8 +302,4 @@ impl BlockView for View {
 
 pub(crate) fn raw(block: &Block) -> Vec<u8> {
     serialize(block)
-}
-
-pub(crate) fn hashes(blocks: &[Block]) -> Vec<BlockHash> {
-    blocks.iter().map(Block::block_hash).collect()
 }

@@ -16,7 +16,10 @@ fn good() -> Block {
     let genesis = Network::Regtest.params().genesis_header;
     let mut second = spend(1);
     second.input[0].witness = Witness::from_slice(&[[1u8; 64]]);
-    let mut block = fixtures::block(&genesis, vec![coinbase(HEIGHT, 0), second, spend(2), spend(3)]);
+    let mut block = fixtures::block(
+        &genesis,
+        vec![coinbase(HEIGHT, 0), second, spend(2), spend(3)],
+    );
     commit(&mut block);
     block
 }
@@ -24,11 +27,18 @@ fn good() -> Block {
 /// The same without witnesses.
 fn plain() -> Block {
     let genesis = Network::Regtest.params().genesis_header;
-    fixtures::block(&genesis, vec![coinbase(HEIGHT, 0), spend(1), spend(2), spend(3)])
+    fixtures::block(
+        &genesis,
+        vec![coinbase(HEIGHT, 0), spend(1), spend(2), spend(3)],
+    )
 }
 
 fn context() -> BlockContext {
-    BlockContext { params: Network::Regtest.params(), height: HEIGHT, median_time_past: 1_600_000_000 }
+    BlockContext {
+        params: Network::Regtest.params(),
+        height: HEIGHT,
+        median_time_past: 1_600_000_000,
+    }
 }
 
 fn check(block: &Block) -> Result<(), BadBlock> {
@@ -53,10 +63,18 @@ fn invalid(invalidity: Invalidity) -> BadBlock {
 
 fn accept(raw: &[u8], network: Network, height: u32) {
     let view = View::decode(raw);
-    let context = BlockContext { params: network.params(), height, median_time_past: view.header().time - 1 };
+    let context = BlockContext {
+        params: network.params(),
+        height,
+        median_time_past: view.header().time - 1,
+    };
     let started = Instant::now();
     assert_eq!(check_block(&view, &context), Ok(()), "height {height}");
-    println!("height {height}: {} transactions in {:?}", view.tx_count(), started.elapsed());
+    println!(
+        "height {height}: {} transactions in {:?}",
+        view.tx_count(),
+        started.elapsed()
+    );
 }
 
 #[test]
@@ -77,13 +95,17 @@ fn real_blocks_are_accepted() {
 
 #[test]
 fn block_91880_is_the_bip30_exception_that_the_parameters_name() {
-    let Some(raw) = fixtures::bytes("blocks/mainnet-91880.raw") else { return };
+    let Some(raw) = fixtures::bytes("blocks/mainnet-91880.raw") else {
+        return;
+    };
     let hash = View::decode(&raw).header().block_hash();
     assert!(Network::Mainnet.params().is_bip30_exception(91_880, &hash));
 }
 
 fn accept_chain(name: &str, tree: &mut HeaderTree) {
-    let Some(blocks) = fixtures::blocks(name) else { return };
+    let Some(blocks) = fixtures::blocks(name) else {
+        return;
+    };
     for raw in blocks {
         let view = View::decode(&raw);
         let header = *view.header();
@@ -93,7 +115,11 @@ fn accept_chain(name: &str, tree: &mut HeaderTree) {
             continue;
         }
         let median_time_past = tree.median_time(&header.prev_blockhash).unwrap();
-        let context = BlockContext { params: tree.params(), height, median_time_past };
+        let context = BlockContext {
+            params: tree.params(),
+            height,
+            median_time_past,
+        };
         assert_eq!(check_block(&view, &context), Ok(()), "height {height}");
         tree.mark_checked(&header.block_hash());
     }
@@ -104,12 +130,16 @@ fn the_regtest_chain_and_its_heavier_branch_are_accepted() {
     let mut tree = HeaderTree::new(Network::Regtest.params());
     accept_chain("regtest/main.dat", &mut tree);
     if fixtures::path("regtest/main.dat").is_some() {
-        let hash = "1a5c58e1336efe6d979fb9ffa77714c8c9979ca9ba1de8e44cec231075fc5dc8".parse().unwrap();
+        let hash = "1a5c58e1336efe6d979fb9ffa77714c8c9979ca9ba1de8e44cec231075fc5dc8"
+            .parse()
+            .unwrap();
         assert_eq!(tree.tip(), (130, hash));
     }
     accept_chain("regtest/branch.dat", &mut tree);
     if fixtures::path("regtest/branch.dat").is_some() {
-        let hash = "14d7bfd71eed2bc3a9823a5d6e53271dffef5da8021ef818649af79ac0088e59".parse().unwrap();
+        let hash = "14d7bfd71eed2bc3a9823a5d6e53271dffef5da8021ef818649af79ac0088e59"
+            .parse()
+            .unwrap();
         assert_eq!(tree.tip(), (132, hash));
     }
 }
@@ -136,7 +166,10 @@ fn transactions_that_the_header_does_not_commit_to_make_a_mutated_block() {
     assert_eq!(check(&block), Err(mutated(Mutation::MerkleRoot)));
     block.txdata.clear();
     block.header.merkle_root = plain().header.merkle_root;
-    assert_eq!(check_merkle(&View::new(block)), Err(mutated(Mutation::MerkleRoot)));
+    assert_eq!(
+        check_merkle(&View::new(block)),
+        Err(mutated(Mutation::MerkleRoot))
+    );
 }
 
 #[test]
@@ -156,7 +189,9 @@ fn a_repeated_pair_makes_a_mutated_block_and_does_not_condemn_its_header() {
 #[test]
 fn the_repeated_pairs_of_real_blocks_are_noticed() {
     for name in ["blocks/mainnet-413567.raw", "blocks/mainnet-367891.raw"] {
-        let Some(raw) = fixtures::bytes(name) else { continue };
+        let Some(raw) = fixtures::bytes(name) else {
+            continue;
+        };
         let mut block: Block = bitcoin::consensus::deserialize(&raw).unwrap();
         // The tail that the tree pairs with itself: as long as the lowest bit of the count.
         let count = block.txdata.len();
@@ -215,8 +250,14 @@ fn a_witness_that_nothing_commits_to_makes_a_mutated_block() {
     block.txdata[2].input[0].witness = Witness::from_slice(&[[1u8; 64]]);
     assert_eq!(check(&block), Err(mutated(Mutation::UnexpectedWitness(2))));
     // Before segregated witness a commitment means nothing.
-    let params = Params { segwit_height: HEIGHT + 1, ..Network::Regtest.params().clone() };
-    let context = BlockContext { params: Box::leak(Box::new(params)), ..context() };
+    let params = Params {
+        segwit_height: HEIGHT + 1,
+        ..Network::Regtest.params().clone()
+    };
+    let context = BlockContext {
+        params: Box::leak(Box::new(params)),
+        ..context()
+    };
     let error = check_block(&View::new(good()), &context).unwrap_err();
     assert_eq!(error, mutated(Mutation::UnexpectedWitness(0)));
 }
@@ -226,7 +267,10 @@ fn the_last_commitment_counts() {
     let mut block = good();
     let mut script = block.txdata[0].output[1].script_pubkey.to_bytes();
     script[10] ^= 1;
-    let other = TxOut { value: Amount::ZERO, script_pubkey: ScriptBuf::from_bytes(script) };
+    let other = TxOut {
+        value: Amount::ZERO,
+        script_pubkey: ScriptBuf::from_bytes(script),
+    };
     block.txdata[0].output.insert(1, other.clone());
     seal(&mut block);
     assert_eq!(check(&block), Ok(()));
@@ -252,7 +296,10 @@ fn a_block_of_more_than_a_million_bytes_without_witnesses_is_invalid() {
     };
     let rest = big(100_000).total_size() - 100_000;
     assert_eq!(check(&big(1_000_000 - rest)), Ok(()));
-    assert_eq!(check(&big(1_000_001 - rest)), Err(invalid(Invalidity::Size(1_000_001))));
+    assert_eq!(
+        check(&big(1_000_001 - rest)),
+        Err(invalid(Invalidity::Size(1_000_001)))
+    );
 }
 
 #[test]
@@ -279,7 +326,10 @@ fn a_coinbase_padded_by_a_relayer_is_mutated_and_not_overweight() {
 
 #[test]
 fn a_block_that_does_not_begin_with_a_coinbase_is_invalid() {
-    assert_eq!(broken(|block| block.txdata.swap(0, 1)), invalid(Invalidity::NoCoinbase));
+    assert_eq!(
+        broken(|block| block.txdata.swap(0, 1)),
+        invalid(Invalidity::NoCoinbase)
+    );
     assert_eq!(
         broken(|block| block.txdata[0].input[0].previous_output.vout = 0),
         invalid(Invalidity::NoCoinbase)
@@ -288,7 +338,10 @@ fn a_block_that_does_not_begin_with_a_coinbase_is_invalid() {
 
 #[test]
 fn a_second_coinbase_is_invalid() {
-    assert_eq!(broken(|block| block.txdata[2] = coinbase(HEIGHT, 9)), invalid(Invalidity::SecondCoinbase(2)));
+    assert_eq!(
+        broken(|block| block.txdata[2] = coinbase(HEIGHT, 9)),
+        invalid(Invalidity::SecondCoinbase(2))
+    );
 }
 
 #[test]
@@ -299,7 +352,11 @@ fn a_coinbase_script_has_2_to_100_bytes() {
         let script = [&[1, 20][..], &[0; 120]].concat();
         block.txdata[0].input[0].script_sig = ScriptBuf::from_bytes(script[..length].to_vec());
         seal(&mut block);
-        let expected = if valid { Ok(()) } else { Err(invalid(Invalidity::CoinbaseScript(length))) };
+        let expected = if valid {
+            Ok(())
+        } else {
+            Err(invalid(Invalidity::CoinbaseScript(length)))
+        };
         assert_eq!(check(&block), expected);
     }
 }
@@ -309,8 +366,14 @@ fn a_coinbase_begins_with_its_height() {
     let error = broken(|block| block.txdata[0] = coinbase(HEIGHT + 1, 0));
     assert_eq!(error, invalid(Invalidity::CoinbaseHeight(HEIGHT)));
     // Before BIP34 it may say anything.
-    let params = Params { bip34_height: HEIGHT + 1, ..Network::Regtest.params().clone() };
-    let context = BlockContext { params: Box::leak(Box::new(params)), ..context() };
+    let params = Params {
+        bip34_height: HEIGHT + 1,
+        ..Network::Regtest.params().clone()
+    };
+    let context = BlockContext {
+        params: Box::leak(Box::new(params)),
+        ..context()
+    };
     let mut block = plain();
     block.txdata[0] = coinbase(HEIGHT + 1, 0);
     seal(&mut block);
@@ -327,13 +390,22 @@ fn heights_are_pushed_as_script_pushes_them() {
 }
 
 fn without_inputs() -> Transaction {
-    Transaction { input: Vec::new(), ..spend(0) }
+    Transaction {
+        input: Vec::new(),
+        ..spend(0)
+    }
 }
 
 #[test]
 fn a_transaction_without_inputs_or_outputs_is_invalid() {
-    assert_eq!(broken(|block| block.txdata[2] = without_inputs()), invalid(Invalidity::NoInputs(2)));
-    assert_eq!(broken(|block| block.txdata[3].output.clear()), invalid(Invalidity::NoOutputs(3)));
+    assert_eq!(
+        broken(|block| block.txdata[2] = without_inputs()),
+        invalid(Invalidity::NoInputs(2))
+    );
+    assert_eq!(
+        broken(|block| block.txdata[3].output.clear()),
+        invalid(Invalidity::NoOutputs(3))
+    );
 }
 
 #[test]
@@ -342,7 +414,10 @@ fn values_out_of_range_are_invalid() {
         let mut block = plain();
         block.txdata[1].output = values
             .iter()
-            .map(|value| TxOut { value: Amount::from_sat(*value), script_pubkey: ScriptBuf::new() })
+            .map(|value| TxOut {
+                value: Amount::from_sat(*value),
+                script_pubkey: ScriptBuf::new(),
+            })
             .collect();
         seal(&mut block);
         check(&block)
@@ -358,7 +433,10 @@ fn values_out_of_range_are_invalid() {
 #[test]
 fn an_output_spent_twice_in_a_transaction_is_invalid() {
     let error = broken(|block| {
-        let inputs: Vec<TxIn> = [5, 6, 7, 5].iter().map(|n| spend(*n).input[0].clone()).collect();
+        let inputs: Vec<TxIn> = [5, 6, 7, 5]
+            .iter()
+            .map(|n| spend(*n).input[0].clone())
+            .collect();
         block.txdata[1].input = inputs;
     });
     assert_eq!(error, invalid(Invalidity::DuplicateInput(1)));
@@ -367,7 +445,10 @@ fn an_output_spent_twice_in_a_transaction_is_invalid() {
 #[test]
 fn spending_the_null_output_is_invalid() {
     let error = broken(|block| {
-        let null = TxIn { previous_output: OutPoint::null(), ..block.txdata[1].input[0].clone() };
+        let null = TxIn {
+            previous_output: OutPoint::null(),
+            ..block.txdata[1].input[0].clone()
+        };
         block.txdata[1].input.push(null);
     });
     assert_eq!(error, invalid(Invalidity::NullInput(1)));
@@ -384,19 +465,37 @@ fn a_locktime_that_has_not_passed_is_invalid() {
     };
     let not_final = Err(invalid(Invalidity::NotFinal(3)));
     let median = context().median_time_past;
-    for (lock_time, passed) in [(HEIGHT - 1, true), (HEIGHT, false), (median - 1, true), (median, false)] {
+    for (lock_time, passed) in [
+        (HEIGHT - 1, true),
+        (HEIGHT, false),
+        (median - 1, true),
+        (median, false),
+    ] {
         let expected = if passed { Ok(()) } else { not_final.clone() };
-        assert_eq!(with(lock_time, Sequence::ENABLE_LOCKTIME_NO_RBF), expected, "{lock_time}");
+        assert_eq!(
+            with(lock_time, Sequence::ENABLE_LOCKTIME_NO_RBF),
+            expected,
+            "{lock_time}"
+        );
         assert_eq!(with(lock_time, Sequence::MAX), Ok(()));
     }
     // Before BIP113 the block's own time counted.
-    let params = Params { csv_height: HEIGHT + 1, ..Network::Regtest.params().clone() };
-    let context = BlockContext { params: Box::leak(Box::new(params)), ..context() };
+    let params = Params {
+        csv_height: HEIGHT + 1,
+        ..Network::Regtest.params().clone()
+    };
+    let context = BlockContext {
+        params: Box::leak(Box::new(params)),
+        ..context()
+    };
     let mut block = plain();
     let time = block.header.time;
     assert!(time < median);
     block.txdata[3].lock_time = LockTime::from_consensus(time);
     block.txdata[3].input[0].sequence = Sequence::ZERO;
     seal(&mut block);
-    assert_eq!(check_block(&View::new(block), &context), Err(invalid(Invalidity::NotFinal(3))));
+    assert_eq!(
+        check_block(&View::new(block), &context),
+        Err(invalid(Invalidity::NotFinal(3)))
+    );
 }

@@ -24,7 +24,9 @@ fn regtest() -> (HeaderTree, Header) {
 }
 
 fn check_file(name: &str, network: Network, count: usize) {
-    let Some(headers) = fixtures::headers(name) else { return };
+    let Some(headers) = fixtures::headers(name) else {
+        return;
+    };
     assert_eq!(headers.len(), count);
     let started = Instant::now();
     let tree = HeaderTree::load(network.params(), headers.iter().copied()).unwrap();
@@ -65,7 +67,9 @@ fn the_headers_of_signet_are_accepted() {
 fn work_adds_up() {
     let (mut tree, genesis) = regtest();
     let headers = branch(&mut tree, &genesis, 20, 0);
-    let expected = headers.iter().fold(genesis.work(), |work, header| work + header.work());
+    let expected = headers
+        .iter()
+        .fold(genesis.work(), |work, header| work + header.work());
     assert_eq!(tree.chain_work(&headers[19].block_hash()), Some(expected));
     assert_eq!(tree.best_work(), expected);
 }
@@ -75,7 +79,10 @@ fn ancestors_are_found_on_every_branch() {
     let (mut tree, genesis) = regtest();
     let main = branch(&mut tree, &genesis, 300, 0);
     let side = branch(&mut tree, &main[99], 150, 1);
-    for (tip, expected) in [(&main[299], &main), (&side[149], &[&main[..100], &side[..]].concat())] {
+    for (tip, expected) in [
+        (&main[299], &main),
+        (&side[149], &[&main[..100], &side[..]].concat()),
+    ] {
         let id = tree.id(&tip.block_hash()).unwrap();
         for (index, header) in expected.iter().enumerate() {
             let ancestor = tree.ancestor(id, index as u32 + 1).unwrap();
@@ -94,10 +101,24 @@ fn a_locator_goes_back_in_doubling_steps_to_the_genesis() {
     let (mut tree, genesis) = regtest();
     let headers = branch(&mut tree, &genesis, 500, 0);
     let locator = tree.locator(None);
-    let heights: Vec<u32> = locator.iter().map(|hash| tree.height_of(hash).unwrap()).collect();
-    assert_eq!(heights, [500, 499, 498, 497, 496, 495, 494, 493, 492, 491, 489, 485, 477, 461, 429, 365, 237, 0]);
-    assert_eq!(tree.locator(Some(&headers[0].block_hash())), [headers[0].block_hash(), genesis.block_hash()]);
-    assert_eq!(HeaderTree::new(Network::Regtest.params()).locator(None), [genesis.block_hash()]);
+    let heights: Vec<u32> = locator
+        .iter()
+        .map(|hash| tree.height_of(hash).unwrap())
+        .collect();
+    assert_eq!(
+        heights,
+        [
+            500, 499, 498, 497, 496, 495, 494, 493, 492, 491, 489, 485, 477, 461, 429, 365, 237, 0
+        ]
+    );
+    assert_eq!(
+        tree.locator(Some(&headers[0].block_hash())),
+        [headers[0].block_hash(), genesis.block_hash()]
+    );
+    assert_eq!(
+        HeaderTree::new(Network::Regtest.params()).locator(None),
+        [genesis.block_hash()]
+    );
 }
 
 #[test]
@@ -112,7 +133,14 @@ fn the_active_chain_is_the_heaviest_of_those_whose_blocks_are_all_here() {
     assert_eq!(tree.mark_checked(&short[1].block_hash()), None);
     assert_eq!(tree.mark_checked(&short[2].block_hash()), None);
     let change = tree.mark_checked(&short[0].block_hash()).unwrap();
-    assert_eq!(change, TipChange { fork_height: 0, height: 3, hash: short[2].block_hash() });
+    assert_eq!(
+        change,
+        TipChange {
+            fork_height: 0,
+            height: 3,
+            hash: short[2].block_hash()
+        }
+    );
     assert_eq!(tree.mark_checked(&short[0].block_hash()), None);
 
     // As heavy as the active chain is not enough.
@@ -120,12 +148,22 @@ fn the_active_chain_is_the_heaviest_of_those_whose_blocks_are_all_here() {
         assert_eq!(tree.mark_checked(&header.block_hash()), None);
     }
     let change = tree.mark_checked(&long[3].block_hash()).unwrap();
-    assert_eq!(change, TipChange { fork_height: 0, height: 4, hash: long[3].block_hash() });
+    assert_eq!(
+        change,
+        TipChange {
+            fork_height: 0,
+            height: 4,
+            hash: long[3].block_hash()
+        }
+    );
     assert_eq!(tree.hash_at(2), Some(long[1].block_hash()));
     assert_eq!(tree.hash_at(5), None);
     assert!(tree.is_active(&long[1].block_hash()));
     assert!(!tree.is_active(&short[1].block_hash()));
-    assert_eq!(tree.fork_point(&short[2].block_hash()), Some((0, genesis.block_hash())));
+    assert_eq!(
+        tree.fork_point(&short[2].block_hash()),
+        Some((0, genesis.block_hash()))
+    );
 }
 
 #[test]
@@ -139,18 +177,37 @@ fn a_condemned_block_takes_its_descendants_with_it_and_the_next_best_is_chosen()
     }
     assert_eq!(tree.tip(), (6, long[3].block_hash()));
 
-    let change = tree.mark_invalid(&long[1].block_hash(), "too good to be true").unwrap();
-    assert_eq!(change, TipChange { fork_height: 2, height: 4, hash: short[1].block_hash() });
+    let change = tree
+        .mark_invalid(&long[1].block_hash(), "too good to be true")
+        .unwrap();
+    assert_eq!(
+        change,
+        TipChange {
+            fork_height: 2,
+            height: 4,
+            hash: short[1].block_hash()
+        }
+    );
     assert_eq!(tree.best_header(), (4, short[1].block_hash()));
     for header in &long[1..] {
-        assert_eq!(tree.invalid_reason(&header.block_hash()).as_deref(), Some("too good to be true"));
+        assert_eq!(
+            tree.invalid_reason(&header.block_hash()).as_deref(),
+            Some("too good to be true")
+        );
         assert_eq!(tree.mark_checked(&header.block_hash()), None);
     }
     assert_eq!(tree.invalid_reason(&long[0].block_hash()), None);
 
     // The equal that was there first comes back when the other goes.
     let change = tree.mark_invalid(&short[0].block_hash(), "no").unwrap();
-    assert_eq!(change, TipChange { fork_height: 2, height: 3, hash: long[0].block_hash() });
+    assert_eq!(
+        change,
+        TipChange {
+            fork_height: 2,
+            height: 3,
+            hash: long[0].block_hash()
+        }
+    );
     assert_eq!(tree.mark_invalid(&genesis.block_hash(), "never"), None);
 }
 
@@ -172,13 +229,34 @@ fn what_was_checked_before_is_taken_over_at_once_and_what_is_lost_is_missing() {
     let (mut tree, genesis) = regtest();
     let headers = branch(&mut tree, &genesis, 10, 0);
     let change = tree.mark_checked_through(&headers[7].block_hash()).unwrap();
-    assert_eq!(change, TipChange { fork_height: 0, height: 8, hash: headers[7].block_hash() });
+    assert_eq!(
+        change,
+        TipChange {
+            fork_height: 0,
+            height: 8,
+            hash: headers[7].block_hash()
+        }
+    );
 
     let change = tree.mark_missing(&headers[4].block_hash()).unwrap();
-    assert_eq!(change, TipChange { fork_height: 4, height: 4, hash: headers[3].block_hash() });
+    assert_eq!(
+        change,
+        TipChange {
+            fork_height: 4,
+            height: 4,
+            hash: headers[3].block_hash()
+        }
+    );
     // Those above are still there: one block closes the gap.
     let change = tree.mark_checked(&headers[4].block_hash()).unwrap();
-    assert_eq!(change, TipChange { fork_height: 4, height: 8, hash: headers[7].block_hash() });
+    assert_eq!(
+        change,
+        TipChange {
+            fork_height: 4,
+            height: 8,
+            hash: headers[7].block_hash()
+        }
+    );
 }
 
 #[test]

@@ -43,9 +43,14 @@ impl Sync {
             }
         } else if self.header_peer.is_none() {
             // The one that says it has most; the rest is asked once its branch ends.
-            let best = askable
-                .into_iter()
-                .max_by_key(|id| (self.peers.get(id).map(|session| session.peer.start_height()), std::cmp::Reverse(*id)));
+            let best = askable.into_iter().max_by_key(|id| {
+                (
+                    self.peers
+                        .get(id)
+                        .map(|session| session.peer.start_height()),
+                    std::cmp::Reverse(*id),
+                )
+            });
             if let Some(id) = best {
                 self.header_peer = Some(id);
                 self.ask_for_headers_below_best(id, now);
@@ -69,7 +74,12 @@ impl Sync {
     }
 
     /// A block that a peer announced by hash. Returns whether its header is unknown.
-    pub(super) fn on_block_announced(&mut self, peer: PeerId, hash: BlockHash, now: Moment) -> bool {
+    pub(super) fn on_block_announced(
+        &mut self,
+        peer: PeerId,
+        hash: BlockHash,
+        now: Moment,
+    ) -> bool {
         match self.tree.id(&hash) {
             Some(id) => {
                 self.peer_has(peer, id);
@@ -84,7 +94,9 @@ impl Sync {
 
     /// A peer announced a block that we have no header of.
     pub(super) fn ask_for_announced(&mut self, peer: PeerId, now: Moment) {
-        let Some(session) = self.peers.get_mut(&peer) else { return };
+        let Some(session) = self.peers.get_mut(&peer) else {
+            return;
+        };
         session.exhausted = false;
         // While the first peer's branch has no end yet, the others would only send the same again.
         if self.caught_up && session.headers_asked.is_none() {
@@ -93,7 +105,9 @@ impl Sync {
     }
 
     pub(super) fn on_headers(&mut self, peer: PeerId, headers: &[Header], now: Moment) {
-        let Some(session) = self.peers.get_mut(&peer) else { return };
+        let Some(session) = self.peers.get_mut(&peer) else {
+            return;
+        };
         let asked = session.headers_asked.take();
         let Some(first) = headers.first() else {
             self.on_no_headers(peer, now);
@@ -114,7 +128,9 @@ impl Sync {
             return;
         }
         session.unconnected = 0;
-        let Some(taken) = self.take_headers(peer, headers, now) else { return };
+        let Some(taken) = self.take_headers(peer, headers, now) else {
+            return;
+        };
         let last = taken.last.and_then(|hash| self.tree.id(&hash));
         if let Some(last) = last {
             self.peer_has(peer, last);
@@ -130,7 +146,9 @@ impl Sync {
     /// The peer has nothing above our locator. It may be behind us on the same branch and still have blocks that we
     /// miss: ask once from below the height that it claims, to see what it has.
     fn on_no_headers(&mut self, peer: PeerId, now: Moment) {
-        let Some(session) = self.peers.get_mut(&peer) else { return };
+        let Some(session) = self.peers.get_mut(&peer) else {
+            return;
+        };
         let height = session.peer.start_height();
         if session.best.is_none() && !session.probed && height > 0 {
             session.probed = true;
@@ -185,7 +203,11 @@ impl Sync {
         let better = self.tree.best_work() > work_before;
         if let Some(session) = self.peers.get_mut(&peer) {
             session.useful |= better;
-            session.side_headers = if better { 0 } else { session.side_headers + added };
+            session.side_headers = if better {
+                0
+            } else {
+                session.side_headers + added
+            };
             if session.side_headers > MAX_SIDE_HEADERS {
                 fault = fault.or(Some(DropReason::HeaderFlood));
             }
@@ -194,14 +216,19 @@ impl Sync {
             self.drop_peer(peer, fault, now);
             return None;
         }
-        Some(Taken { last, ahead_of_time })
+        Some(Taken {
+            last,
+            ahead_of_time,
+        })
     }
 
     /// The peer has no more headers than it showed.
     fn headers_end(&mut self, peer: PeerId, now: Moment) {
         let enough = self.tree.best_work() >= self.config.minimum_work;
         let (best_height, _) = self.tree.best_header();
-        let Some(session) = self.peers.get_mut(&peer) else { return };
+        let Some(session) = self.peers.get_mut(&peer) else {
+            return;
+        };
         session.exhausted = true;
         // Below its own minimum chain work a peer answers with nothing; that is not the tip, so it is asked again.
         if !enough || session.peer.start_height() > best_height {
@@ -220,17 +247,20 @@ impl Sync {
         if stale {
             self.last_header = now;
         }
+        let incomplete = self.tree.tip_id() != self.tree.best_id();
         let mut late = Vec::new();
         let mut silent = Vec::new();
         for (id, session) in &mut self.peers {
             let claims_more = session.peer.start_height() > best_height;
+            // It has more, or not enough, or blocks that we miss and that it has not shown to have.
+            let unsure = claims_more || !enough || (incomplete && session.best.is_none());
             if let Some(asked) = session.headers_asked {
                 if claims_more && now.since(asked) >= self.config.headers_timeout {
                     late.push(*id);
                 } else if !claims_more && now.since(asked) >= self.config.headers_quiet {
                     silent.push(*id);
                 }
-            } else if session.exhausted && (stale || ((claims_more || !enough) && session.headers_retry <= now)) {
+            } else if session.exhausted && (stale || (unsure && session.headers_retry <= now)) {
                 session.exhausted = false;
             }
         }
@@ -249,8 +279,13 @@ impl Sync {
     pub(super) fn nobody_has_more(&self) -> bool {
         let (best_height, _) = self.tree.best_header();
         self.caught_up
-            && self.peers.values().filter(|session| session.peer.is_ready()).all(|session| {
-                session.exhausted && (session.best.is_some() || session.peer.start_height() <= best_height)
-            })
+            && self
+                .peers
+                .values()
+                .filter(|session| session.peer.is_ready())
+                .all(|session| {
+                    session.exhausted
+                        && (session.best.is_some() || session.peer.start_height() <= best_height)
+                })
     }
 }

@@ -19,7 +19,10 @@ fn all(decoder: &mut Decoder) -> Result<Vec<RawMessage>, WireError> {
 #[test]
 fn a_frame_is_what_bitcoin_cores_peers_send() {
     let verack = encode_frame([0xf9, 0xbe, 0xb4, 0xd9], "verack", &[]);
-    assert_eq!(verack, hex("f9beb4d976657261636b000000000000000000005df6e0e2"));
+    assert_eq!(
+        verack,
+        hex("f9beb4d976657261636b000000000000000000005df6e0e2")
+    );
 }
 
 fn hex(text: &str) -> Vec<u8> {
@@ -76,7 +79,12 @@ fn a_wrong_checksum_is_refused() {
 
 #[test]
 fn a_malformed_command_is_refused() {
-    for name in [*b"pi\0ng\0\0\0\0\0\0\0", *b"p\x7fng\0\0\0\0\0\0\0\0", *b"p\nng\0\0\0\0\0\0\0\0", [0xff; 12]] {
+    for name in [
+        *b"pi\0ng\0\0\0\0\0\0\0",
+        *b"p\x7fng\0\0\0\0\0\0\0\0",
+        *b"p\nng\0\0\0\0\0\0\0\0",
+        [0xff; 12],
+    ] {
         let mut frame = encode_frame(MAGIC, "ping", &[0; 8]).to_vec();
         frame[4..16].copy_from_slice(&name);
         assert_eq!(refused(&frame), WireError::Command(name));
@@ -85,11 +93,18 @@ fn a_malformed_command_is_refused() {
 
 #[test]
 fn a_payload_longer_than_its_kind_may_be_is_refused_before_it_comes() {
-    for (name, limit) in [("block", MAX_PAYLOAD), ("ping", 64), ("inv", 1_800_005), ("headers", 162_003)] {
+    for (name, limit) in [
+        ("block", MAX_PAYLOAD),
+        ("ping", 64),
+        ("inv", 1_800_005),
+        ("headers", 162_003),
+    ] {
         let mut frame = encode_frame(MAGIC, name, &[]).to_vec();
         frame[16..20].copy_from_slice(&(limit as u32 + 1).to_le_bytes());
         let error = refused(&frame);
-        assert!(matches!(error, WireError::TooLong { length, limit: at, .. } if length == limit + 1 && at == limit));
+        assert!(
+            matches!(error, WireError::TooLong { length, limit: at, .. } if length == limit + 1 && at == limit)
+        );
     }
 }
 
@@ -127,5 +142,8 @@ fn the_checksum_is_fast_enough() {
     for _ in 0..10 {
         assert_eq!(checksum(&block).len(), 4);
     }
-    println!("40 MB: {all:?}, of which the checksums {:?}", started.elapsed());
+    println!(
+        "40 MB: {all:?}, of which the checksums {:?}",
+        started.elapsed()
+    );
 }

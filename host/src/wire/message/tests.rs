@@ -13,7 +13,10 @@ const MAGIC: [u8; 4] = [0xfa, 0xbf, 0xb5, 0xda];
 fn raw(command: &str, payload: &[u8]) -> RawMessage {
     let mut name = [0; 12];
     name[..command.len()].copy_from_slice(command.as_bytes());
-    RawMessage { command: Command::from_padded(name).unwrap(), payload: Bytes::copy_from_slice(payload) }
+    RawMessage {
+        command: Command::from_padded(name).unwrap(),
+        payload: Bytes::copy_from_slice(payload),
+    }
 }
 
 fn round_trip(message: Message) {
@@ -45,9 +48,15 @@ fn what_is_written_is_read_back() {
         Inventory::Transaction(Txid::from_byte_array([1; 32])),
         Inventory::WTx(Wtxid::from_byte_array([2; 32])),
         Inventory::WitnessBlock(hash),
-        Inventory::Unknown { inv_type: 99, hash: [3; 32] },
+        Inventory::Unknown {
+            inv_type: 99,
+            hash: [3; 32],
+        },
     ];
-    let locator = Locator { hashes: vec![hash; 101], stop: hash };
+    let locator = Locator {
+        hashes: vec![hash; 101],
+        stop: hash,
+    };
     let address = AddrV2Message {
         time: 5,
         services: ServiceFlags::NETWORK,
@@ -86,7 +95,9 @@ fn what_is_written_is_read_back() {
 fn a_block_is_not_copied() {
     let raw = raw("block", &[1; 1000]);
     let start = raw.payload.as_ptr();
-    let Message::Block(block) = Message::read(raw).unwrap() else { panic!("a block") };
+    let Message::Block(block) = Message::read(raw).unwrap() else {
+        panic!("a block")
+    };
     assert_eq!(block.as_ptr(), start);
 }
 
@@ -94,9 +105,15 @@ fn a_block_is_not_copied() {
 fn a_version_may_end_before_its_relay_flag_or_go_on_after_it() {
     let mut payload = Message::Version(Box::new(version())).payload();
     payload.extend_from_slice(&[1, 2, 3]);
-    assert_eq!(Message::read(raw("version", &payload)).unwrap(), Message::Version(Box::new(version())));
+    assert_eq!(
+        Message::read(raw("version", &payload)).unwrap(),
+        Message::Version(Box::new(version()))
+    );
     payload.truncate(payload.len() - 4);
-    assert_eq!(Message::read(raw("version", &payload)).unwrap(), Message::Version(Box::new(version())));
+    assert_eq!(
+        Message::read(raw("version", &payload)).unwrap(),
+        Message::Version(Box::new(version()))
+    );
 }
 
 #[test]
@@ -113,24 +130,45 @@ fn lists_longer_than_the_protocol_allows_are_refused() {
         let mut payload = Vec::new();
         write(&mut payload, &VarInt(count));
         let error = Message::read(raw(command, &payload)).unwrap_err();
-        assert!(matches!(error, PayloadError::TooMany { count: at, .. } if at == count), "{command}: {error}");
+        assert!(
+            matches!(error, PayloadError::TooMany { count: at, .. } if at == count),
+            "{command}: {error}"
+        );
     }
     let mut payload = 70_016u32.to_le_bytes().to_vec();
     write(&mut payload, &VarInt(102));
-    assert!(matches!(Message::read(raw("getheaders", &payload)), Err(PayloadError::TooMany { .. })));
+    assert!(matches!(
+        Message::read(raw("getheaders", &payload)),
+        Err(PayloadError::TooMany { .. })
+    ));
     let mut long = version();
     long.user_agent = vec![b'a'; 257];
     let payload = Message::Version(Box::new(long)).payload();
-    assert!(matches!(Message::read(raw("version", &payload)), Err(PayloadError::TooMany { .. })));
+    assert!(matches!(
+        Message::read(raw("version", &payload)),
+        Err(PayloadError::TooMany { .. })
+    ));
 }
 
 #[test]
 fn payloads_that_end_early_or_late_are_refused() {
-    assert!(matches!(Message::read(raw("ping", &[1, 2, 3])), Err(PayloadError::Malformed { .. })));
-    assert!(matches!(Message::read(raw("ping", &[0; 9])), Err(PayloadError::LeftOver { left: 1, .. })));
+    assert!(matches!(
+        Message::read(raw("ping", &[1, 2, 3])),
+        Err(PayloadError::Malformed { .. })
+    ));
+    assert!(matches!(
+        Message::read(raw("ping", &[0; 9])),
+        Err(PayloadError::LeftOver { left: 1, .. })
+    ));
     let headers = Message::Headers(vec![Network::Regtest.params().genesis_header; 3]).payload();
-    assert!(matches!(Message::read(raw("headers", &headers[..200])), Err(PayloadError::Malformed { .. })));
-    assert!(matches!(Message::read(raw("inv", &[2, 1])), Err(PayloadError::Malformed { .. })));
+    assert!(matches!(
+        Message::read(raw("headers", &headers[..200])),
+        Err(PayloadError::Malformed { .. })
+    ));
+    assert!(matches!(
+        Message::read(raw("inv", &[2, 1])),
+        Err(PayloadError::Malformed { .. })
+    ));
 }
 
 proptest! {
