@@ -94,7 +94,7 @@ struct Worker {
 impl Worker {
     fn check(&self, block: ToCheck) -> Verdict {
         let time = |stage| self.metrics.stage(stage);
-        let frame = match time(Stage::decode).time(|| Frame::decode(block.raw)) {
+        let frame = match time(Stage::Decode).time(|| Frame::decode(block.raw)) {
             Ok(frame) => frame,
             Err(error) => {
                 tracing::debug!(height = block.height, %error, "a block cannot be decoded");
@@ -104,10 +104,10 @@ impl Worker {
         if frame.hash != block.hash {
             return Verdict::Bad(BadBlock::Mutated(Mutation::Undecodable));
         }
-        if let Err(bad) = time(Stage::check).time(|| check_block(&frame, &block.context)) {
+        if let Err(bad) = time(Stage::Check).time(|| check_block(&frame, &block.context)) {
             return Verdict::Bad(bad);
         }
-        let kept = time(Stage::log)
+        let kept = time(Stage::Log)
             .time(|| self.log.append(&frame.hash, block.height, &frame.raw));
         if let Err(error) = kept {
             tracing::error!(height = block.height, error = %error, "a block cannot be kept");

@@ -239,7 +239,7 @@ fn start_lanes(
                 longest_pause: config.plugins.retry_pause_max,
             },
             metrics: metrics.plugin(&name),
-            committed: metrics.stage(Stage::announced_to_committed),
+            committed: metrics.stage(Stage::AnnouncedToCommitted),
         };
         let open = lane.open().with_context(|| format!("failed to open the stores of plugin {name}"))?;
         let thread = std::thread::Builder::new()
