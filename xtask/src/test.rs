@@ -11,9 +11,8 @@ use clap::ValueEnum;
 
 use crate::bcoin::{self, Installed};
 use crate::libtest::Tally;
-use crate::programs::{self, Profile};
 use crate::toolchain::{Source, WasmToolchain};
-use crate::{plugins, workspace};
+use crate::{plugins, programs, workspace};
 
 /// The steps, in the order in which they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -105,11 +104,7 @@ fn run_step(step: Step, root: &Path, toolchain: Source, args: &[String]) -> (Tal
                 .and_then(|toolchain| plugins::build(root, &toolchain))
                 .map(drop),
         ),
-        Step::Programs => no_tests(
-            ["blockmill", "devnet"]
-                .iter()
-                .try_for_each(|package| programs::build(root, package, Profile::Debug).map(drop)),
-        ),
+        Step::Programs => no_tests(programs::build_all(root)),
         Step::Bcoin => no_tests(bcoin::install(root).map(|installed| match installed {
             Installed::Yes => println!(
                 "bcoin is in {}",
