@@ -7,6 +7,7 @@
 mod columns;
 mod reader;
 mod spent;
+mod view;
 
 use bitcoin::block::Header;
 use bitcoin::hashes::{Hash, HashEngine, sha256d};

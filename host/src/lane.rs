@@ -8,11 +8,13 @@
 mod active_chain;
 mod feed;
 mod pool_feed;
+mod pool_worker;
 mod status;
 mod worker;
 
 pub use active_chain::{ActiveChain, Position};
 pub use feed::{Feed, Next, Refusal};
 pub use pool_feed::{PoolBatch, PoolFeed};
-pub use status::{LaneShared, LaneStage, LaneStatus, QueryFailure};
-pub use worker::{Lane, LaneSettings};
+pub use pool_worker::PoolWorker;
+pub use status::{LaneShared, LaneStage, LaneStatus};
+pub use worker::{Lane, LaneSettings, OpenLane};

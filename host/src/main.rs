@@ -1,13 +1,9 @@
 //! The `blockmill` program.
 
+use blockmill::cli::{self, Hooks};
+use blockmill::node;
 use std::process::ExitCode;
 
-use blockmill::cli::{self, Hooks};
-
 fn main() -> ExitCode {
-    cli::main(Hooks {
-        run: |_, _| anyhow::bail!("this build has no host"),
-        check: |_| anyhow::bail!("this build has no host"),
-        txoutset_offline: |_| anyhow::bail!("this build has no host"),
-    })
+    cli::main(Hooks { run: node::run, check: node::check, txoutset_offline: node::txoutset_offline })
 }

@@ -25,6 +25,9 @@ pub struct Status {
     pub mempool: Mempool,
     /// Every plugin of the configuration.
     pub plugins: Vec<Plugin>,
+    /// Reorganisations since the start.
+    #[serde(default)]
+    pub reorgs: u64,
 }
 
 /// A block's place. `GET /api/v1/tip`
@@ -56,6 +59,9 @@ pub struct Peer {
     pub services: Vec<String>,
     /// The highest block it is known to have.
     pub height: u32,
+    /// The height that it said at the handshake.
+    #[serde(default)]
+    pub start_height: u32,
     /// When the connection came about.
     pub since: u64,
     /// Protocol version.
@@ -243,6 +249,7 @@ pub(crate) mod tests {
                 user_agent: "/Satoshi:31.0.0/".to_owned(),
                 services: vec!["NETWORK".to_owned(), "WITNESS".to_owned()],
                 height: 140,
+                start_height: 139,
                 since: 1_700_000_001,
                 version: 70016,
                 bytes_in: 12_345_678,
@@ -276,6 +283,7 @@ pub(crate) mod tests {
                     last_error: Some("trap: unreachable".to_owned()),
                 },
             ],
+            reorgs: 2,
         }
     }
 

@@ -17,6 +17,7 @@ mod columns;
 mod data_dir;
 mod error;
 mod lane_state;
+mod muhash;
 mod overlay;
 mod recovery;
 mod row_buffer;
@@ -25,7 +26,11 @@ mod rows;
 mod snapshot;
 mod state;
 mod table_spec;
+mod txoutset;
 mod undo;
+
+#[cfg(test)]
+mod tests;
 
 pub use coins::{COIN_KEY_LEN, Coin, CoinView, OutPointKey, coin_key, encode_coin, is_unspendable};
 pub use columns::{Keys, ScanPage, ValueColumn, Values};
@@ -39,6 +44,7 @@ pub use rows::{RowStore, SqlValue};
 pub use snapshot::{SnapshotIter, StateSnapshot};
 pub use state::{StateStore, UNDO_DEPTH};
 pub use table_spec::{ColumnKind, ColumnSpec, TableKind, TableSpec};
+pub use txoutset::{TxOutSet, TxOutSetProgress, txoutset};
 
 /// The longest state key, in bytes.
 pub const MAX_KEY: usize = 1024;

@@ -60,6 +60,12 @@ impl ActiveChain {
         Some((header, link.median_time))
     }
 
+    /// Where a block stands, if the chain has it. Looks at every block: for a person's question, not for each block.
+    pub fn find(&self, hash: &BlockHash) -> Option<Position> {
+        let height = self.links.iter().rposition(|link| link.hash == *hash)?;
+        Some(Position { height: u32::try_from(height).ok()?, hash: *hash })
+    }
+
     /// Whether the chain has this block.
     pub fn contains(&self, position: Position) -> bool {
         self.hash_at(position.height) == Some(position.hash)

@@ -4,12 +4,11 @@
 //! decodes again; it never holds up the others.
 
 use super::active_chain::{ActiveChain, Position};
-use crate::block_log::BlockLog;
+use crate::block_log::{BlockLog, SpentLog};
 use crate::frame::{Frame, Spent};
 use anyhow::{Context, Result, bail};
 use bitcoin::BlockHash;
 use bitcoin::block::Header;
-use bitcoin::hashes::Hash;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
@@ -54,6 +53,10 @@ struct Progress {
     /// Where the lane with the role `coins` is, by what it has given to the others.
     coins: Option<Position>,
     refusals: Vec<Refusal>,
+    /// Height of the best header.
+    best: u32,
+    /// The chain is at its end, as far as anybody knows.
+    synced: bool,
     stop: bool,
 }
 
@@ -63,14 +66,14 @@ pub struct Feed {
     recents: Mutex<Recents>,
     recent_bytes: usize,
     blocks: Arc<BlockLog>,
-    spent: Arc<BlockLog>,
+    spent: Arc<SpentLog>,
     progress: Mutex<Progress>,
     changed: Condvar,
 }
 
 impl Feed {
     /// A feed over two logs (blocks, and what they spend) that keeps up to `recent_bytes` of decoded blocks.
-    pub fn new(blocks: Arc<BlockLog>, spent: Arc<BlockLog>, recent_bytes: usize) -> Self {
+    pub fn new(blocks: Arc<BlockLog>, spent: Arc<SpentLog>, recent_bytes: usize) -> Self {
         Self {
             chain: RwLock::default(),
             recents: Mutex::default(),
@@ -142,6 +145,8 @@ impl Feed {
         let height = match cursor {
             None => 0,
             Some(cursor) if chain.contains(cursor) => cursor.height + 1,
+            // Blocks that a lane has seen are gone from the log: they come again from peers.
+            Some(cursor) if chain.tip().is_none_or(|tip| tip.height < cursor.height) => return Next::Tip,
             Some(cursor) => return Next::Rewind(cursor.height.checked_sub(1)),
         };
         match chain.hash_at(height) {
@@ -161,7 +166,7 @@ impl Feed {
         }
         let raw = self
             .blocks
-            .get(position.hash.as_byte_array())
+            .get(&position.hash)
             .with_context(|| format!("failed to read block {} from the block log", position.height))?;
         let Some(raw) = raw else {
             bail!("block {} ({}) is not in the block log any more", position.height, position.hash);
@@ -184,7 +189,7 @@ impl Feed {
         }
         let kept = self
             .spent
-            .get(position.hash.as_byte_array())
+            .get(&position.hash)
             .with_context(|| format!("failed to read what block {} spends", position.height))?;
         kept.map(|bytes| Ok(Arc::new(Spent::decode(&bytes)?))).transpose()
     }
@@ -196,7 +201,7 @@ impl Feed {
     /// When the log cannot be written.
     pub fn give_spent(&self, position: Position, spent: Spent) -> Result<()> {
         self.spent
-            .append(position.hash.as_byte_array(), position.height, &spent.encode())
+            .append(&position.hash, position.height, &spent.encode())
             .with_context(|| format!("failed to keep what block {} spends", position.height))?;
         if let Some(recent) = lock(&self.recents).blocks.get_mut(&position.hash) {
             recent.spent = Some(Arc::new(spent));
@@ -225,6 +230,27 @@ impl Feed {
     /// Blocks refused since the last call.
     pub fn take_refusals(&self) -> Vec<Refusal> {
         std::mem::take(&mut lock(&self.progress).refusals)
+    }
+
+    /// Says how far the best chain of headers goes, and whether the blocks have reached its end.
+    pub fn set_best(&self, best: u32, synced: bool) {
+        let mut progress = lock(&self.progress);
+        if (progress.best, progress.synced) != (best, synced) {
+            (progress.best, progress.synced) = (best, synced);
+            drop(progress);
+            self.wake();
+        }
+    }
+
+    /// Height of the best header; never below the tip.
+    pub fn best_height(&self) -> u32 {
+        let tip = self.chain().tip().map_or(0, |tip| tip.height);
+        lock(&self.progress).best.max(tip)
+    }
+
+    /// Whether the blocks have reached the end of the best chain of headers.
+    pub fn synced(&self) -> bool {
+        lock(&self.progress).synced
     }
 
     /// Makes both logs durable, so that no lane's cursor ever names a block that is lost.

@@ -3,8 +3,9 @@
 //! Each lane that wants them has a queue. A lane that was started afresh, or let its queue grow too long, gets the whole
 //! pool once instead of the changes.
 
-use crate::mempool::{Mempool, MempoolChanges};
-use std::collections::HashMap;
+use crate::mempool::{Mempool, MempoolChanges, Origin};
+use bitcoin::Txid;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Changes that wait for one lane; a lane with more of them gets the whole pool instead.
@@ -24,6 +25,23 @@ pub struct PoolBatch {
 struct Queue {
     waiting: MempoolChanges,
     reset: bool,
+}
+
+impl Queue {
+    /// Joins later changes to those that wait, so that the whole still says: take these out, then put those in.
+    fn add(&mut self, later: &MempoolChanges) {
+        if !later.removed.is_empty() && !self.waiting.added.is_empty() {
+            let gone: HashSet<Txid> = later.removed.iter().map(|(txid, _)| *txid).collect();
+            self.waiting.added.retain(|(entry, _)| !gone.contains(&entry.txid));
+        }
+        // What the lane has not been told of may be among them; taking out what is not there does no harm.
+        self.waiting.removed.extend(later.removed.iter().cloned());
+        self.waiting.added.extend(later.added.iter().cloned());
+        if self.waiting.added.len() + self.waiting.removed.len() > MAX_WAITING {
+            self.waiting = MempoolChanges::default();
+            self.reset = true;
+        }
+    }
 }
 
 #[derive(Default)]
@@ -65,21 +83,12 @@ impl PoolFeed {
     pub fn publish(&self, pool: &mut Mempool, height: u32) -> bool {
         let changes = pool.drain_changes();
         let mut queues = self.queues();
-        let first = queues.height.is_none();
-        queues.height = Some(height);
-        if changes.added.is_empty() && changes.removed.is_empty() {
-            return first;
+        let moved = queues.height.replace(height) != Some(height);
+        if changes.is_empty() {
+            return moved;
         }
         for queue in queues.lanes.values_mut().filter(|queue| !queue.reset) {
-            queue.waiting.removed.extend(changes.removed.iter().cloned());
-            queue.waiting.added.extend(changes.added.iter().cloned());
-            // What left again before the lane saw it need not be shown as there: order within a batch is lost
-            // otherwise, because a plugin is told first what left.
-            let waiting = queue.waiting.added.len() + queue.waiting.removed.len();
-            if waiting > MAX_WAITING {
-                queue.waiting = MempoolChanges::default();
-                queue.reset = true;
-            }
+            queue.add(&changes);
         }
         true
     }
@@ -94,12 +103,12 @@ impl PoolFeed {
         let queue = queues.lanes.get_mut(lane)?;
         if queue.reset {
             queue.reset = false;
-            let mut changes = MempoolChanges::default();
-            changes.added = pool.snapshot();
+            let added = pool.snapshot().into_iter().map(|entry| (entry, Origin::New)).collect();
+            let changes = MempoolChanges { added, removed: Vec::new() };
             return Some(PoolBatch { changes, reset: true, height, current: false });
         }
         let changes = std::mem::take(&mut queue.waiting);
-        if changes.added.is_empty() && changes.removed.is_empty() {
+        if changes.is_empty() {
             return None;
         }
         Some(PoolBatch { changes, reset: false, height, current: true })

@@ -1,6 +1,7 @@
 //! What can be seen of a lane from other threads, and the queries it answers.
 
 use super::active_chain::Position;
+use crate::api::QueryFailure;
 use crate::plugin::{
     CallError, Compiled, Descriptor, Instance, Limits, PluginEngine, QueryError, Surroundings,
 };
@@ -77,20 +78,6 @@ pub struct LaneShared {
     view: RwLock<Option<StateSnapshot>>,
 }
 
-/// Why a query to a plugin has no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum QueryFailure {
-    #[error("{0}")]
-    NotFound(String),
-    #[error("{0}")]
-    BadRequest(String),
-    #[error("{0}")]
-    Failed(String),
-    /// The lane has not opened its stores yet.
-    #[error("the plugin {0} is starting")]
-    Starting(String),
-}
-
 impl LaneShared {
     pub(crate) fn new(
         engine: Arc<PluginEngine>,
@@ -158,7 +145,7 @@ impl LaneShared {
     /// When the plugin refuses or fails, or the lane is not open yet.
     pub fn query(&self, path: &str, params: &[(&str, &str)]) -> Result<String, QueryFailure> {
         let Some(view) = self.view() else {
-            return Err(QueryFailure::Starting(self.name().to_owned()));
+            return Err(QueryFailure::Busy(format!("the plugin {} is starting", self.name())));
         };
         let answer = Instance::query(
             &self.engine,

@@ -4,9 +4,9 @@ use super::active_chain::Position;
 use super::feed::{Feed, Next, Refusal};
 use super::pool_feed::PoolFeed;
 use super::status::{LaneShared, LaneStage};
-use crate::metrics::LaneMetrics;
+use crate::metrics::{PluginMetrics, StageTimer};
 use crate::plugin::{BlockInput, CallError, Instance, LaneSpace, MempoolInput};
-use crate::store::{Cursor, LaneState, Reconciled, RowBuffer, RowStore, StateStore, StoreError, reconcile};
+use crate::store::{Cursor, LaneState, Reconciled, Recovery, RowBuffer, RowStore, StateStore, StoreError, reconcile};
 use anyhow::{Context, Result};
 use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
@@ -44,7 +44,9 @@ pub struct Lane {
     pub state: StateStore,
     pub rows: Arc<RowStore>,
     pub settings: LaneSettings,
-    pub metrics: LaneMetrics,
+    pub metrics: PluginMetrics,
+    /// From a block's announcement to its commit in this lane.
+    pub committed: StageTimer,
 }
 
 /// The instance, or the stores that wait for one.
@@ -83,15 +85,17 @@ impl From<Position> for Cursor {
     }
 }
 
+/// A lane whose stores are open and agree.
+pub struct OpenLane(Worker);
+
 impl Lane {
-    /// Runs until the feed stops, then flushes.
+    /// Opens the stores and brings them to one block.
     ///
     /// # Errors
     ///
-    /// When the stores cannot be opened, or the last flush fails. What a plugin does wrong is never an error here.
-    pub fn run(self) -> Result<()> {
-        let name = self.shared.name().to_owned();
-        let space = self.open().with_context(|| format!("failed to open the stores of plugin {name}"))?;
+    /// When they cannot be opened.
+    pub fn open(self) -> Result<OpenLane> {
+        let space = self.stores()?;
         let mut worker = Worker {
             seat: Seat::Empty(Box::new(space)),
             recent: VecDeque::new(),
@@ -101,25 +105,40 @@ impl Lane {
             lane: self,
         };
         worker.publish()?;
-        worker.run();
-        let flushed = worker.flush().with_context(|| format!("failed to flush plugin {name}"));
-        worker.lane.shared.lock().stage = LaneStage::Stopped;
-        worker.lane.shared.close_view();
-        flushed
+        Ok(OpenLane(worker))
     }
 
-    fn open(&self) -> Result<LaneSpace> {
+    fn stores(&self) -> Result<LaneSpace> {
         let descriptor = &self.shared.descriptor;
         let name = self.shared.name();
         let mut state = self.state.lane(name)?;
         state.set_undo_depth(self.settings.undo_depth);
         let rows = self.rows.register(name, &descriptor.tables)?;
         match reconcile(&mut state, &self.rows, name)? {
-            Reconciled::Agreed(_) => {}
-            outcome => tracing::warn!(plugin = name, ?outcome, "state and rows were at different blocks"),
+            Reconciled { recovery: Recovery::Agreed, .. } => {}
+            Reconciled { recovery, .. } => {
+                tracing::warn!(plugin = name, ?recovery, "state and rows were at different blocks");
+            }
         }
         self.rows.clear_volatile(name)?;
         Ok(LaneSpace { state, rows })
+    }
+}
+
+impl OpenLane {
+    /// Runs until the feed stops, then flushes.
+    ///
+    /// # Errors
+    ///
+    /// When the last flush fails. What a plugin does wrong is never an error here.
+    pub fn run(self) -> Result<()> {
+        let Self(mut worker) = self;
+        worker.run();
+        worker.vacate();
+        let flushed = worker.flush().with_context(|| format!("failed to flush plugin {}", worker.name()));
+        worker.lane.shared.lock().stage = LaneStage::Stopped;
+        worker.lane.shared.close_view();
+        flushed
     }
 }
 
@@ -174,7 +193,7 @@ impl Worker {
         let next = self.cursor().map_or(0, |cursor| cursor.height + 1);
         let reason = format!("{error:#}");
         tracing::error!(plugin = self.name(), block = next, error = reason, retry_in = ?pause, "plugin failed");
-        self.lane.metrics.failure();
+        self.lane.metrics.traps.inc();
         let mut status = self.lane.shared.lock();
         status.stage = LaneStage::Retrying;
         status.failures += 1;
@@ -260,7 +279,8 @@ impl Worker {
             true => match self.lane.feed.spent(position)? {
                 Some(spent) => Some(spent),
                 None => {
-                    if self.lane.feed.coins().is_some_and(|coins| coins.height >= position.height) {
+                    let coins = self.lane.feed.coins().filter(|&coins| self.lane.feed.chain().contains(coins));
+                    if coins.is_some_and(|coins| coins.height >= position.height) {
                         anyhow::bail!("what block {} spends is not kept any more", position.height);
                     }
                     self.flush_if_due(false)?;
@@ -284,7 +304,7 @@ impl Worker {
         let answer = instance.on_block(&input, wanted);
         let took = began.elapsed();
         let memory = instance.memory();
-        self.lane.metrics.call(took);
+        self.lane.metrics.call.observe(took);
         match answer {
             Ok(spent) => self.give_spent(position, spent)?,
             Err(CallError::Invalid(reason)) if self.lane.shared.descriptor.coins => {
@@ -383,9 +403,10 @@ impl Worker {
         let Some(cursor) = cursor else { return Ok(Step::Idle(LaneStage::Starting)) };
         if self.lane.feed.synced() && !self.indexes_built {
             let began = Instant::now();
-            let built = self.lane.rows.build_indexes(self.lane.shared.name())?;
-            if built > 0 {
-                tracing::info!(plugin = self.name(), indexes = built, took = ?began.elapsed(), "indexes built");
+            let name = self.lane.shared.name();
+            if !self.lane.rows.indexes_built(name)? {
+                self.lane.rows.build_indexes(name)?;
+                tracing::info!(plugin = name, took = ?began.elapsed(), "indexes built");
             }
             self.indexes_built = true;
         }
@@ -411,7 +432,7 @@ impl Worker {
         let name = self.name().to_owned();
         let store = self.lane.rows.clone();
         let (_, rows) = self.stores()?;
-        store.flush_volatile(&name, rows)?;
+        store.flush(&name, rows, None)?;
         Ok(Step::Moved)
     }
 
@@ -439,16 +460,17 @@ impl Worker {
         let Some(cursor) = state.cursor() else { return Ok(()) };
         feed.sync()?;
         let synced = Instant::now();
-        store.flush(&name, rows, cursor)?;
+        store.flush(&name, rows, Some(cursor))?;
         let rows_done = Instant::now();
         state.flush()?;
         let dirty = state.dirty_bytes();
         let done = Instant::now();
-        self.lane.metrics.flush(rows_done - synced, done - rows_done);
+        self.lane.metrics.rows_flush.observe(rows_done - synced);
+        self.lane.metrics.state_flush.observe(done - rows_done);
         self.last_flush = done;
         self.publish()?;
         if let Some(announced) = self.announced.take() {
-            self.lane.metrics.committed(announced.elapsed());
+            self.lane.committed.observe(announced.elapsed());
         }
         {
             let mut status = self.lane.shared.lock();

@@ -7,7 +7,6 @@ use crate::frame::Frame;
 use crate::lane::Feed;
 use crate::metrics::{Metrics, Stage};
 use bitcoin::BlockHash;
-use bitcoin::hashes::Hash;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -95,7 +94,7 @@ struct Worker {
 impl Worker {
     fn check(&self, block: ToCheck) -> Verdict {
         let time = |stage| self.metrics.stage(stage);
-        let frame = match time(Stage::Decode).time(|| Frame::decode(block.raw)) {
+        let frame = match time(Stage::decode).time(|| Frame::decode(block.raw)) {
             Ok(frame) => frame,
             Err(error) => {
                 tracing::debug!(height = block.height, %error, "a block cannot be decoded");
@@ -105,11 +104,11 @@ impl Worker {
         if frame.hash != block.hash {
             return Verdict::Bad(BadBlock::Mutated(Mutation::Undecodable));
         }
-        if let Err(bad) = time(Stage::Check).time(|| check_block(&frame, &block.context)) {
+        if let Err(bad) = time(Stage::check).time(|| check_block(&frame, &block.context)) {
             return Verdict::Bad(bad);
         }
-        let kept = time(Stage::Log)
-            .time(|| self.log.append(frame.hash.as_byte_array(), block.height, &frame.raw));
+        let kept = time(Stage::log)
+            .time(|| self.log.append(&frame.hash, block.height, &frame.raw));
         if let Err(error) = kept {
             tracing::error!(height = block.height, error = %error, "a block cannot be kept");
             return Verdict::NotKept;

@@ -22,6 +22,8 @@ use tokio::sync::{mpsc, watch};
 const TICK: Duration = Duration::from_millis(100);
 /// Chunks of received bytes that may wait for the machine.
 const WAITING_CHUNKS: usize = 64;
+/// Addresses that are taken from one name.
+const MAX_ADDRESSES: usize = 32;
 /// How often the peers in the status are brought up to date.
 const VIEW: Duration = Duration::from_millis(500);
 
@@ -35,8 +37,8 @@ pub trait TransactionSink: Send {
 pub struct NetConfig {
     pub params: &'static Params,
     pub sync: SyncConfig,
-    /// For names in `connect` that have to be resolved.
-    pub connect: Vec<String>,
+    /// Names and ports of peers, and of seeds whose addresses are peers.
+    pub connect: Vec<(String, u16)>,
     pub stop_at: Option<u32>,
     /// Bytes of raw blocks that may wait for the coins lane.
     pub ahead_bytes: usize,
@@ -163,16 +165,17 @@ impl Net {
 
     /// Turns names into addresses, in the background.
     fn resolve(&self) {
-        for name in self.config.connect.clone() {
+        for (name, port) in self.config.connect.clone() {
             let sockets = self.sockets.clone();
             tokio::spawn(async move {
                 loop {
-                    match tokio::net::lookup_host(&name).await.map(|mut found| found.next()) {
-                        Ok(Some(addr)) => {
-                            let _ = sockets.send(SocketEvent::Resolved { addr }).await;
+                    match tokio::net::lookup_host((name.as_str(), port)).await {
+                        Ok(found) => {
+                            for addr in found.take(MAX_ADDRESSES) {
+                                let _ = sockets.send(SocketEvent::Resolved { addr }).await;
+                            }
                             return;
                         }
-                        Ok(None) => tracing::warn!(name, "the peer's name has no address"),
                         Err(error) => tracing::warn!(name, %error, "the peer's name cannot be resolved"),
                     }
                     tokio::time::sleep(Duration::from_secs(30)).await;
@@ -328,8 +331,6 @@ impl Net {
         }
         self.feed.set_chain(Some(change.fork_height), blocks.iter().map(|(hash, header)| (*hash, header)));
         self.metrics.blocks_height.set(i64::from(change.height));
-            tracing::debug!(height = change.height, "first block of this run");
-        }
     }
 }
 

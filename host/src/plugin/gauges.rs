@@ -1,5 +1,6 @@
 //! Named numbers that plugins show: gauges and short series, in memory only.
 
+use crate::metrics::PluginMetrics;
 use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,19 +26,28 @@ struct Named {
 }
 
 /// The numbers of one plugin.
-#[derive(Clone, Default)]
-pub struct Gauges(Arc<Mutex<Named>>);
+#[derive(Clone)]
+pub struct Gauges {
+    named: Arc<Mutex<Named>>,
+    metrics: PluginMetrics,
+}
 
 impl Gauges {
+    /// No numbers yet; gauges are shown among the metrics too.
+    pub fn new(metrics: PluginMetrics) -> Self {
+        Self { named: Arc::default(), metrics }
+    }
+
     pub(super) fn set(&self, name: &str, value: f64) -> Result<(), String> {
-        let mut named = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
         check(name, named.gauges.contains_key(name), named.gauges.len())?;
         named.gauges.insert(name.to_owned(), value);
+        self.metrics.set_value(name, value);
         Ok(())
     }
 
     pub(super) fn push(&self, name: &str, height: u32, time: u32, value: f64) -> Result<(), String> {
-        let mut named = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
         check(name, named.series.contains_key(name), named.series.len())?;
         let points = named.series.entry(name.to_owned()).or_default();
         // After a reorg the same heights come again.
@@ -53,12 +63,12 @@ impl Gauges {
 
     /// All gauges by name.
     pub fn all(&self) -> BTreeMap<String, f64> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).gauges.clone()
+        self.named.lock().unwrap_or_else(PoisonError::into_inner).gauges.clone()
     }
 
     /// All series by name.
     pub fn series(&self) -> BTreeMap<String, Vec<Point>> {
-        let named = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
         named.series.iter().map(|(name, points)| (name.clone(), points.iter().copied().collect())).collect()
     }
 }

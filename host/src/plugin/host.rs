@@ -7,7 +7,7 @@ use super::volatile::{MAX_VOLATILE, Volatile};
 use crate::lane::{Feed, Position};
 use crate::network::Params;
 use crate::store::{
-    ColumnData, Keys, LaneState, RowBuffer, RowError, StateSnapshot, StoreError, ValueColumn, Values,
+    Column, ColumnData, Keys, LaneState, RowBuffer, RowError, StateSnapshot, StoreError, ValueColumn, Values,
 };
 use bitcoin::hashes::Hash;
 use std::sync::Arc;
@@ -275,7 +275,7 @@ impl volatile::Host for Host {
     }
 }
 
-fn column_data(column: rows::Column) -> (ColumnData, Vec<u8>) {
+fn column(column: rows::Column) -> Column {
     let data = match column.cells {
         rows::Cells::Integers(values) => ColumnData::Integers(values),
         rows::Cells::Reals(values) => ColumnData::Reals(values),
@@ -289,25 +289,25 @@ fn column_data(column: rows::Column) -> (ColumnData, Vec<u8>) {
             ColumnData::Hashes(bytes)
         }
     };
-    (data, column.nulls)
+    Column { data, nulls: (!column.nulls.is_empty()).then_some(column.nulls) }
 }
 
 impl rows::Host for Host {
     fn append(&mut self, table: u32, columns: Vec<rows::Column>) -> Result<()> {
         let (rows, height) = self.rows(true)?;
-        let columns = columns.into_iter().map(column_data).collect();
-        rows.append(table as usize, height.unwrap_or_default(), columns).map_err(row_error)
+        let columns: Vec<Column> = columns.into_iter().map(column).collect();
+        rows.append(table as usize, height.unwrap_or_default(), &columns).map_err(row_error)
     }
 
     fn put(&mut self, table: u32, columns: Vec<rows::Column>) -> Result<()> {
         let (rows, _) = self.rows(false)?;
-        let columns = columns.into_iter().map(column_data).collect();
+        let columns = columns.into_iter().map(column).collect();
         rows.put(table as usize, columns).map_err(row_error)
     }
 
     fn delete(&mut self, table: u32, key: Vec<rows::Column>) -> Result<()> {
         let (rows, _) = self.rows(false)?;
-        let key = key.into_iter().map(column_data).collect();
+        let key = key.into_iter().map(column).collect();
         rows.delete(table as usize, key).map_err(row_error)
     }
 }

@@ -108,6 +108,26 @@ impl Instance {
             .map_err(|e| CallError::Answer { call: "describe", reason: e.to_string() })
     }
 
+    /// Starts a plugin on no state at all, to see whether it takes its settings. What it writes is refused, so that only
+    /// a complaint about the settings counts.
+    ///
+    /// # Errors
+    ///
+    /// What the plugin says of its settings.
+    pub fn check(
+        engine: &PluginEngine,
+        compiled: &Compiled,
+        settings: &str,
+        limits: Limits,
+    ) -> Result<(), CallError> {
+        let host = Host::new(None, Space::None, limits.memory);
+        let mut instance = Self::new(engine, compiled, host, limits).map_err(|(error, _)| error)?;
+        match instance.start(settings, None) {
+            Err(error @ CallError::Failed { .. }) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// An instance that handles blocks, started. The space comes back when it cannot be made.
     ///
     /// # Errors
@@ -214,7 +234,7 @@ impl Instance {
             current: input.current,
             removed: &own.removed,
             removed_reasons: &own.removed_reasons,
-            added: columns(&own.columns, wanted, own.witnesses.as_ref(), own.spent.as_ref()),
+            added: columns(&own.columns, wanted, own.witnesses.as_ref(), None),
             fees: &own.fees,
             vsizes: &own.vsizes,
             first_seen: &own.first_seen,
@@ -233,6 +253,7 @@ impl Instance {
     /// # Errors
     ///
     /// When the plugin says so, or the call fails.
+    #[allow(clippy::too_many_arguments)]
     pub fn query(
         engine: &PluginEngine,
         compiled: &Compiled,

@@ -1,0 +1,50 @@
+//! Sums over the whole chain, kept up block by block.
+
+use blockmill_sdk::prelude::*;
+use blockmill_sdk::{Single, ValueBytes};
+
+/// Where the totals lie in the state.
+pub const TOTALS: Single<Totals> = Single::new(b"T");
+
+macro_rules! totals {
+    ($($(#[$doc:meta])* $field:ident),+ $(,)?) => {
+        /// Sums over the chain so far. All but the first are sat.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Totals {
+            $($(#[$doc])* pub $field: u64,)+
+        }
+
+        impl ValueBytes for Totals {
+            fn write(&self, to: &mut Vec<u8>) {
+                $(ValueBytes::write(&self.$field, to);)+
+            }
+            fn read(from: &mut &[u8]) -> Option<Self> {
+                Some(Totals { $($field: <u64 as ValueBytes>::read(from)?,)+ })
+            }
+        }
+
+        impl Totals {
+            /// For people.
+            pub fn json(&self) -> Json {
+                json!({ $(stringify!($field): self.$field,)+ })
+            }
+        }
+    };
+}
+
+totals! {
+    /// Number of coins.
+    txouts,
+    /// Value of all coins.
+    total_sats,
+    /// Paid by transactions to miners.
+    fees_sats,
+    /// In outputs that nobody can spend.
+    unspendable_script_sats,
+    /// The genesis block's coinbase, which is not in the set.
+    unspendable_genesis_sats,
+    /// In coinbases whose txid came again while they were unspent.
+    unspendable_bip30_sats,
+    /// Subsidy and fees that miners did not take.
+    unclaimed_sats,
+}
