@@ -27,10 +27,8 @@ pub enum Step {
     Programs,
     /// bcoin by npm, where npm is installed
     Bcoin,
-    /// Unit and integration tests of the whole workspace
+    /// Unit tests, integration tests and documentation examples of the whole workspace
     Tests,
-    /// The examples in the documentation
-    Docs,
 }
 
 /// Runs the steps, or only those in `only`, and prints what became of them; `false` when something failed.
@@ -113,19 +111,7 @@ fn run_step(step: Step, root: &Path, toolchain: Source, args: &[String]) -> (Tal
             Installed::No(reason) => println!("skipped, and so are the tests with bcoin: {reason}"),
         })),
         Step::Tests => {
-            let tests = [
-                "test",
-                "--workspace",
-                "--no-fail-fast",
-                "--lib",
-                "--bins",
-                "--tests",
-                "--",
-            ];
-            count(cargo(&tests).args(args), &mut std::io::stdout())
-        }
-        Step::Docs => {
-            let tests = ["test", "--workspace", "--no-fail-fast", "--doc", "--"];
+            let tests = ["test", "--workspace", "--no-fail-fast", "--"];
             count(cargo(&tests).args(args), &mut std::io::stdout())
         }
     }
