@@ -93,3 +93,6 @@ pub enum QueryFailure {
     #[error("{0}")]
     Busy(String),
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

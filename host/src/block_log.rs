@@ -156,4 +156,4 @@ by_block_hash!(BlockLog, BlockFrames);
 by_block_hash!(SpentLog, SpentFrames);
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

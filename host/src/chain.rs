@@ -6,6 +6,9 @@ pub mod header_rules;
 pub mod header_tree;
 pub mod sync;
 
+#[cfg(test)]
+pub(crate) mod fixtures;
+
 pub use block_check::{BadBlock, BlockContext, BlockView, check_block};
 pub use header_rules::HeaderError;
 pub use header_tree::{HeaderTree, Inserted, TipChange};

@@ -245,7 +245,8 @@ impl ConfigArgs {
 pub fn main(hooks: Hooks) -> ExitCode {
     // prints help and wrong usage by itself, with exit codes 0 and 2
     let cli = Cli::parse();
-    let result = execute(&cli.command, &hooks, &mut io::stdout().lock());
+    // not locked: the host may print from other threads
+    let result = execute(&cli.command, &hooks, &mut io::stdout());
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) if is_broken_pipe(&why) => ExitCode::SUCCESS,
@@ -375,8 +376,13 @@ fn line(out: &mut dyn Write, text: &str) -> Result<()> {
 /// An error and its causes, a line each.
 fn report(why: &anyhow::Error) -> String {
     let mut text = format!("error: {why}\n");
-    for cause in why.chain().skip(1) {
-        text.push_str(&format!("because: {cause}\n"));
+    let mut before = why.to_string();
+    for cause in why.chain().skip(1).map(ToString::to_string) {
+        // some errors say what their cause says
+        if cause != before {
+            text.push_str(&format!("because: {cause}\n"));
+        }
+        before = cause;
     }
     text
 }

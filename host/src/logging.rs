@@ -5,17 +5,29 @@ use std::io::{self, Write};
 use anyhow::{Context, Result};
 use indicatif::MultiProgress;
 use tracing::Subscriber;
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter, util::SubscriberInitExt};
+use tracing_subscriber::{
+    EnvFilter,
+    filter::{LevelFilter, ParseError},
+    fmt::MakeWriter,
+    util::SubscriberInitExt,
+};
 
-use crate::config::{Log, LogFormat};
+use crate::config::{ConfigError, Log, LogFormat, Origin};
 
 /// The environment variables that may hold a filter instead of `log.level`, the first that is set.
 pub const FILTER_VARIABLES: [&str; 2] = ["BLOCKMILL_LOG", "RUST_LOG"];
 
+/// What a filter looks like, for a person who wrote another.
+pub(crate) const FILTER_HINT: &str =
+    "give error, warn, info, debug or trace, or a filter such as \"warn,blockmill::chain=debug\"";
+
+/// Target of the events that plugins write.
+pub const PLUGIN_TARGET: &str = "plugin";
+
 /// Starts the log. Lines go to standard error, above the progress bars of `bars` if some are shown.
 ///
 /// # Errors
-/// When an environment variable holds no filter, or a log was started before.
+/// A [`ConfigError`] when an environment variable holds no filter; another when a log was started before.
 pub fn init(config: &Log, bars: MultiProgress) -> Result<()> {
     let filter = filter(&config.level, |name| std::env::var(name).ok())?;
     subscriber(
@@ -31,18 +43,40 @@ pub fn init(config: &Log, bars: MultiProgress) -> Result<()> {
 }
 
 /// The filter of the first variable that is set, else that of the configuration.
-fn filter(level: &str, variable: impl Fn(&str) -> Option<String>) -> Result<EnvFilter> {
-    let named = FILTER_VARIABLES
-        .iter()
-        .find_map(|name| Some((*name, variable(name).filter(|text| !text.is_empty())?)));
-    match named {
-        Some((name, text)) => EnvFilter::builder()
-            .parse(&text)
-            .with_context(|| format!("environment variable {name} is no log filter: \"{text}\"")),
-        None => EnvFilter::builder()
-            .parse(level)
-            .with_context(|| format!("log.level is no log filter: \"{level}\"")),
-    }
+fn filter(
+    level: &str,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<EnvFilter, ConfigError> {
+    let named = FILTER_VARIABLES.iter().find_map(|name| {
+        let text = variable(name).filter(|text| !text.is_empty())?;
+        Some((Origin::Environment((*name).to_owned()), None, text))
+    });
+    let (origin, key, text) = named.unwrap_or_else(|| {
+        let key = Some("log.level".to_owned());
+        (Origin::Default, key, level.to_owned())
+    });
+    parse(&text).map_err(|why| ConfigError {
+        origin,
+        key,
+        problem: format!("\"{text}\" is no log filter ({why})"),
+        hint: Some(FILTER_HINT.to_owned()),
+    })
+}
+
+/// A filter from its text. A level alone is meant for our own events and those of plugins: storage engines and compilers are
+/// talkative, and only their warnings are of use.
+///
+/// # Errors
+/// When the text is no filter.
+pub(crate) fn parse(text: &str) -> Result<EnvFilter, ParseError> {
+    let text = text.trim();
+    let whole = match text.parse::<LevelFilter>() {
+        Ok(level) if level > LevelFilter::WARN => {
+            format!("warn,blockmill={level},{PLUGIN_TARGET}={level}")
+        }
+        _ => text.to_owned(),
+    };
+    EnvFilter::builder().parse(whole)
 }
 
 fn subscriber<W>(
@@ -129,6 +163,7 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(height = 5, "block");
             tracing::debug!("too much");
+            tracing::info!(target: "fjall", "somebody else's");
         });
         let bytes = lines.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
@@ -167,9 +202,15 @@ mod tests {
                 .to_owned(),
             )
         };
-        assert_eq!(filter("info", both).unwrap().to_string(), "error");
+        let shown = |level: &str, variable: &dyn Fn(&str) -> Option<String>| {
+            filter(level, variable).unwrap().to_string()
+        };
+        assert_eq!(shown("info", &both), "error");
         let rust_log = |name: &str| (name == "RUST_LOG").then(|| "debug".to_owned());
-        assert_eq!(filter("info", rust_log).unwrap().to_string(), "debug");
+        let text = shown("info", &rust_log);
+        let mut parts: Vec<&str> = text.split(',').collect();
+        parts.sort_unstable();
+        assert_eq!(parts, ["blockmill=debug", "plugin=debug", "warn"]);
         assert_eq!(
             filter("warn", |_| Some(String::new())).unwrap().to_string(),
             "warn"
@@ -179,5 +220,116 @@ mod tests {
         })
         .unwrap_err();
         assert!(why.to_string().contains("BLOCKMILL_LOG"), "{why}");
+    }
+
+    /// A terminal that writes down what is done to it, in one list with the log's lines.
+    #[derive(Clone, Debug, Default)]
+    struct Screen(Arc<Mutex<Vec<String>>>);
+
+    impl Screen {
+        fn note(&self, what: impl Into<String>) -> io::Result<()> {
+            self.0.lock().unwrap().push(what.into());
+            Ok(())
+        }
+    }
+
+    impl indicatif::TermLike for Screen {
+        fn width(&self) -> u16 {
+            80
+        }
+
+        fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn write_line(&self, text: &str) -> io::Result<()> {
+            self.write_str(text)
+        }
+
+        fn write_str(&self, text: &str) -> io::Result<()> {
+            if text.trim().is_empty() {
+                Ok(())
+            } else {
+                self.note(format!("bar {}", text.trim()))
+            }
+        }
+
+        fn clear_line(&self) -> io::Result<()> {
+            self.note("clear")
+        }
+
+        fn flush(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Where the log goes in the test below; the writer of the log cannot hold anything.
+    static LOG_LINES: Mutex<Option<Screen>> = Mutex::new(None);
+
+    struct ToScreen;
+
+    impl Write for ToScreen {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let text = String::from_utf8_lossy(bytes).trim().to_owned();
+            LOG_LINES
+                .lock()
+                .unwrap()
+                .as_ref()
+                .unwrap()
+                .note(format!("log {text}"))?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_takes_the_bar_away_and_puts_it_back() {
+        let screen = Screen::default();
+        *LOG_LINES.lock().unwrap() = Some(screen.clone());
+        let target =
+            indicatif::ProgressDrawTarget::term_like_with_hz(Box::new(screen.clone()), 255);
+        let bars = MultiProgress::with_draw_target(target);
+        let bar = bars.add(indicatif::ProgressBar::new(10));
+        bar.tick();
+        let subscriber = subscriber(
+            LogFormat::Json,
+            filter("info", |_| None).unwrap(),
+            LogWriter {
+                bars,
+                to: || ToScreen,
+            },
+        );
+        screen.0.lock().unwrap().clear();
+        tracing::subscriber::with_default(subscriber, || tracing::info!("a line"));
+        let seen = screen.0.lock().unwrap().clone();
+        let place = |what: &str| {
+            seen.iter()
+                .position(|done| done.starts_with(what))
+                .unwrap_or_else(|| panic!("no {what} in {seen:?}"))
+        };
+        assert!(
+            place("clear") < place("log ") && place("log ") < place("bar "),
+            "{seen:?}"
+        );
+        assert_eq!(
+            seen.iter().filter(|done| done.starts_with("log ")).count(),
+            1,
+            "a line is written at once: {seen:?}"
+        );
     }
 }

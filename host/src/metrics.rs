@@ -13,7 +13,9 @@ use std::{
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric},
+    encoding::{
+        DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric, LabelValueEncoder,
+    },
     metrics::{
         counter::Counter,
         family::{Family, MetricConstructor},
@@ -31,27 +33,49 @@ pub const MAX_PLUGIN_GAUGES: usize = 1_000;
 pub const MAX_GAUGE_NAME: usize = 64;
 
 /// What is done with a block, in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-#[allow(non_camel_case_types)] // these are the label's values as they are shown
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
     /// From bytes to a block, with its hashes.
-    decode,
+    Decode,
     /// The rules of consensus that need no coins.
-    check,
+    Check,
     /// Into the block log.
-    log,
+    Log,
     /// The columns that plugins see.
-    columns,
+    Columns,
     /// Fetching a block's coins ahead of the call.
-    prefetch,
+    Prefetch,
     /// The call into the plugin.
-    call,
+    Call,
     /// State to the disk.
-    state_flush,
+    StateFlush,
     /// Rows to the disk.
-    rows_flush,
+    RowsFlush,
     /// From a block's announcement to its commit in every lane, near the tip.
-    announced_to_committed,
+    AnnouncedToCommitted,
+}
+
+impl Stage {
+    /// The value of the label `stage`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Decode => "decode",
+            Self::Check => "check",
+            Self::Log => "log",
+            Self::Columns => "columns",
+            Self::Prefetch => "prefetch",
+            Self::Call => "call",
+            Self::StateFlush => "state_flush",
+            Self::RowsFlush => "rows_flush",
+            Self::AnnouncedToCommitted => "announced_to_committed",
+        }
+    }
+}
+
+impl EncodeLabelValue for Stage {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
+        self.name().encode(encoder)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -297,10 +321,10 @@ impl Metrics {
             traps: self.plugin_traps.get_or_create_owned(&labels),
             memory_bytes: self.plugin_memory.get_or_create_owned(&labels),
             log_lines_dropped: self.plugin_log_dropped.get_or_create_owned(&labels),
-            prefetch: self.timer(Stage::prefetch, name),
-            call: self.timer(Stage::call, name),
-            state_flush: self.timer(Stage::state_flush, name),
-            rows_flush: self.timer(Stage::rows_flush, name),
+            prefetch: self.timer(Stage::Prefetch, name),
+            call: self.timer(Stage::Call, name),
+            state_flush: self.timer(Stage::StateFlush, name),
+            rows_flush: self.timer(Stage::RowsFlush, name),
             name: name.to_owned(),
             metrics: self.clone(),
         }
@@ -438,7 +462,7 @@ mod tests {
         metrics.mempool_txs.set(60);
         metrics.bytes_in.inc_by(1_000);
         metrics
-            .stage(Stage::decode)
+            .stage(Stage::Decode)
             .observe(Duration::from_millis(3));
         let plugin = metrics.plugin("tx-writer");
         plugin.height.set(131);
@@ -518,7 +542,11 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 let plugin = metrics.plugin("one");
-                scope.spawn(move || (0..1_000).for_each(|_| drop(plugin.traps.inc())));
+                scope.spawn(move || {
+                    for _ in 0..1_000 {
+                        plugin.traps.inc();
+                    }
+                });
             }
         });
         assert_eq!(metrics.plugin("one").traps.get(), 4_000);

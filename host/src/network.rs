@@ -39,8 +39,13 @@ pub enum Network {
 
 impl Network {
     /// Every network, in the order in which they are shown.
-    pub const ALL: [Network; 5] =
-        [Network::Mainnet, Network::Testnet3, Network::Testnet4, Network::Signet, Network::Regtest];
+    pub const ALL: [Network; 5] = [
+        Network::Mainnet,
+        Network::Testnet3,
+        Network::Testnet4,
+        Network::Signet,
+        Network::Regtest,
+    ];
 
     /// The name used in configuration files.
     pub const fn name(self) -> &'static str {
@@ -85,7 +90,10 @@ impl FromStr for Network {
     type Err = UnknownNetwork;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Network::ALL.into_iter().find(|network| network.name() == name).ok_or_else(|| UnknownNetwork(name.to_owned()))
+        Network::ALL
+            .into_iter()
+            .find(|network| network.name() == name)
+            .ok_or_else(|| UnknownNetwork(name.to_owned()))
     }
 }
 
@@ -156,12 +164,18 @@ impl Params {
     /// What the coinbase of the block at `height` may create beside the fees, in sat.
     pub const fn subsidy(&self, height: u32) -> u64 {
         let halvings = height / self.halving_interval;
-        if halvings >= 64 { 0 } else { (50 * 100_000_000) >> halvings }
+        if halvings >= 64 {
+            0
+        } else {
+            (50 * 100_000_000) >> halvings
+        }
     }
 
     /// Whether the block may repeat the txid of an unspent coinbase (BIP30).
     pub fn is_bip30_exception(&self, height: u32, hash: &BlockHash) -> bool {
-        self.bip30_exceptions.iter().any(|(at, block)| *at == height && block == hash)
+        self.bip30_exceptions
+            .iter()
+            .any(|(at, block)| *at == height && block == hash)
     }
 
     /// What all networks share; the heights are those of a network that was born with everything active at 1.
@@ -233,8 +247,20 @@ fn mainnet() -> Params {
         csv_height: 419_328,
         segwit_height: 481_824,
         bip30_exceptions: vec![
-            (91_842, block_hash(0x0000_0000_000a_4d0a_3981_61ff_c163_c503, 0x763b_1f43_6063_9393_e0e4_c8e3_00e0_caec)),
-            (91_880, block_hash(0x0000_0000_0007_43f1_90a1_8c55_77a3_c2d2, 0xa1f6_10ae_9601_ac04_6a38_084c_cb7c_d721)),
+            (
+                91_842,
+                block_hash(
+                    0x0000_0000_000a_4d0a_3981_61ff_c163_c503,
+                    0x763b_1f43_6063_9393_e0e4_c8e3_00e0_caec,
+                ),
+            ),
+            (
+                91_880,
+                block_hash(
+                    0x0000_0000_0007_43f1_90a1_8c55_77a3_c2d2,
+                    0xa1f6_10ae_9601_ac04_6a38_084c_cb7c_d721,
+                ),
+            ),
         ],
         // Height 886,157.
         minimum_chain_work: work(0, 0xb1f3_b93b_65b1_6d03_5a82_be84),
@@ -267,7 +293,10 @@ fn testnet3() -> Params {
 fn testnet4() -> Params {
     Params {
         default_port: 48_333,
-        dns_seeds: &["seed.testnet4.bitcoin.sprovoost.nl", "seed.testnet4.wiz.biz"],
+        dns_seeds: &[
+            "seed.testnet4.bitcoin.sprovoost.nl",
+            "seed.testnet4.wiz.biz",
+        ],
         allow_min_difficulty: true,
         bip94: true,
         // Height 123,613.
@@ -279,7 +308,10 @@ fn testnet4() -> Params {
 fn signet() -> Params {
     Params {
         default_port: 38_333,
-        dns_seeds: &["seed.signet.bitcoin.sprovoost.nl", "seed.signet.achownodes.xyz"],
+        dns_seeds: &[
+            "seed.signet.bitcoin.sprovoost.nl",
+            "seed.signet.achownodes.xyz",
+        ],
         // Height 293,175.
         minimum_chain_work: work(0, 0x0b46_3ea0_a4b8),
         ..Params::base(Network::Signet, 0x1e03_77ae)
@@ -306,18 +338,39 @@ mod tests {
     #[test]
     fn every_network_has_the_genesis_that_the_world_knows() {
         let known = [
-            (Network::Mainnet, "000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f"),
-            (Network::Testnet3, "000000000933ea01ad0ee984209779baaec3ced90fa3f408719526f8d77f4943"),
-            (Network::Testnet4, "00000000da84f2bafbbc53dee25a72ae507ff4914b867c565be350b0da8bf043"),
-            (Network::Signet, "00000008819873e925422c1ff0f99f7cc9bbb232af63a077a480a3633bee1ef6"),
-            (Network::Regtest, "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206"),
+            (
+                Network::Mainnet,
+                "000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f",
+            ),
+            (
+                Network::Testnet3,
+                "000000000933ea01ad0ee984209779baaec3ced90fa3f408719526f8d77f4943",
+            ),
+            (
+                Network::Testnet4,
+                "00000000da84f2bafbbc53dee25a72ae507ff4914b867c565be350b0da8bf043",
+            ),
+            (
+                Network::Signet,
+                "00000008819873e925422c1ff0f99f7cc9bbb232af63a077a480a3633bee1ef6",
+            ),
+            (
+                Network::Regtest,
+                "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206",
+            ),
         ];
         for (network, hash) in known {
             let params = network.params();
             assert_eq!(params.genesis_hash.to_string(), hash);
             assert!(params.pow_limit.is_met_by(params.genesis_hash));
-            assert_eq!(params.genesis_header.bits.to_consensus(), params.pow_limit_bits);
-            assert_eq!(params.genesis_block.get(..80).unwrap(), bitcoin::consensus::serialize(&params.genesis_header));
+            assert_eq!(
+                params.genesis_header.bits.to_consensus(),
+                params.pow_limit_bits
+            );
+            assert_eq!(
+                params.genesis_block.get(..80).unwrap(),
+                bitcoin::consensus::serialize(&params.genesis_header)
+            );
         }
     }
 
@@ -325,9 +378,18 @@ mod tests {
     fn a_network_is_named_in_lower_case_and_read_back() {
         for network in Network::ALL {
             assert_eq!(network.to_string().parse::<Network>().unwrap(), network);
-            assert_eq!(serde_json::to_string(&network).unwrap(), format!("\"{network}\""));
+            assert_eq!(
+                serde_json::to_string(&network).unwrap(),
+                format!("\"{network}\"")
+            );
         }
-        assert!("Mainnet".parse::<Network>().unwrap_err().to_string().contains("expected mainnet"));
+        assert!(
+            "Mainnet"
+                .parse::<Network>()
+                .unwrap_err()
+                .to_string()
+                .contains("expected mainnet")
+        );
     }
 
     #[test]
@@ -340,7 +402,10 @@ mod tests {
         assert_eq!(mainnet.subsidy(u32::MAX), 0);
         assert_eq!(mainnet.subsidy(64 * 210_000), 0);
         // Core's own total (`validation_tests`, subsidy_limit_test), in steps of 1,000 blocks.
-        let total: u64 = (0..14_000_000).step_by(1000).map(|height| mainnet.subsidy(height) * 1000).sum();
+        let total: u64 = (0..14_000_000)
+            .step_by(1000)
+            .map(|height| mainnet.subsidy(height) * 1000)
+            .sum();
         assert_eq!(total, 2_099_999_997_690_000);
         assert_eq!(Params::of(Network::Regtest).subsidy(150), 2_500_000_000);
     }
@@ -348,8 +413,12 @@ mod tests {
     #[test]
     fn the_bip30_pairs_are_known_by_height_and_hash() {
         let params = Params::of(Network::Mainnet);
-        let first: BlockHash = "00000000000a4d0a398161ffc163c503763b1f4360639393e0e4c8e300e0caec".parse().unwrap();
-        let second: BlockHash = "00000000000743f190a18c5577a3c2d2a1f610ae9601ac046a38084ccb7cd721".parse().unwrap();
+        let first: BlockHash = "00000000000a4d0a398161ffc163c503763b1f4360639393e0e4c8e300e0caec"
+            .parse()
+            .unwrap();
+        let second: BlockHash = "00000000000743f190a18c5577a3c2d2a1f610ae9601ac046a38084ccb7cd721"
+            .parse()
+            .unwrap();
         assert!(params.is_bip30_exception(91_842, &first));
         assert!(params.is_bip30_exception(91_880, &second));
         assert!(!params.is_bip30_exception(91_842, &second));

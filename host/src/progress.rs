@@ -21,7 +21,8 @@ const RATE_WINDOW: Duration = Duration::from_secs(30);
 /// How often a point is kept for the rate.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(500);
 
-const BAR: &str = "{bar:30.cyan/blue} {percent:>3}%  {msg}";
+// the message is cut where the terminal ends: a bar of two lines could not be taken away
+const BAR: &str = "{bar:16.cyan/blue} {percent:>3}%  {wide_msg}";
 
 /// Where the sync is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,7 +200,7 @@ impl Report {
         let Position { height, target, .. } = self.position;
         let left = self.left.map_or("unknown".to_owned(), coarse);
         format!(
-            "block {height} of {target}  {} blocks/s  {:.0} tx/s  {left} left",
+            "{height} of {target}  {left} left  {} blocks/s  {:.0} tx/s",
             rate(self.blocks_per_second),
             self.transactions_per_second,
         )
@@ -275,7 +276,7 @@ mod tests {
         assert_eq!(report.left, Some(Duration::from_secs(80)));
         assert_eq!(
             report.text(),
-            "block 2000 of 10000  100 blocks/s  1000 tx/s  1 min 20 s left"
+            "2000 of 10000  1 min 20 s left  100 blocks/s  1000 tx/s"
         );
     }
 
@@ -337,7 +338,7 @@ mod tests {
         assert_eq!((shown.position(), shown.length()), (100, Some(10_000)));
         assert_eq!(
             shown.message(),
-            "block 100 of 10000  100 blocks/s  1000 tx/s  1 min 39 s left"
+            "100 of 10000  1 min 39 s left  100 blocks/s  1000 tx/s"
         );
         progress.finish();
         assert!(shown.is_finished());

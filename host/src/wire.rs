@@ -35,6 +35,9 @@ impl std::ops::Add<std::time::Duration> for Moment {
     type Output = Moment;
 
     fn add(self, duration: std::time::Duration) -> Moment {
-        Moment(self.0.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
+        Moment(
+            self.0
+                .saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)),
+        )
     }
 }

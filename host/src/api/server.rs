@@ -116,6 +116,9 @@ pub async fn bind(config: &Config) -> Result<TcpListener, ConfigError> {
 }
 
 /// Answers requests until `shutdown` is ready, then lets open ones end for at most [`Bounds::shutdown`].
+///
+/// Calls into the backend that take longer than that go on in their threads. A runtime that is dropped waits for them, so
+/// end it with `Runtime::shutdown_timeout`.
 pub async fn serve<B: Backend>(
     listener: TcpListener,
     backend: Arc<B>,

@@ -189,7 +189,11 @@ pub fn check_block(block: &impl BlockView, context: &BlockContext) -> Result<(),
 }
 
 fn invalid_unless(valid: bool, otherwise: Invalidity) -> Result<(), BadBlock> {
-    if valid { Ok(()) } else { Err(BadBlock::Invalid(otherwise)) }
+    if valid {
+        Ok(())
+    } else {
+        Err(BadBlock::Invalid(otherwise))
+    }
 }
 
 fn check_merkle(block: &impl BlockView) -> Result<(), BadBlock> {
@@ -215,13 +219,20 @@ fn compact_size_length(value: usize) -> usize {
 
 fn stripped_size(block: &impl BlockView) -> usize {
     let count = block.tx_count();
-    Header::SIZE + compact_size_length(count) + (0..count).map(|tx| block.tx_stripped_size(tx)).sum::<usize>()
+    Header::SIZE
+        + compact_size_length(count)
+        + (0..count)
+            .map(|tx| block.tx_stripped_size(tx))
+            .sum::<usize>()
 }
 
 fn check_sizes(block: &impl BlockView) -> Result<(), BadBlock> {
     invalid_unless(block.tx_count() > 0, Invalidity::Empty)?;
     let size = stripped_size(block);
-    invalid_unless(size * WITNESS_SCALE <= MAX_BLOCK_WEIGHT, Invalidity::Size(size))
+    invalid_unless(
+        size * WITNESS_SCALE <= MAX_BLOCK_WEIGHT,
+        Invalidity::Size(size),
+    )
 }
 
 fn is_null(block: &impl BlockView, input: usize) -> bool {
@@ -242,7 +253,11 @@ fn check_coinbase(block: &impl BlockView) -> Result<(), BadBlock> {
 }
 
 /// Core's `CheckTransaction`. `spent` is scratch space, kept from one transaction to the next.
-fn check_transaction(block: &impl BlockView, tx: usize, spent: &mut Vec<([u8; 32], u32)>) -> Result<(), BadBlock> {
+fn check_transaction(
+    block: &impl BlockView,
+    tx: usize,
+    spent: &mut Vec<([u8; 32], u32)>,
+) -> Result<(), BadBlock> {
     let (inputs, outputs) = (block.inputs(tx), block.outputs(tx));
     invalid_unless(!inputs.is_empty(), Invalidity::NoInputs(tx))?;
     invalid_unless(!outputs.is_empty(), Invalidity::NoOutputs(tx))?;
@@ -256,28 +271,50 @@ fn check_transaction(block: &impl BlockView, tx: usize, spent: &mut Vec<([u8; 32
     }
     if tx == 0 {
         let length = block.script_sig(inputs.start).len();
-        return invalid_unless((2..=100).contains(&length), Invalidity::CoinbaseScript(length));
+        return invalid_unless(
+            (2..=100).contains(&length),
+            Invalidity::CoinbaseScript(length),
+        );
     }
     if inputs.len() > 1 {
         // Sorted rather than compared pair by pair: a block may hold one transaction with 20,000 inputs.
         spent.clear();
-        spent.extend(inputs.clone().map(|input| (*block.prev_txid(input), block.prev_vout(input))));
+        spent.extend(
+            inputs
+                .clone()
+                .map(|input| (*block.prev_txid(input), block.prev_vout(input))),
+        );
         spent.sort_unstable();
-        let twice = spent.windows(2).any(|pair| matches!(pair, [a, b] if a == b));
+        let twice = spent
+            .windows(2)
+            .any(|pair| matches!(pair, [a, b] if a == b));
         invalid_unless(!twice, Invalidity::DuplicateInput(tx))?;
     }
-    invalid_unless(!inputs.into_iter().any(|input| is_null(block, input)), Invalidity::NullInput(tx))
+    invalid_unless(
+        !inputs.into_iter().any(|input| is_null(block, input)),
+        Invalidity::NullInput(tx),
+    )
 }
 
 fn check_final(block: &impl BlockView, context: &BlockContext) -> Result<(), BadBlock> {
-    let now = if context.height >= context.params.csv_height { context.median_time_past } else { block.header().time };
+    let now = if context.height >= context.params.csv_height {
+        context.median_time_past
+    } else {
+        block.header().time
+    };
     for tx in 0..block.tx_count() {
         let lock_time = block.lock_time(tx);
-        let passed = if lock_time < LOCKTIME_THRESHOLD { lock_time < context.height } else { lock_time < now };
+        let passed = if lock_time < LOCKTIME_THRESHOLD {
+            lock_time < context.height
+        } else {
+            lock_time < now
+        };
         // All inputs final switch the locktime off.
         let is_final = lock_time == 0
             || passed
-            || block.inputs(tx).all(|input| block.sequence(input) == SEQUENCE_FINAL);
+            || block
+                .inputs(tx)
+                .all(|input| block.sequence(input) == SEQUENCE_FINAL);
         invalid_unless(is_final, Invalidity::NotFinal(tx))?;
     }
     Ok(())
@@ -289,19 +326,26 @@ fn check_coinbase_height(block: &impl BlockView, context: &BlockContext) -> Resu
     }
     let expected = height_script(context.height);
     let script = block.script_sig(block.inputs(0).start);
-    invalid_unless(script.starts_with(&expected), Invalidity::CoinbaseHeight(context.height))
+    invalid_unless(
+        script.starts_with(&expected),
+        Invalidity::CoinbaseHeight(context.height),
+    )
 }
 
 /// The script that pushes a height: OP_1 to OP_16 for the small ones, as on regtest, else a minimal script number.
 pub fn height_script(height: u32) -> Vec<u8> {
-    bitcoin::script::Builder::new().push_int(i64::from(height)).into_bytes()
+    bitcoin::script::Builder::new()
+        .push_int(i64::from(height))
+        .into_bytes()
 }
 
 /// BIP141: the witnesses are committed to by the last output of the coinbase that looks like a commitment.
 fn check_witness(block: &impl BlockView, context: &BlockContext) -> Result<(), BadBlock> {
     let commitment = block.outputs(0).rev().find_map(|output| {
         let script = block.script_pubkey(output);
-        script.strip_prefix(COMMITMENT_PREFIX.as_slice()).and_then(|rest| rest.first_chunk::<32>())
+        script
+            .strip_prefix(COMMITMENT_PREFIX.as_slice())
+            .and_then(|rest| rest.first_chunk::<32>())
     });
     let active = context.height >= context.params.segwit_height;
     let Some(commitment) = commitment.filter(|_| active) else {

@@ -108,16 +108,25 @@ pub fn check_header(
     }
     let median = ancestors.median_time_past();
     if header.time <= median {
-        return Err(HeaderError::TooOld { time: header.time, median });
+        return Err(HeaderError::TooOld {
+            time: header.time,
+            median,
+        });
     }
     if params.bip94 && height.is_multiple_of(RETARGET_INTERVAL) {
         let parent = ancestors.time_at(parent_height);
         if i64::from(header.time) < i64::from(parent) - MAX_TIMEWARP_SECONDS {
-            return Err(HeaderError::TimeWarp { time: header.time, parent });
+            return Err(HeaderError::TimeWarp {
+                time: header.time,
+                parent,
+            });
         }
     }
     if u64::from(header.time) > now.saturating_add(MAX_FUTURE_SECONDS) {
-        return Err(HeaderError::TooNew { time: header.time, now });
+        return Err(HeaderError::TooNew {
+            time: header.time,
+            now,
+        });
     }
     let version = header.version.to_consensus();
     let too_old = (version < 2 && height >= params.bip34_height)
@@ -147,25 +156,45 @@ pub fn next_bits(params: &Params, time: u32, ancestors: &impl Ancestry) -> u32 {
     }
     // 2,015 intervals, not 2,016: an off-by-one as old as the chain, and part of its rules.
     let first = parent.saturating_sub(RETARGET_INTERVAL - 1);
-    let base = if params.bip94 { ancestors.bits_at(first) } else { bits };
-    retarget(params, ancestors.time_at(first), ancestors.time_at(parent), base)
+    let base = if params.bip94 {
+        ancestors.bits_at(first)
+    } else {
+        bits
+    };
+    retarget(
+        params,
+        ancestors.time_at(first),
+        ancestors.time_at(parent),
+        base,
+    )
 }
 
 /// The bits of the period after one that began at `first_time` and ended at `last_time` with `bits`.
 pub fn retarget(params: &Params, first_time: u32, last_time: u32, bits: u32) -> u32 {
-    let timespan = (i64::from(last_time) - i64::from(first_time)).clamp(TARGET_TIMESPAN / 4, TARGET_TIMESPAN * 4);
+    let timespan = (i64::from(last_time) - i64::from(first_time))
+        .clamp(TARGET_TIMESPAN / 4, TARGET_TIMESPAN * 4);
     let target = Target::from_compact(CompactTarget::from_consensus(bits));
-    let scaled = scale(target, timespan.unsigned_abs(), TARGET_TIMESPAN.unsigned_abs());
-    scaled.min(params.pow_limit).to_compact_lossy().to_consensus()
+    let scaled = scale(
+        target,
+        timespan.unsigned_abs(),
+        TARGET_TIMESPAN.unsigned_abs(),
+    );
+    scaled
+        .min(params.pow_limit)
+        .to_compact_lossy()
+        .to_consensus()
 }
 
-/// `target * numerator / denominator`, rounded down. No network that retargets has a target whose product passes 256
-/// bits: the limits leave 22 bits, and the numerator has 23 of which the limit's leading zeros take care.
+/// `target * numerator / denominator`, rounded down; all ones where that passes 256 bits. Core's product wraps at 256
+/// bits, but no network that retargets has a limit that comes near.
 fn scale(target: Target, numerator: u64, denominator: u64) -> Target {
     let mut limbs = [0u64; 5];
     let mut carry = 0u128;
     for (limb, bytes) in limbs.iter_mut().zip(target.to_le_bytes().chunks_exact(8)) {
-        let value = bytes.iter().rev().fold(0u64, |value, byte| (value << 8) | u64::from(*byte));
+        let value = bytes
+            .iter()
+            .rev()
+            .fold(0u64, |value, byte| (value << 8) | u64::from(*byte));
         let product = u128::from(value) * u128::from(numerator) + carry;
         *limb = product as u64;
         carry = product >> 64;
@@ -182,7 +211,7 @@ fn scale(target: Target, numerator: u64, denominator: u64) -> Target {
     }
     let [low, second, third, high, over] = limbs;
     if over != 0 {
-        return Target::MAX;
+        return Target::from_le_bytes([0xff; 32]);
     }
     let mut bytes = [0u8; 32];
     for (chunk, limb) in bytes.chunks_exact_mut(8).zip([low, second, third, high]) {

@@ -12,14 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::BlockHash;
-use bitcoin::block::Header;
 use bitcoin::hashes::siphash24;
 use bitcoin::p2p::ServiceFlags;
 use bitcoin::p2p::message_blockdata::Inventory;
 
 use super::block_check::BadBlock;
 use super::header_tree::{HeaderTree, Id, TipChange};
-use crate::network::{Network, Params};
+use crate::network::Params;
 use crate::wire::message::Message;
 use crate::wire::{Misbehaviour, Moment, Peer, PeerConfig, PeerStep, RawMessage};
 
@@ -29,6 +28,7 @@ mod config;
 mod headers;
 mod output;
 mod session;
+mod status;
 mod transactions;
 
 use addresses::Addresses;
@@ -62,13 +62,21 @@ pub struct Sync {
     /// Blocks heard of lately, and when.
     announced: VecDeque<(BlockHash, Moment)>,
     last_tick: Moment,
+    /// When our chain was last known to be the network's.
+    last_synced: Option<Moment>,
     was_synced: bool,
 }
 
 impl Sync {
     /// A machine that knows the headers of `tree`, whose blocks may be marked as checked already. `seed` is all the
     /// randomness there is.
-    pub fn new(config: SyncConfig, params: &'static Params, tree: HeaderTree, seed: u64, now: Moment) -> Sync {
+    pub fn new(
+        config: SyncConfig,
+        params: &'static Params,
+        tree: HeaderTree,
+        seed: u64,
+        now: Moment,
+    ) -> Sync {
         let nonce = siphash24::Hash::hash_to_u64_with_keys(seed, now.0, b"version nonce");
         let peer_config = PeerConfig {
             user_agent: config.user_agent.clone(),
@@ -88,7 +96,11 @@ impl Sync {
         );
         Sync {
             downloads: Downloads::new(config.stall_timeout),
-            transactions: TxRequests::new(seed, config.transactions_per_peer, config.transaction_timeout),
+            transactions: TxRequests::new(
+                seed,
+                config.transactions_per_peer,
+                config.transaction_timeout,
+            ),
             config,
             params,
             peer_config: Arc::new(peer_config),
@@ -101,6 +113,7 @@ impl Sync {
             last_header: now,
             announced: VecDeque::new(),
             last_tick: now,
+            last_synced: None,
             was_synced: false,
         }
     }
@@ -127,8 +140,15 @@ impl Sync {
         }
         let (height, _) = self.tree.tip();
         let connection = Peer::new(Arc::clone(&self.peer_config), addr, outbound, height, now);
-        self.peers.insert(peer, Session::new(connection, self.config.blocks_per_peer, now));
-        self.event(addr, "connected", if outbound { "outbound" } else { "inbound" }.to_owned());
+        self.peers.insert(
+            peer,
+            Session::new(connection, self.config.blocks_per_peer, now),
+        );
+        self.event(
+            addr,
+            "connected",
+            if outbound { "outbound" } else { "inbound" }.to_owned(),
+        );
         self.flush(peer);
     }
 
@@ -148,28 +168,32 @@ impl Sync {
 
     /// Bytes of a peer, as they came from the socket.
     pub fn received(&mut self, peer: PeerId, bytes: &[u8], now: Moment) {
-        let Some(session) = self.peers.get_mut(&peer) else { return };
+        let Some(session) = self.peers.get_mut(&peer) else {
+            return;
+        };
         session.peer.feed(bytes, now);
-        loop {
-            // Gone, if the last message got it dropped.
-            let Some(session) = self.peers.get_mut(&peer) else { break };
+        let mut moved = false;
+        // Gone, if the last message got it dropped.
+        while let Some(session) = self.peers.get_mut(&peer) {
             match session.peer.next(now) {
                 Ok(Some(step)) => self.step(peer, step, now),
                 Ok(None) => break,
-                Err(error) => {
-                    self.drop_peer(peer, error.into(), now);
-                    break;
-                }
+                Err(error) => self.drop_peer(peer, error.into(), now),
             }
+            moved = true;
         }
         self.flush(peer);
-        self.pump(now);
+        if moved {
+            self.pump(now);
+        }
     }
 
     /// A message of a peer that the shell framed itself, in the task of its socket, instead of
     /// [`received`](Self::received).
     pub fn received_raw(&mut self, peer: PeerId, raw: RawMessage, now: Moment) {
-        let Some(session) = self.peers.get_mut(&peer) else { return };
+        let Some(session) = self.peers.get_mut(&peer) else {
+            return;
+        };
         match session.peer.receive(raw, now) {
             Ok(Some(step)) => self.step(peer, step, now),
             Ok(None) => {}
@@ -188,17 +212,15 @@ impl Sync {
     /// Time passed. To be called about every 100 ms, and at least every second.
     pub fn tick(&mut self, now: Moment) {
         let late = now.since(self.last_tick);
-        self.last_tick = self.last_tick.max(now);
-        if now < self.last_tick {
-            // The clock was put back: start counting from there.
-            self.last_tick = now;
-        }
+        self.last_tick = now;
         if late > self.config.late_tick {
             self.woke_up(late, now);
         }
         let ids: Vec<PeerId> = self.peers.keys().copied().collect();
         for id in ids {
-            let Some(session) = self.peers.get_mut(&id) else { continue };
+            let Some(session) = self.peers.get_mut(&id) else {
+                continue;
+            };
             if let Err(error) = session.peer.tick(now) {
                 self.drop_peer(id, error.into(), now);
             }
@@ -221,7 +243,12 @@ impl Sync {
 
     /// A block of the active chain that its coins refuse: it and its branch are condemned, and the active chain goes
     /// to the best of what is left.
-    pub fn block_refused_by_coins(&mut self, hash: BlockHash, reason: impl Into<String>, now: Moment) {
+    pub fn block_refused_by_coins(
+        &mut self,
+        hash: BlockHash,
+        reason: impl Into<String>,
+        now: Moment,
+    ) {
         self.condemn(hash, reason.into(), now);
         self.pump(now);
     }
@@ -245,83 +272,6 @@ impl Sync {
     /// for when a peer announces it.
     pub fn tx_known(&mut self, hash: [u8; 32]) {
         self.transactions.know(hash);
-    }
-
-    /// Height and hash of the active chain's last block.
-    pub fn tip(&self) -> (u32, BlockHash) {
-        self.tree.tip()
-    }
-
-    /// The hash at `height` on the active chain.
-    pub fn hash_at(&self, height: u32) -> Option<BlockHash> {
-        self.tree.hash_at(height)
-    }
-
-    /// A header on whatever branch.
-    pub fn header(&self, hash: &BlockHash) -> Option<Header> {
-        self.tree.header(hash)
-    }
-
-    /// The height of a header on whatever branch.
-    pub fn height_of(&self, hash: &BlockHash) -> Option<u32> {
-        self.tree.height_of(hash)
-    }
-
-    /// The median time past of a header and the ten before it, unix seconds.
-    pub fn median_time(&self, hash: &BlockHash) -> Option<u32> {
-        self.tree.median_time(hash)
-    }
-
-    /// Height and hash of the last header of the branch with the most work.
-    pub fn best_header(&self) -> (u32, BlockHash) {
-        self.tree.best_header()
-    }
-
-    /// The tree itself, for what the above does not answer.
-    pub fn tree(&self) -> &HeaderTree {
-        &self.tree
-    }
-
-    /// Whether the active chain is the best that the network has, as far as we can know: its tip is the best header,
-    /// with enough work, a peer is there, and the tip is recent or no peer has more. On regtest time means nothing.
-    pub fn synced(&self, now: Moment) -> bool {
-        let best = self.tree.best_id();
-        if self.tree.tip_id() != best || self.tree.best_work() < self.config.minimum_work {
-            return false;
-        }
-        if !self.peers.values().any(|session| session.peer.is_ready()) {
-            return false;
-        }
-        let age = now.secs().saturating_sub(u64::from(self.tree.node(best).time));
-        let recent = self.params.network != Network::Regtest && age <= self.config.recent_tip.as_secs();
-        recent || self.nobody_has_more()
-    }
-
-    /// The peers, for `status`.
-    pub fn peers(&self) -> Vec<PeerInfo> {
-        self.peers.iter().map(|(id, session)| self.peer_info(*id, session)).collect()
-    }
-
-    fn peer_info(&self, id: PeerId, session: &Session) -> PeerInfo {
-        let peer = &session.peer;
-        PeerInfo {
-            id,
-            addr: peer.addr(),
-            outbound: peer.is_outbound(),
-            ready: peer.is_ready(),
-            user_agent: peer.user_agent().to_owned(),
-            version: peer.protocol_version(),
-            services: peer.services(),
-            start_height: peer.start_height(),
-            height: session.best.map_or(peer.start_height(), |best| self.tree.node(best).height),
-            since: peer.since(),
-            latency: peer.latency(),
-            time_offset: peer.time_offset(),
-            fee_filter: peer.fee_filter(),
-            bytes_in: peer.bytes_in(),
-            bytes_out: peer.bytes_out(),
-            inflight: session.in_flight.len(),
-        }
     }
 
     fn step(&mut self, peer: PeerId, step: PeerStep, now: Moment) {
@@ -349,7 +299,11 @@ impl Sync {
         if self.config.message_events
             && let Some(session) = self.peers.get(&peer)
         {
-            self.event(session.peer.addr(), "received", message.command().to_owned());
+            self.event(
+                session.peer.addr(),
+                "received",
+                message.command().to_owned(),
+            );
         }
         match message {
             Message::Headers(headers) => self.on_headers(peer, &headers, now),
@@ -359,7 +313,9 @@ impl Sync {
             Message::NotFound(inventory) => self.on_not_found(peer, &inventory, now),
             // We serve nothing, but a peer that waits for an answer might drop us.
             Message::GetHeaders(_) => self.send(peer, &Message::Headers(Vec::new())),
-            Message::GetData(inventory) if !inventory.is_empty() => self.send(peer, &Message::NotFound(inventory)),
+            Message::GetData(inventory) if !inventory.is_empty() => {
+                self.send(peer, &Message::NotFound(inventory))
+            }
             _ => {}
         }
     }
@@ -368,10 +324,14 @@ impl Sync {
         let mut unknown = false;
         for item in inventory {
             match item {
-                Inventory::Block(hash) | Inventory::WitnessBlock(hash) | Inventory::CompactBlock(hash) => {
+                Inventory::Block(hash)
+                | Inventory::WitnessBlock(hash)
+                | Inventory::CompactBlock(hash) => {
                     unknown |= self.on_block_announced(peer, *hash, now);
                 }
-                Inventory::Transaction(_) | Inventory::WTx(_) | Inventory::WitnessTransaction(_)
+                Inventory::Transaction(_)
+                | Inventory::WTx(_)
+                | Inventory::WitnessTransaction(_)
                     if self.config.transactions =>
                 {
                     self.transactions.announced(peer, *item);
@@ -387,7 +347,9 @@ impl Sync {
     fn on_not_found(&mut self, peer: PeerId, inventory: &[Inventory], now: Moment) {
         for item in inventory {
             match item {
-                Inventory::Block(hash) | Inventory::WitnessBlock(hash) | Inventory::CompactBlock(hash) => {
+                Inventory::Block(hash)
+                | Inventory::WitnessBlock(hash)
+                | Inventory::CompactBlock(hash) => {
                     self.block_not_found(peer, hash, now);
                 }
                 _ => self.transactions.not_found(peer, item),
@@ -399,6 +361,10 @@ impl Sync {
     fn pump(&mut self, now: Moment) {
         self.ask_for_headers(now);
         self.ask_for_blocks(now);
+        let connected = self.peers.values().any(|session| session.peer.is_ready());
+        if connected && self.at_the_end(now) {
+            self.last_synced = Some(now);
+        }
         let synced = self.synced(now);
         if synced != self.was_synced {
             self.was_synced = synced;
@@ -410,13 +376,18 @@ impl Sync {
     }
 
     fn woke_up(&mut self, slept: Duration, now: Moment) {
-        tracing::info!(seconds = slept.as_secs(), peers = self.peers.len(), "the machine slept; all peers are dropped");
+        tracing::info!(
+            seconds = slept.as_secs(),
+            peers = self.peers.len(),
+            "the machine slept; all peers are dropped"
+        );
         let ids: Vec<PeerId> = self.peers.keys().copied().collect();
         for id in ids {
             self.drop_peer(id, DropReason::Slept(slept), now);
         }
         self.addresses.reset(now);
         self.caught_up = false;
+        self.last_synced = None;
         self.last_header = now;
     }
 
@@ -428,7 +399,9 @@ impl Sync {
     }
 
     fn send(&mut self, id: PeerId, message: &Message) {
-        let Some(session) = self.peers.get_mut(&id) else { return };
+        let Some(session) = self.peers.get_mut(&id) else {
+            return;
+        };
         session.peer.send(message);
         if self.config.message_events {
             let addr = session.peer.addr();
@@ -438,18 +411,23 @@ impl Sync {
     }
 
     fn flush(&mut self, id: PeerId) {
-        let Some(session) = self.peers.get_mut(&id) else { return };
+        let Some(session) = self.peers.get_mut(&id) else {
+            return;
+        };
         while let Some(bytes) = session.peer.pop_outbox() {
             self.outputs.push_back(Output::Send { peer: id, bytes });
         }
     }
 
     fn drop_peer(&mut self, id: PeerId, reason: DropReason, now: Moment) {
-        let Some(session) = self.forget(id, now) else { return };
+        let Some(session) = self.forget(id, now) else {
+            return;
+        };
         let addr = session.peer.addr();
         tracing::debug!(peer = %addr, %reason, "peer dropped");
         self.event(addr, "dropped", reason.to_string());
-        self.outputs.push_back(Output::Disconnect { peer: id, reason });
+        self.outputs
+            .push_back(Output::Disconnect { peer: id, reason });
     }
 
     /// Takes a peer out of everything that refers to it.
@@ -472,12 +450,19 @@ impl Sync {
     }
 
     fn event(&mut self, addr: SocketAddr, event: &'static str, details: String) {
-        self.outputs.push_back(Output::Event(PeerEvent { addr, event, details }));
+        self.outputs.push_back(Output::Event(PeerEvent {
+            addr,
+            event,
+            details,
+        }));
     }
 
     /// When a block was first heard of.
     fn announced_at(&self, hash: &BlockHash) -> Option<Moment> {
-        self.announced.iter().find(|(block, _)| block == hash).map(|(_, at)| *at)
+        self.announced
+            .iter()
+            .find(|(block, _)| block == hash)
+            .map(|(_, at)| *at)
     }
 
     fn announce(&mut self, hash: BlockHash, now: Moment) {
@@ -492,14 +477,21 @@ impl Sync {
     /// The best header that `peer` is known to have.
     fn peer_has(&mut self, peer: PeerId, id: Id) {
         let work = self.tree.node(id).work;
-        let Some(session) = self.peers.get_mut(&peer) else { return };
-        if session.best.is_none_or(|best| self.tree.node(best).work < work) {
+        let Some(session) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        if session
+            .best
+            .is_none_or(|best| self.tree.node(best).work < work)
+        {
             session.best = Some(id);
         }
     }
 
     fn has_service(&self, peer: PeerId, service: ServiceFlags) -> bool {
-        self.peers.get(&peer).is_some_and(|session| session.peer.services().has(service))
+        self.peers
+            .get(&peer)
+            .is_some_and(|session| session.peer.services().has(service))
     }
 }
 

@@ -4,7 +4,9 @@ use std::{fs::File, io::Read, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-use super::{Config, ConfigError, KeepBlocks, MinimumWork, units::size};
+use crate::logging;
+
+use super::{Config, ConfigError, KeepBlocks, MinimumWork, Origin, units::size};
 
 /// Names of plugins are part of paths, labels and URLs.
 const MAX_PLUGIN_NAME: usize = 64;
@@ -28,21 +30,17 @@ pub(super) fn values(config: &Config) -> Result<(), ConfigError> {
             "give a folder, such as \"~/.blockmill\"",
         );
     }
-    if let Err(why) = tracing_subscriber::EnvFilter::builder().parse(&config.log.level) {
+    if let Err(why) = logging::parse(&config.log.level) {
         let problem = format!("\"{}\" is no log filter ({why})", config.log.level);
-        return wrong(
-            "log.level",
-            &problem,
-            "give error, warn, info, debug or trace, or a filter such as \"info,blockmill::chain=debug\"",
-        );
+        return wrong("log.level", &problem, logging::FILTER_HINT);
     }
 
     let peers = &config.peers;
     for (index, peer) in peers.connect.iter().enumerate() {
-        if let Err(problem) = address(peer, config.network.default_port()) {
+        if let Err(problem) = address(peer, config.network.params().default_port) {
             let hint = format!(
                 "give \"host:port\", such as \"127.0.0.1:{}\"",
-                config.network.default_port()
+                config.network.params().default_port
             );
             return wrong(&format!("peers.connect.{index}"), &problem, &hint);
         }
@@ -63,39 +61,44 @@ pub(super) fn values(config: &Config) -> Result<(), ConfigError> {
     ] {
         not_zero(config, key, span)?;
     }
-    for (key, span, least_key, least) in [
+    for (most_key, most, least_key, least) in [
         (
             "peers.stall_timeout_max",
             peers.stall_timeout_max,
-            "stall_timeout",
+            "peers.stall_timeout",
             peers.stall_timeout,
         ),
         (
             "peers.reconnect_pause_max",
             peers.reconnect_pause_max,
-            "reconnect_pause",
+            "peers.reconnect_pause",
             peers.reconnect_pause,
         ),
         (
             "peers.silence_timeout",
             peers.silence_timeout,
-            "ping_interval",
+            "peers.ping_interval",
             peers.ping_interval,
         ),
         (
             "plugins.retry_pause_max",
             config.plugins.retry_pause_max,
-            "retry_pause",
+            "plugins.retry_pause",
             config.plugins.retry_pause,
         ),
     ] {
-        if span < least {
-            let least = humantime::format_duration(least);
-            let problem = format!(
-                "{} is less than {least_key}, which is {least}",
-                humantime::format_duration(span)
+        if most < least {
+            let (most, least) = (
+                humantime::format_duration(most),
+                humantime::format_duration(least),
             );
-            return wrong(key, &problem, &format!("give \"{least}\" or more"));
+            // the one that somebody set is the one to talk about
+            if config.origin(most_key) == Origin::Default {
+                let problem = format!("{least} is more than {most_key}, which is {most}");
+                return wrong(least_key, &problem, "give less here, or more there");
+            }
+            let problem = format!("{most} is less than {least_key}, which is {least}");
+            return wrong(most_key, &problem, "give more here, or less there");
         }
     }
     let comment = &peers.user_agent_comment;

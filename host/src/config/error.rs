@@ -77,11 +77,8 @@ pub(super) fn explain(
         |key: &str| default_of(key).map(|value| format!("the default is {} = {value}", leaf(key)));
     match &error.kind {
         Kind::UnknownField(name, known) => {
-            let key = if path.is_empty() {
-                name.clone()
-            } else {
-                format!("{path}.{name}")
-            };
+            // figment's path ends with the stranger itself
+            let key = if path.is_empty() { name.clone() } else { path };
             // the keys of single plugins are not shown as a section of their own
             let known: Vec<_> = known
                 .iter()
@@ -164,13 +161,21 @@ fn plain(wanted: &str) -> String {
     }
 }
 
+/// The known name that was most likely meant: one that differs by little, or that the name only adds to.
 fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    known
+    let similar = known
         .iter()
         .map(|candidate| (strsim::damerau_levenshtein(name, candidate), *candidate))
         .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 4)
         .min()
-        .map(|(_, candidate)| candidate)
+        .map(|(_, candidate)| candidate);
+    let longer = || {
+        known
+            .iter()
+            .copied()
+            .filter(|candidate| name.starts_with(candidate))
+    };
+    similar.or_else(|| longer().max_by_key(|candidate| candidate.len()))
 }
 
 /// "did you mean" for a name that is near a known one, else all the known ones.

@@ -39,24 +39,32 @@ impl Provider for Layer {
 
 /// Who said the value of each key: the last layer that did.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Origins(BTreeMap<String, Origin>);
+pub(super) struct Origins {
+    values: BTreeMap<String, Origin>,
+    /// The first layer that named a table.
+    tables: BTreeMap<String, Origin>,
+}
 
 impl Origins {
-    /// The origin of a key, or of the nearest table or list around it.
+    /// Who said the value of a key, or of the list that it is part of.
     pub fn of(&self, key: &str) -> Origin {
-        let mut key = key;
-        loop {
-            if let Some(origin) = self.0.get(key) {
-                return origin.clone();
-            }
-            match key.rsplit_once('.') {
-                Some((outer, _)) => key = outer,
-                None => return Origin::Default,
-            }
+        around(key)
+            .find_map(|key| self.values.get(key))
+            .cloned()
+            .unwrap_or(Origin::Default)
+    }
+
+    /// Where a person should look to set a key: where it was said, or else where the table around it is.
+    pub fn nearest(&self, key: &str) -> Origin {
+        match self.of(key) {
+            Origin::Default => around(key)
+                .find_map(|key| self.tables.get(key))
+                .cloned()
+                .unwrap_or(Origin::Default),
+            said => said,
         }
     }
 
-    /// Records the keys of a layer: each leaf, and each table that nobody named before.
     fn record(&mut self, prefix: &str, values: &Dict, origin: &Origin) {
         for (name, value) in values {
             let key = if prefix.is_empty() {
@@ -67,14 +75,21 @@ impl Origins {
             match value {
                 Value::Dict(_, inner) => {
                     self.record(&key, inner, origin);
-                    self.0.entry(key).or_insert_with(|| origin.clone());
+                    self.tables.entry(key).or_insert_with(|| origin.clone());
                 }
                 _ => {
-                    self.0.insert(key, origin.clone());
+                    self.values.insert(key, origin.clone());
                 }
             }
         }
     }
+}
+
+/// A key and what it is part of, from the inside.
+fn around(key: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(key), |key| {
+        key.rsplit_once('.').map(|(outer, _)| outer)
+    })
 }
 
 /// Values of flags, by key.

@@ -9,7 +9,6 @@ use crate::network::Params;
 use crate::plugin::{Compiled, Descriptor, Instance, Limits, PluginEngine};
 use crate::store::{DataDir, StoreError};
 use anyhow::{Context, Result};
-use bitcoin::consensus;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -140,7 +139,7 @@ pub(super) fn chain(config: &Config, params: &'static Params, folder: &DataDir) 
     let dir = folder.path().join("blocks");
     let blocks = BlockLog::open(&dir, params.magic, SegmentLogOptions::default())?;
     let spent = SpentLog::open(&dir, params.magic, SegmentLogOptions::default())?;
-    let genesis = consensus::serialize(&params.genesis_block());
+    let genesis = params.genesis_block.clone();
     blocks.append(&params.genesis_hash, 0, &genesis)?;
 
     let (mut file, kept) = HeadersFile::open(&folder.path().join("headers.dat"))?;

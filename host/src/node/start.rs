@@ -163,7 +163,7 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
         };
         tracing::info!(address = %config.api.listen, "api");
         let bounds = api::Bounds::from_config(&config);
-        runtime.spawn(api::serve(listener, backend.clone(), metrics.clone(), bounds, ended))
+        runtime.spawn(api::serve(listener, backend.clone(), Metrics::clone(&metrics), bounds, ended))
     });
 
     let mut watch = Watch::new(&config, options, feed.clone(), backend, metrics, blocks, spent, folder.path().to_owned(), lanes);

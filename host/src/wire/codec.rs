@@ -33,15 +33,25 @@ pub struct Command {
 impl Command {
     /// The command in a message header: printable characters, then zeros.
     pub fn from_padded(bytes: [u8; 12]) -> Option<Command> {
-        let length = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+        let length = bytes
+            .iter()
+            .position(|byte| *byte == 0)
+            .unwrap_or(bytes.len());
         let (name, padding) = bytes.split_at_checked(length)?;
-        let valid = name.iter().all(|byte| (0x20..0x7f).contains(byte)) && padding.iter().all(|byte| *byte == 0);
-        valid.then_some(Command { bytes, length: u8::try_from(length).ok()? })
+        let valid = name.iter().all(|byte| (0x20..0x7f).contains(byte))
+            && padding.iter().all(|byte| *byte == 0);
+        valid.then_some(Command {
+            bytes,
+            length: u8::try_from(length).ok()?,
+        })
     }
 
     /// Its characters.
     pub fn as_str(&self) -> &str {
-        self.bytes.get(..usize::from(self.length)).and_then(|name| std::str::from_utf8(name).ok()).unwrap_or_default()
+        self.bytes
+            .get(..usize::from(self.length))
+            .and_then(|name| std::str::from_utf8(name).ok())
+            .unwrap_or_default()
     }
 }
 
@@ -85,7 +95,8 @@ pub enum WireError {
 /// megabytes for a ping.
 fn payload_limit(command: &str) -> usize {
     match command {
-        "verack" | "wtxidrelay" | "sendaddrv2" | "sendheaders" | "getaddr" | "mempool" | "filterclear" => 64,
+        "verack" | "wtxidrelay" | "sendaddrv2" | "sendheaders" | "getaddr" | "mempool"
+        | "filterclear" => 64,
         "ping" | "pong" | "feefilter" | "sendcmpct" => 64,
         "version" => 1_024,
         "headers" => 3 + MAX_HEADERS_RESULTS * 81,
@@ -117,7 +128,12 @@ pub struct Decoder {
 impl Decoder {
     /// A decoder for the network with this magic.
     pub fn new(magic: [u8; 4]) -> Decoder {
-        Decoder { magic, buffer: BytesMut::new(), header: None, failed: None }
+        Decoder {
+            magic,
+            buffer: BytesMut::new(),
+            header: None,
+            failed: None,
+        }
     }
 
     /// Takes bytes as they came.
@@ -149,7 +165,9 @@ impl Decoder {
         let header = match self.header {
             Some(header) => header,
             None => {
-                let Some(header) = self.next_header()? else { return Ok(None) };
+                let Some(header) = self.next_header()? else {
+                    return Ok(None);
+                };
                 self.header = Some(header);
                 header
             }
@@ -163,7 +181,10 @@ impl Decoder {
         if checksum(&payload) != header.checksum {
             return Err(WireError::Checksum(header.command));
         }
-        Ok(Some(RawMessage { command: header.command, payload }))
+        Ok(Some(RawMessage {
+            command: header.command,
+            payload,
+        }))
     }
 
     fn next_header(&mut self) -> Result<Option<FrameHeader>, WireError> {
@@ -173,7 +194,9 @@ impl Decoder {
         {
             return Err(WireError::Magic(*magic));
         }
-        let Some(bytes) = self.buffer.first_chunk::<HEADER_SIZE>().copied() else { return Ok(None) };
+        let Some(bytes) = self.buffer.first_chunk::<HEADER_SIZE>().copied() else {
+            return Ok(None);
+        };
         self.buffer.advance(HEADER_SIZE);
         let (_, rest) = bytes.split_at(4);
         let (name, rest) = rest.split_at(12);
@@ -183,9 +206,17 @@ impl Decoder {
         let length = u32::from_le_bytes(length.try_into().unwrap_or_default()) as usize;
         let limit = payload_limit(command.as_str());
         if length > limit {
-            return Err(WireError::TooLong { command, length, limit });
+            return Err(WireError::TooLong {
+                command,
+                length,
+                limit,
+            });
         }
-        Ok(Some(FrameHeader { command, length, checksum: sum.try_into().unwrap_or_default() }))
+        Ok(Some(FrameHeader {
+            command,
+            length,
+            checksum: sum.try_into().unwrap_or_default(),
+        }))
     }
 }
 
@@ -203,7 +234,11 @@ pub fn encode_frame(magic: [u8; 4], command: &str, payload: &[u8]) -> Bytes {
     }
     frame.extend_from_slice(&magic);
     frame.extend_from_slice(&name);
-    frame.extend_from_slice(&u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes());
+    frame.extend_from_slice(
+        &u32::try_from(payload.len())
+            .unwrap_or(u32::MAX)
+            .to_le_bytes(),
+    );
     frame.extend_from_slice(&checksum(payload));
     frame.extend_from_slice(payload);
     frame.freeze()

@@ -11,7 +11,9 @@ use bitcoin::p2p::message_blockdata::Inventory;
 use bitcoin::{BlockHash, io};
 use bytes::Bytes;
 
-use super::codec::{Command, MAX_ADDRESSES, MAX_HEADERS_RESULTS, MAX_INVENTORY, RawMessage, encode_frame};
+use super::codec::{
+    Command, MAX_ADDRESSES, MAX_HEADERS_RESULTS, MAX_INVENTORY, RawMessage, encode_frame,
+};
 
 /// The protocol version that we speak: with BIP339 (`wtxidrelay`) and BIP155 (`sendaddrv2`).
 pub const PROTOCOL_VERSION: u32 = 70_016;
@@ -138,7 +140,10 @@ struct Payload<'a> {
 
 impl Payload<'_> {
     fn read<T: Decodable>(&mut self) -> Result<T, PayloadError> {
-        T::consensus_decode(&mut self.bytes).map_err(|error| PayloadError::Malformed { command: self.command, error })
+        T::consensus_decode(&mut self.bytes).map_err(|error| PayloadError::Malformed {
+            command: self.command,
+            error,
+        })
     }
 
     fn count(&mut self, limit: usize) -> Result<usize, PayloadError> {
@@ -146,7 +151,11 @@ impl Payload<'_> {
         usize::try_from(count)
             .ok()
             .filter(|count| *count <= limit)
-            .ok_or(PayloadError::TooMany { command: self.command, count, limit })
+            .ok_or(PayloadError::TooMany {
+                command: self.command,
+                count,
+                limit,
+            })
     }
 
     /// A list with its length before it. The bytes at hand bound what is allocated, not the announced length.
@@ -162,7 +171,10 @@ impl Payload<'_> {
     fn end(&self) -> Result<(), PayloadError> {
         match self.bytes.len() {
             0 => Ok(()),
-            left => Err(PayloadError::LeftOver { command: self.command, left }),
+            left => Err(PayloadError::LeftOver {
+                command: self.command,
+                left,
+            }),
         }
     }
 }
@@ -171,12 +183,18 @@ impl Message {
     /// Reads the payload. Blocks and transactions stay as they are.
     pub fn read(raw: RawMessage) -> Result<Message, PayloadError> {
         let command = raw.command;
-        let mut payload = Payload { command, bytes: &raw.payload };
+        let mut payload = Payload {
+            command,
+            bytes: &raw.payload,
+        };
         let message = match command.as_str() {
             "block" => return Ok(Message::Block(raw.payload)),
             "tx" => return Ok(Message::Tx(raw.payload)),
             // Later versions add to it: what is left over is not ours to refuse.
-            "version" => return read_version(&mut payload).map(|version| Message::Version(Box::new(version))),
+            "version" => {
+                return read_version(&mut payload)
+                    .map(|version| Message::Version(Box::new(version)));
+            }
             "verack" => return Ok(Message::Verack),
             "wtxidrelay" => return Ok(Message::WtxidRelay),
             "sendaddrv2" => return Ok(Message::SendAddrV2),
@@ -241,7 +259,9 @@ impl Message {
             Message::FeeFilter(rate) => write(&mut bytes, rate),
             Message::Addr(list) => write_list(&mut bytes, list),
             Message::AddrV2(list) => write_list(&mut bytes, list),
-            Message::Inv(list) | Message::GetData(list) | Message::NotFound(list) => write_list(&mut bytes, list),
+            Message::Inv(list) | Message::GetData(list) | Message::NotFound(list) => {
+                write_list(&mut bytes, list)
+            }
             Message::GetHeaders(locator) | Message::GetBlocks(locator) => {
                 write(&mut bytes, &PROTOCOL_VERSION);
                 write_list(&mut bytes, &locator.hashes);
@@ -270,7 +290,10 @@ impl Message {
 impl Locator {
     /// A locator that asks for as much as fits in an answer.
     pub fn from_hashes(hashes: Vec<BlockHash>) -> Locator {
-        Locator { hashes, stop: BlockHash::all_zeros() }
+        Locator {
+            hashes,
+            stop: BlockHash::all_zeros(),
+        }
     }
 }
 
@@ -289,7 +312,10 @@ fn write_list<T: Encodable>(bytes: &mut Vec<u8>, list: &[T]) {
 
 fn read_locator(payload: &mut Payload<'_>) -> Result<Locator, PayloadError> {
     let _version: u32 = payload.read()?;
-    Ok(Locator { hashes: payload.list(MAX_LOCATOR)?, stop: payload.read()? })
+    Ok(Locator {
+        hashes: payload.list(MAX_LOCATOR)?,
+        stop: payload.read()?,
+    })
 }
 
 fn read_headers(payload: &mut Payload<'_>) -> Result<Vec<Header>, PayloadError> {
@@ -313,8 +339,22 @@ fn read_version(payload: &mut Payload<'_>) -> Result<Version, PayloadError> {
     }
     let start_height = payload.read()?;
     // Missing before BIP37, where it counts as true.
-    let relay = if payload.bytes.is_empty() { true } else { payload.read::<u8>()? != 0 };
-    Ok(Version { version, services, timestamp, receiver, sender, nonce, user_agent, start_height, relay })
+    let relay = if payload.bytes.is_empty() {
+        true
+    } else {
+        payload.read::<u8>()? != 0
+    };
+    Ok(Version {
+        version,
+        services,
+        timestamp,
+        receiver,
+        sender,
+        nonce,
+        user_agent,
+        start_height,
+        relay,
+    })
 }
 
 fn write_version(bytes: &mut Vec<u8>, version: &Version) {

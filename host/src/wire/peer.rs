@@ -142,7 +142,13 @@ pub struct Peer {
 
 impl Peer {
     /// A connection that was just made; an outbound one begins with our `version`.
-    pub fn new(config: Arc<PeerConfig>, addr: SocketAddr, outbound: bool, our_height: u32, now: Moment) -> Peer {
+    pub fn new(
+        config: Arc<PeerConfig>,
+        addr: SocketAddr,
+        outbound: bool,
+        our_height: u32,
+        now: Moment,
+    ) -> Peer {
         let mut peer = Peer {
             decoder: Decoder::new(config.magic),
             config,
@@ -193,8 +199,14 @@ impl Peer {
     }
 
     /// Takes a message that the caller framed itself, instead of [`feed`](Self::feed) and [`next`](Self::next).
-    pub fn receive(&mut self, raw: RawMessage, now: Moment) -> Result<Option<PeerStep>, Misbehaviour> {
-        self.bytes_in = self.bytes_in.saturating_add((HEADER_SIZE + raw.payload.len()) as u64);
+    pub fn receive(
+        &mut self,
+        raw: RawMessage,
+        now: Moment,
+    ) -> Result<Option<PeerStep>, Misbehaviour> {
+        self.bytes_in = self
+            .bytes_in
+            .saturating_add((HEADER_SIZE + raw.payload.len()) as u64);
         self.last_received = now;
         self.handle(raw, now)
     }
@@ -250,7 +262,9 @@ impl Peer {
 
     /// What the peer offers; nothing before its `version`.
     pub fn services(&self) -> ServiceFlags {
-        self.version.as_ref().map_or(ServiceFlags::NONE, |version| version.services)
+        self.version
+            .as_ref()
+            .map_or(ServiceFlags::NONE, |version| version.services)
     }
 
     /// Its protocol version; 0 before its `version`.
@@ -265,7 +279,9 @@ impl Peer {
 
     /// The height it gave in `version`.
     pub fn start_height(&self) -> u32 {
-        self.version.as_ref().map_or(0, |version| u32::try_from(version.start_height).unwrap_or(0))
+        self.version.as_ref().map_or(0, |version| {
+            u32::try_from(version.start_height).unwrap_or(0)
+        })
     }
 
     /// Its clock less ours at the handshake, seconds.
@@ -322,7 +338,11 @@ impl Peer {
         }
     }
 
-    fn handle_version(&mut self, message: Message, now: Moment) -> Result<Option<PeerStep>, Misbehaviour> {
+    fn handle_version(
+        &mut self,
+        message: Message,
+        now: Moment,
+    ) -> Result<Option<PeerStep>, Misbehaviour> {
         let Message::Version(version) = message else {
             self.count_early("a message before version")?;
             return Ok(None);
@@ -333,16 +353,19 @@ impl Peer {
         if version.version < self.config.minimum_version {
             return Err(Misbehaviour::OldVersion(version.version));
         }
-        let serves_blocks =
-            version.services.has(ServiceFlags::NETWORK) || version.services.has(ServiceFlags::NETWORK_LIMITED);
-        if self.outbound && !(serves_blocks && version.services.has(self.config.required_services)) {
+        let serves_blocks = version.services.has(ServiceFlags::NETWORK)
+            || version.services.has(ServiceFlags::NETWORK_LIMITED);
+        if self.outbound && !(serves_blocks && version.services.has(self.config.required_services))
+        {
             return Err(Misbehaviour::MissingServices(version.services));
         }
         if !self.outbound {
             self.send_version(now);
         }
         self.user_agent = sanitise(&version.user_agent);
-        self.time_offset = version.timestamp.saturating_sub(i64::try_from(now.secs()).unwrap_or(i64::MAX));
+        self.time_offset = version
+            .timestamp
+            .saturating_sub(i64::try_from(now.secs()).unwrap_or(i64::MAX));
         // Both only between version and verack: later they get us disconnected.
         if version.version >= WTXID_RELAY_VERSION {
             self.send(&Message::WtxidRelay);
@@ -354,7 +377,11 @@ impl Peer {
         Ok(None)
     }
 
-    fn handle_negotiation(&mut self, message: Message, now: Moment) -> Result<Option<PeerStep>, Misbehaviour> {
+    fn handle_negotiation(
+        &mut self,
+        message: Message,
+        now: Moment,
+    ) -> Result<Option<PeerStep>, Misbehaviour> {
         match message {
             Message::Verack => {
                 self.handshake = Handshake::Done;
@@ -365,7 +392,9 @@ impl Peer {
                 return Ok(Some(PeerStep::Ready));
             }
             Message::Version(_) => return Err(Misbehaviour::OutOfOrder("a second version")),
-            Message::WtxidRelay => self.wtxid_relay = self.protocol_version() >= WTXID_RELAY_VERSION,
+            Message::WtxidRelay => {
+                self.wtxid_relay = self.protocol_version() >= WTXID_RELAY_VERSION
+            }
             Message::SendAddrV2 => self.wants_addr_v2 = true,
             Message::SendHeaders => self.send_headers = true,
             Message::FeeFilter(rate) => self.fee_filter = rate,
@@ -375,7 +404,11 @@ impl Peer {
         Ok(None)
     }
 
-    fn handle_ready(&mut self, message: Message, now: Moment) -> Result<Option<PeerStep>, Misbehaviour> {
+    fn handle_ready(
+        &mut self,
+        message: Message,
+        now: Moment,
+    ) -> Result<Option<PeerStep>, Misbehaviour> {
         match message {
             Message::Version(_) => return Err(Misbehaviour::OutOfOrder("a second version")),
             Message::WtxidRelay => return Err(Misbehaviour::OutOfOrder("wtxidrelay after verack")),
@@ -400,7 +433,11 @@ impl Peer {
 
     fn count_early(&mut self, what: &'static str) -> Result<(), Misbehaviour> {
         self.early_messages += 1;
-        if self.early_messages > MAX_EARLY_MESSAGES { Err(Misbehaviour::OutOfOrder(what)) } else { Ok(()) }
+        if self.early_messages > MAX_EARLY_MESSAGES {
+            Err(Misbehaviour::OutOfOrder(what))
+        } else {
+            Ok(())
+        }
     }
 
     fn send_version(&mut self, now: Moment) {

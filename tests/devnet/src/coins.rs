@@ -253,3 +253,173 @@ fn total_out(tx: &Transaction) -> Result<u64, CoinError> {
             .ok_or(CoinError::Overflow)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    use super::*;
+    use bitcoin::absolute::LockTime;
+    use bitcoin::hashes::Hash;
+    use bitcoin::transaction::Version;
+    use bitcoin::{Amount, ScriptBuf, Sequence, TxIn, Witness};
+
+    fn pay(inputs: &[OutPoint], outputs: &[u64]) -> Transaction {
+        let input = |previous_output: &OutPoint| TxIn {
+            previous_output: *previous_output,
+            script_sig: ScriptBuf::new(),
+            sequence: Sequence::MAX,
+            witness: Witness::new(),
+        };
+        let output = |value: &u64| TxOut {
+            value: Amount::from_sat(*value),
+            script_pubkey: ScriptBuf::from_bytes(vec![0x51]),
+        };
+        Transaction {
+            version: Version::TWO,
+            lock_time: LockTime::ZERO,
+            input: inputs.iter().map(input).collect(),
+            output: outputs.iter().map(output).collect(),
+        }
+    }
+
+    /// A coinbase that differs from others in `mark`.
+    fn coinbase(mark: u32, value: u64) -> Transaction {
+        let mut tx = pay(&[OutPoint::null()], &[value]);
+        tx.input[0].script_sig = ScriptBuf::from_bytes(mark.to_le_bytes().to_vec());
+        tx
+    }
+
+    fn block(txdata: Vec<Transaction>) -> Block {
+        let mut block = bitcoin::constants::genesis_block(Network::Regtest);
+        block.txdata = txdata;
+        block
+    }
+
+    fn first(tx: &Transaction) -> OutPoint {
+        OutPoint {
+            txid: tx.compute_txid(),
+            vout: 0,
+        }
+    }
+
+    /// A set at `height` whose coinbases are marked with their heights.
+    fn at_height(network: Network, height: u32) -> Coins {
+        let mut coins = Coins::new(network);
+        for height in 1..=height {
+            assert_eq!(coins.connect(&block(vec![coinbase(height, 1_000)])), Ok(0));
+        }
+        coins
+    }
+
+    #[test]
+    fn every_way_to_break_the_rules_of_coins_is_refused_and_leaves_no_trace() {
+        let mut coins = at_height(Network::Regtest, 100);
+        let before = coins.sorted();
+        let (old, young) = (first(&coinbase(1, 1_000)), first(&coinbase(2, 1_000)));
+        let nowhere = OutPoint {
+            txid: Txid::all_zeros(),
+            vout: 0,
+        };
+        let good = pay(&[old], &[900]);
+        let spend = |tx: &Transaction| block(vec![coinbase(101, 0), tx.clone()]);
+
+        let tx = pay(&[nowhere], &[1]);
+        let missing = CoinError::Missing(tx.compute_txid(), nowhere);
+        assert_eq!(coins.connect(&spend(&tx)), Err(missing));
+        let twice = pay(&[old], &[800]);
+        let missing = CoinError::Missing(twice.compute_txid(), old);
+        assert_eq!(
+            coins.connect(&block(vec![coinbase(101, 0), good.clone(), twice])),
+            Err(missing)
+        );
+        let tx = pay(&[young], &[1]);
+        assert_eq!(
+            coins.connect(&spend(&tx)),
+            Err(CoinError::Immature(tx.compute_txid(), young))
+        );
+        let tx = pay(&[old], &[1_001]);
+        let inflation = CoinError::Inflation(tx.compute_txid(), 1_001, 1_000);
+        assert_eq!(coins.connect(&spend(&tx)), Err(inflation));
+        let greedy = block(vec![coinbase(101, INITIAL_SUBSIDY + 101), good.clone()]);
+        let claim = CoinError::Coinbase(INITIAL_SUBSIDY + 101, INITIAL_SUBSIDY + 100);
+        assert_eq!(coins.connect(&greedy), Err(claim));
+        let tx = pay(&[old], &[u64::MAX, 2]);
+        assert_eq!(coins.connect(&spend(&tx)), Err(CoinError::Overflow));
+        assert_eq!(
+            coins.connect(&block(vec![coinbase(1, 0), good.clone()])),
+            Ok(100)
+        );
+        coins.disconnect().unwrap();
+        let repeat = block(vec![coinbase(1, 1_000)]);
+        assert_eq!(coins.connect(&repeat), Err(CoinError::Exists(old)));
+        for wrong in [
+            vec![],
+            vec![good.clone()],
+            vec![coinbase(1, 0), coinbase(2, 0)],
+        ] {
+            assert_eq!(coins.connect(&block(wrong)), Err(CoinError::NoCoinbase));
+        }
+        assert_eq!(coins.height(), 100);
+        assert_eq!(coins.sorted(), before);
+
+        let taken_whole = block(vec![coinbase(101, INITIAL_SUBSIDY + 100), good]);
+        assert_eq!(coins.connect(&taken_whole), Ok(100));
+        coins.disconnect().unwrap();
+        assert_eq!(coins.sorted(), before);
+        assert_eq!(
+            Coins::new(Network::Regtest).disconnect(),
+            Err(CoinError::NothingToUndo)
+        );
+    }
+
+    #[test]
+    fn the_bip30_pairs_of_mainnet_overwrite_and_come_back_when_undone() {
+        let mut coins = at_height(Network::Bitcoin, 91_879);
+        let old = first(&coinbase(91_722, 1_000));
+        let before = coins.sorted();
+        assert_eq!(coins.get(&old).unwrap().height, 91_722);
+        coins
+            .connect(&block(vec![coinbase(91_722, 1_000)]))
+            .unwrap();
+        assert_eq!(coins.get(&old).unwrap().height, 91_880);
+        assert_eq!(coins.iter().count(), before.len());
+        coins.disconnect().unwrap();
+        assert_eq!(coins.sorted(), before);
+    }
+
+    #[test]
+    fn what_cannot_be_spent_is_no_coin_and_a_coin_may_live_within_a_block() {
+        let mut coins = at_height(Network::Regtest, 100);
+        let before = coins.sorted();
+        let mut parent = pay(&[first(&coinbase(1, 1_000))], &[500, 100, 100, 300]);
+        parent.output[1].script_pubkey = ScriptBuf::from_bytes(vec![OP_RETURN, 1, 2]);
+        parent.output[2].script_pubkey = ScriptBuf::from_bytes(vec![0x51; MAX_SCRIPT_LEN + 1]);
+        parent.output[3].script_pubkey = ScriptBuf::from_bytes(vec![0x51; MAX_SCRIPT_LEN]);
+        let child = pay(&[first(&parent)], &[450]);
+        let mined = block(vec![coinbase(101, 1_000), parent.clone(), child.clone()]);
+        assert_eq!(coins.connect(&mined), Ok(50));
+        let outpoint = |vout| OutPoint {
+            txid: parent.compute_txid(),
+            vout,
+        };
+        let there: Vec<bool> = (0..4)
+            .map(|vout| coins.get(&outpoint(vout)).is_some())
+            .collect();
+        assert_eq!(there, [false, false, false, true]);
+        assert!(coins.get(&first(&child)).is_some());
+        coins.disconnect().unwrap();
+        assert_eq!(coins.sorted(), before);
+    }
+
+    #[test]
+    fn subsidies_halve_as_each_network_has_it() {
+        let regtest = Coins::new(Network::Regtest);
+        let main = Coins::new(Network::Bitcoin);
+        let early = [5_000_000_000, 2_500_000_000, 1_250_000_000];
+        assert_eq!([149, 150, 300].map(|height| regtest.subsidy(height)), early);
+        let late = [5_000_000_000, 2_500_000_000];
+        assert_eq!([209_999, 210_000].map(|height| main.subsidy(height)), late);
+        assert_eq!(main.subsidy(210_000 * 33), 0);
+        assert_eq!(main.subsidy(210_000 * 64), 0);
+    }
+}

@@ -356,8 +356,8 @@ impl Devnet {
     /// When no coins are kept.
     pub fn utxo_set(&self) -> Result<UtxoSet> {
         // Hashing takes long, and clients need not wait for it.
-        let (height, tip, coins) = self.node.state().snapshot()?;
-        Ok(UtxoSet::of(height, tip, &coins))
+        let snapshot = self.node.state().snapshot()?;
+        Ok(UtxoSet::of(&snapshot))
     }
 
     /// Height, tip, pool, clients.

@@ -39,4 +39,4 @@ pub use devnet::{Config, Devnet, Status};
 pub use node::Node;
 pub use server::Behaviour;
 pub use state::{Clock, Mining, News, Reorg, State};
-pub use utxo::UtxoSet;
+pub use utxo::{Snapshot, UtxoSet};

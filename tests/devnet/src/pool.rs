@@ -319,9 +319,9 @@ impl Pool {
         conflicted
     }
 
-    /// Chooses transactions for the block at `height`: highest fee rate first, parents before children, while weight and
-    /// count allow. Returns them in block order with their fees.
-    pub fn select(&self, height: u32, max_weight: u64, max_txs: usize) -> Vec<(Transaction, u64)> {
+    /// Chooses transactions for the block at `height`: highest fee rate first, parents before children, while the
+    /// weight allows. Returns them in block order with their fees.
+    pub fn select(&self, height: u32, max_weight: u64) -> Vec<(Transaction, u64)> {
         let mut waiting: HashMap<Txid, usize> = HashMap::new();
         let mut ready = BinaryHeap::new();
         for (txid, entry) in &self.entries {
@@ -335,9 +335,6 @@ impl Pool {
         let mut chosen = Vec::new();
         let mut weight = 0_u64;
         while let Some((_, _, txid)) = ready.pop() {
-            if chosen.len() >= max_txs {
-                break;
-            }
             let Some(entry) = self.entries.get(&txid) else {
                 continue;
             };

@@ -36,6 +36,9 @@ pub struct ServerConfig {
     pub behaviour: Behaviour,
 }
 
+/// A client and the thread that serves it.
+type Serving = (Arc<Client>, JoinHandle<()>);
+
 /// What the threads of one listener share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -44,8 +47,7 @@ pub(crate) struct Shared {
     behaviour: Mutex<Behaviour>,
     stopping: AtomicBool,
     next_client: AtomicU64,
-    /// Those connected, with the threads that serve them.
-    clients: Mutex<BTreeMap<u64, (Arc<Client>, JoinHandle<()>)>>,
+    clients: Mutex<BTreeMap<u64, Serving>>,
 }
 
 impl Shared {

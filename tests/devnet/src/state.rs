@@ -2,31 +2,26 @@
 //!
 //! Nothing here knows of sockets. What clients should hear of is left in [`State::take_news`], in order.
 
+mod mining;
+mod payments;
 mod reorg;
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use bitcoin::block::Header;
 use bitcoin::p2p::Magic;
-use bitcoin::{Block, BlockHash, Network, OutPoint, Transaction, TxOut, Txid, Wtxid};
-use rand::RngExt;
+use bitcoin::{Block, BlockHash, Network, OutPoint, Transaction, Txid, Wtxid};
 
-pub use reorg::Reorg;
-
-use crate::blockfile::{self, RawBlock};
+use crate::blockfile;
 use crate::chain::Chain;
-use crate::coins::{Coin, Coins};
-use crate::miner::Template;
+use crate::coins::Coins;
 use crate::pool::{Pool, Refused};
+use crate::utxo::Snapshot;
 use crate::wallet::Wallet;
 
-/// Payments that may fail one after the other before [`State::fill`] gives up.
-const FAILED_PAYMENTS: usize = 100;
-/// Weight units kept back for header and coinbase.
-const RESERVED_WEIGHT: u64 = 4_000;
+pub use reorg::Reorg;
 
 /// Where block times come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -313,188 +308,21 @@ impl State {
         self.news.extend(news);
     }
 
-    /// Writes up to `count` payments into the pool, and returns their txids. Fewer when the wallet has nothing more to
-    /// spend, as before height 101.
-    pub fn fill(&mut self, count: usize) -> Vec<Txid> {
-        let mut made = Vec::new();
-        let mut failed = 0;
-        while made.len() < count && failed < FAILED_PAYMENTS {
-            match self.pay() {
-                Some(txid) => {
-                    made.push(txid);
-                    failed = 0;
-                }
-                None => failed += 1,
-            }
-        }
-        made
-    }
-
-    fn pay(&mut self) -> Option<Txid> {
-        let coins = self.coins.as_ref()?;
-        let (pool, held) = (&self.pool, &self.held);
-        let height = coins.height();
-        let payment = self
-            .wallet
-            .pay(height, |outpoint| spendable(coins, pool, held, outpoint))?;
-        let txid = payment.compute_txid();
-        self.offer(payment, true).ok()?;
-        Some(txid)
-    }
-
-    /// Replaces up to `count` transactions of the pool by others that spend the same coins and pay more (BIP125). Returns
-    /// pairs of old and new txid.
-    pub fn replace(&mut self, count: usize) -> Vec<(Txid, Txid)> {
-        let mut pairs = Vec::new();
-        let mut candidates = self.pool.in_order();
-        while pairs.len() < count && !candidates.is_empty() {
-            let at = self.wallet.rng().random_range(0..candidates.len());
-            let old = candidates.swap_remove(at);
-            let Some(entry) = self.pool.get(&old).cloned() else {
-                continue;
-            };
-            // Twice the rate is enough unless it has dependants, which then must be paid for as well.
-            let rate = entry
-                .fee_rate()
-                .saturating_mul(2)
-                .div_ceil(4)
-                .saturating_add(500);
-            if let Some(new) = self.rival(&entry.tx, rate) {
-                pairs.push((old, new));
-            }
-        }
-        pairs
-    }
-
-    /// Pays the confirmed coins that `tx` spends to somewhere else, at `rate` sat per 1,000 weight units.
-    fn rival(&mut self, tx: &Transaction, rate: u64) -> Option<Txid> {
-        let coins = self.coins.as_ref()?;
-        let inputs: Vec<(OutPoint, TxOut)> = tx
-            .input
-            .iter()
-            .filter_map(|input| {
-                let coin = coins.get(&input.previous_output)?;
-                coin.mature_at(coins.height() + 1)
-                    .then(|| (input.previous_output, coin.output.clone()))
-            })
-            .collect();
-        let payment = self.wallet.pay_from(&inputs, coins.height(), rate)?;
-        let txid = payment.compute_txid();
-        self.offer(payment, true).ok()?;
-        Some(txid)
-    }
-
-    /// Mines `count` blocks, each after writing the configured number of payments. Returns their hashes.
-    ///
-    /// # Errors
-    /// As [`State::mine_block`].
-    pub fn mine(&mut self, count: u32) -> Result<Vec<BlockHash>> {
-        (0..count)
-            .map(|_| {
-                self.fill(self.mining.txs_per_block);
-                self.mine_block()
-            })
-            .collect()
-    }
-
-    /// Mines one block from the pool as it is.
-    ///
-    /// # Errors
-    /// Off regtest, where blocks cost work, and where no coins are kept.
-    pub fn mine_block(&mut self) -> Result<BlockHash> {
-        let block = self.extend(usize::MAX)?;
-        let hash = block.block_hash();
-        self.news.push(News::Blocks(vec![block.header]));
-        Ok(hash)
-    }
-
-    /// Makes the next block from at most `max_txs` transactions of the pool and connects it, unannounced.
-    fn extend(&mut self, max_txs: usize) -> Result<Block> {
-        ensure!(
-            self.chain.network() == Network::Regtest,
-            "blocks are mined on regtest only"
-        );
-        let coins = self.coins.as_ref().context("mining needs a coin set")?;
-        let height = self.chain.height().saturating_add(1);
-        let max_weight = self.mining.max_weight.saturating_sub(RESERVED_WEIGHT);
-        let chosen = self.pool.select(height, max_weight, max_txs);
-        let fees: u64 = chosen.iter().map(|(_, fee)| fee).sum();
-        let parent = *self.chain.block_at(height - 1).context("no tip")?.header();
-        self.extra_nonce = self.extra_nonce.wrapping_add(1);
-        let reward = coins.subsidy(height).saturating_add(fees);
-        let template = Template {
-            parent: parent.block_hash(),
-            height,
-            time: self.next_time(&parent),
-            bits: parent.bits,
-            reward_script: self.wallet.reward_script(),
-            reward,
-            extra_nonce: self.extra_nonce,
-            transactions: chosen.into_iter().map(|(tx, _)| tx).collect(),
-        };
-        let block = template.mine().context("no nonce gives enough work")?;
-        self.chain.insert(RawBlock::from_block(&block)?)?;
-        let paid = self
-            .connect(&block)
-            .context("our own block does not fit the coin set")?;
-        ensure!(
-            paid == fees,
-            "our own block pays {paid} sat in fees, {fees} were expected"
-        );
-        Ok(block)
-    }
-
-    fn next_time(&mut self, parent: &Header) -> u32 {
-        let height = self.chain.height();
-        let earliest = self.chain.median_time(height).saturating_add(1);
-        let time = match self.mining.clock {
-            Clock::Simulated { start, .. } if height == 0 => start,
-            Clock::Simulated { interval, .. } => {
-                // Times between blocks are distributed exponentially.
-                let wait = -(1.0 - self.wallet.rng().random_range(0.0..1.0_f64)).ln();
-                parent
-                    .time
-                    .saturating_add((wait * f64::from(interval)) as u32)
-            }
-            Clock::Fixed(time) => time,
-            Clock::Real => SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .ok()
-                .and_then(|since| u32::try_from(since.as_secs()).ok())
-                .unwrap_or(earliest),
-        };
-        time.max(earliest)
-    }
-
-    /// A copy of the coin set, sorted, with height and hash of the tip.
+    /// A copy of the coin set.
     ///
     /// # Errors
     /// When no coins are kept.
-    pub fn snapshot(&self) -> Result<(u32, BlockHash, Vec<(OutPoint, Coin)>)> {
-        let coins = self.coins.as_ref().context("no coin set is kept")?;
-        Ok((self.chain.height(), self.chain.tip(), coins.sorted()))
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        let coins = self.coins.as_ref().context("no coin set is kept")?.sorted();
+        Ok(Snapshot {
+            height: self.chain.height(),
+            bestblock: self.chain.tip(),
+            coins,
+        })
     }
 }
 
 /// All transactions of blocks but the coinbases.
 fn payments(blocks: &[Block]) -> impl Iterator<Item = &Transaction> {
     blocks.iter().flat_map(|block| block.txdata.iter().skip(1))
-}
-
-fn spendable(
-    coins: &Coins,
-    pool: &Pool,
-    held: &HashSet<OutPoint>,
-    outpoint: &OutPoint,
-) -> Option<TxOut> {
-    if held.contains(outpoint) || pool.spender(outpoint).is_some() {
-        return None;
-    }
-    if let Some(coin) = coins.get(outpoint) {
-        return coin
-            .mature_at(coins.height().saturating_add(1))
-            .then(|| coin.output.clone());
-    }
-    let output = pool.output(outpoint)?;
-    pool.extensible(&outpoint.txid).then(|| output.clone())
 }

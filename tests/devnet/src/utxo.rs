@@ -8,6 +8,17 @@ use serde::{Deserialize, Serialize};
 use crate::coins::Coin;
 use crate::muhash::MuHash;
 
+/// A coin set at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Height of the block after which the set is this one.
+    pub height: u32,
+    /// Hash of that block.
+    pub bestblock: BlockHash,
+    /// The coins, sorted by outpoint (txid in internal order, then index).
+    pub coins: Vec<(OutPoint, Coin)>,
+}
+
 /// What `gettxoutsetinfo` says of a coin set. Hashes are displayed (reversed) hex.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UtxoSet {
@@ -26,8 +37,9 @@ pub struct UtxoSet {
 }
 
 impl UtxoSet {
-    /// Commits to coins that are sorted by outpoint.
-    pub fn of(height: u32, bestblock: BlockHash, coins: &[(OutPoint, Coin)]) -> Self {
+    /// Counts and hashes a coin set.
+    pub fn of(snapshot: &Snapshot) -> Self {
+        let coins = snapshot.coins.as_slice();
         // The products of two halves can be taken at the same time, and a multiplication costs ten times the rest.
         let (left, right) = coins.split_at(coins.len() / 2);
         let (mut muhash, other) = std::thread::scope(|scope| {
@@ -46,8 +58,8 @@ impl UtxoSet {
             total_sats = total_sats.saturating_add(coin.output.value.to_sat());
         }
         Self {
-            height,
-            bestblock,
+            height: snapshot.height,
+            bestblock: snapshot.bestblock,
             txouts: u64::try_from(coins.len()).unwrap_or(u64::MAX),
             total_sats,
             muhash: sha256d::Hash::from_byte_array(muhash.finish()).to_string(),

@@ -97,12 +97,17 @@ impl Wallet {
             86..96 => 3,
             _ => self.rng.random_range(4..8_usize),
         };
+        // Some people spend at once what they were just paid, which makes chains of unconfirmed transactions.
+        let hurry = self.rng.random_bool(0.15);
         let mut inputs: Vec<(OutPoint, TxOut)> = Vec::new();
         for _ in 0..PICKS {
             if inputs.len() == wanted {
                 break;
             }
-            let outpoint = self.purse.pick(&mut self.rng)?;
+            let outpoint = match hurry && inputs.is_empty() {
+                true => self.purse.pick_recent(&mut self.rng)?,
+                false => self.purse.pick(&mut self.rng)?,
+            };
             if inputs.iter().any(|(known, _)| *known == outpoint) {
                 continue;
             }

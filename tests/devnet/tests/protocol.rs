@@ -114,6 +114,33 @@ fn a_locator_is_answered_from_the_first_hash_that_is_active() {
 }
 
 #[test]
+fn headers_come_two_thousand_at_a_time() {
+    let folder = std::env::var_os("BLOCKMILL_TEST_DATA").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"),
+        PathBuf::from,
+    );
+    let path = folder.join("blocks/mainnet-0-4312.dat");
+    if !path.exists() {
+        println!("skipped: no {}", path.display());
+        return;
+    }
+    let devnet = Devnet::serve_file(path, Network::Bitcoin).unwrap();
+    let mut client = Client::connect(devnet.p2p_addr(), Network::Bitcoin);
+    client.shake_hands(true);
+    let mut locator = bitcoin::constants::genesis_block(Network::Bitcoin).block_hash();
+    let mut counts = Vec::new();
+    loop {
+        let headers = client.headers(vec![locator]);
+        counts.push(headers.len());
+        let Some(last) = headers.last() else { break };
+        assert_eq!(headers[0].prev_blockhash, locator);
+        locator = last.block_hash();
+    }
+    assert_eq!(counts, [2_000, 2_000, 312, 0]);
+    assert_eq!(locator, devnet.status().tip);
+}
+
+#[test]
 fn new_blocks_are_announced_by_headers_or_inv_as_asked() {
     let devnet = Devnet::new(3).unwrap();
     devnet.mine(3).unwrap();
@@ -218,6 +245,8 @@ fn transactions_are_announced_served_taken_and_relayed() {
         NetworkMessage::Inv(vec![Inventory::WTx(other.compute_wtxid())])
     );
     assert_eq!(devnet.status().mempool, 2);
+    // Who told it is not told.
+    assert!(second.ping().is_empty());
 
     // A fee filter above everything silences transactions but not blocks.
     first.send(NetworkMessage::FeeFilter(2_100_000_000_000_000));
@@ -356,7 +385,7 @@ fn a_stalling_server_answers_everything_but_getdata_and_only_when_its_honest_blo
         .set_behaviour(
             addr,
             Behaviour {
-                latency_ms: 150,
+                latency_ms: 400,
                 ..Behaviour::default()
             },
         )
@@ -367,9 +396,9 @@ fn a_stalling_server_answers_everything_but_getdata_and_only_when_its_honest_blo
     client.send(again);
     assert_eq!((client.block(), client.block()), (block.clone(), block));
     let waited = start.elapsed();
-    assert!(waited >= Duration::from_millis(150), "{waited:?}");
+    assert!(waited >= Duration::from_millis(400), "{waited:?}");
     assert!(
-        waited < Duration::from_millis(290),
+        waited < Duration::from_millis(790),
         "latency adds up: {waited:?}"
     );
 }
@@ -402,6 +431,45 @@ fn header_faults_are_as_named() {
     assert!(client.headers(vec![genesis()]).is_empty());
     devnet.set_behaviour(addr, Behaviour::default()).unwrap();
     assert_eq!(client.headers(vec![genesis()]).len(), 130);
+}
+
+#[test]
+fn many_clients_fetch_at_once_while_the_chain_moves_on() {
+    let devnet = Devnet::serve_file(regtest("main.dat"), Network::Regtest).unwrap();
+    let addr = devnet.p2p_addr();
+    let moved = std::thread::scope(|scope| {
+        let fetchers: Vec<_> = (0..6)
+            .map(|_| {
+                scope.spawn(move || {
+                    let mut client = Client::connect(addr, Network::Regtest);
+                    client.shake_hands(true);
+                    let headers = client.headers(vec![genesis()]);
+                    let wanted = headers
+                        .iter()
+                        .map(|h| Inventory::WitnessBlock(h.block_hash()));
+                    client.send(NetworkMessage::GetData(wanted.collect()));
+                    for header in &headers {
+                        assert_eq!(client.block().header, *header);
+                    }
+                    headers.len()
+                })
+            })
+            .collect();
+        for depth in 1..6 {
+            devnet.fill_mempool(5);
+            devnet.mine(1).unwrap();
+            devnet.reorg(depth, depth + 1).unwrap();
+        }
+        fetchers
+            .into_iter()
+            .map(|fetcher| fetcher.join().unwrap())
+            .collect::<Vec<_>>()
+    });
+    assert!(
+        moved.iter().all(|count| (130..=140).contains(count)),
+        "{moved:?}"
+    );
+    assert_eq!(devnet.status().height, 140);
 }
 
 #[test]

@@ -69,7 +69,14 @@ pub struct Node {
 }
 
 impl Node {
-    pub(super) fn new(header: &Header, hash: BlockHash, parent: Id, height: u32, skip: Id, work: Work) -> Node {
+    pub(super) fn new(
+        header: &Header,
+        hash: BlockHash,
+        parent: Id,
+        height: u32,
+        skip: Id,
+        work: Work,
+    ) -> Node {
         Node {
             hash,
             work,

@@ -30,8 +30,18 @@ pub(super) struct Addresses {
 }
 
 impl Addresses {
-    pub(super) fn new(addrs: &[SocketAddr], delay: Duration, max_delay: Duration, connect_timeout: Duration) -> Self {
-        let mut addresses = Addresses { entries: Vec::new(), delay, max_delay, connect_timeout };
+    pub(super) fn new(
+        addrs: &[SocketAddr],
+        delay: Duration,
+        max_delay: Duration,
+        connect_timeout: Duration,
+    ) -> Self {
+        let mut addresses = Addresses {
+            entries: Vec::new(),
+            delay,
+            max_delay,
+            connect_timeout,
+        };
         for addr in addrs {
             addresses.add(*addr, Moment(0));
         }
@@ -40,7 +50,11 @@ impl Addresses {
 
     pub(super) fn add(&mut self, addr: SocketAddr, now: Moment) {
         if self.entry(addr).is_none() {
-            self.entries.push(Entry { addr, state: State::Idle { next: now }, failures: 0 });
+            self.entries.push(Entry {
+                addr,
+                state: State::Idle { next: now },
+                failures: 0,
+            });
         }
     }
 
@@ -106,7 +120,9 @@ impl Addresses {
 }
 
 fn fail(entry: &mut Entry, delay: Duration, max_delay: Duration, now: Moment) {
-    let pause = delay.saturating_mul(1 << entry.failures.min(20)).min(max_delay);
+    let pause = delay
+        .saturating_mul(1 << entry.failures.min(20))
+        .min(max_delay);
     entry.failures = entry.failures.saturating_add(1);
     entry.state = State::Idle { next: now + pause };
 }
@@ -117,8 +133,15 @@ mod tests {
     use super::*;
 
     fn addresses(count: u16) -> Addresses {
-        let addrs: Vec<SocketAddr> = (0..count).map(|port| SocketAddr::from(([127, 0, 0, 1], port + 1))).collect();
-        Addresses::new(&addrs, Duration::from_secs(1), Duration::from_secs(10), Duration::from_secs(30))
+        let addrs: Vec<SocketAddr> = (0..count)
+            .map(|port| SocketAddr::from(([127, 0, 0, 1], port + 1)))
+            .collect();
+        Addresses::new(
+            &addrs,
+            Duration::from_secs(1),
+            Duration::from_secs(10),
+            Duration::from_secs(30),
+        )
     }
 
     #[test]
@@ -128,7 +151,11 @@ mod tests {
         let mut now = Moment(0);
         for pause in [1, 2, 4, 8, 10, 10] {
             addresses.lost(addr, now);
-            assert!(addresses.due(8, now + Duration::from_millis(pause * 1000 - 1)).is_empty());
+            assert!(
+                addresses
+                    .due(8, now + Duration::from_millis(pause * 1000 - 1))
+                    .is_empty()
+            );
             now = now + Duration::from_secs(pause);
             assert_eq!(addresses.due(8, now), [addr]);
         }
@@ -145,7 +172,10 @@ mod tests {
         assert_eq!(first.len(), 2);
         assert!(addresses.due(2, Moment(10)).is_empty());
         addresses.lost(first[0], Moment(10));
-        assert_eq!(addresses.due(2, Moment(10)), [SocketAddr::from(([127, 0, 0, 1], 3))]);
+        assert_eq!(
+            addresses.due(2, Moment(10)),
+            [SocketAddr::from(([127, 0, 0, 1], 3))]
+        );
     }
 
     #[test]

@@ -21,10 +21,13 @@ const MAX_UNREQUESTED: u32 = 256;
 /// `NETWORK_LIMITED_ALLOW_CONN_BLOCKS`).
 const LIMITED_DEPTH: u32 = 288 - 2;
 
+/// A block that was asked for.
 #[derive(Debug)]
-struct InFlight {
+pub(super) struct InFlight {
     peer: PeerId,
     asked: Moment,
+    /// How often it was taken from a peer that was late; each time the next has twice as long.
+    moves: u32,
 }
 
 #[derive(Debug)]
@@ -89,15 +92,18 @@ impl Sync {
             .iter()
             .filter(|(_, session)| {
                 // In batches: one message for several blocks, and the window is not walked for each.
-                session.peer.is_ready() && session.in_flight.len() * 4 <= session.in_flight_limit * 3
+                session.peer.is_ready()
+                    && session.in_flight.len() * 4 <= session.in_flight_limit * 3
             })
             .map(|(id, _)| *id)
             .collect();
         for id in ids {
             let wanted = self.wanted_of(id);
             if !wanted.blocks.is_empty() {
-                self.request(id, &wanted.blocks, now);
-            } else if let Some(staller) = wanted.held_up_by.and_then(|block| self.downloads.in_flight.get(&block))
+                self.request(id, &wanted.blocks, 0, now);
+            } else if let Some(staller) = wanted
+                .held_up_by
+                .and_then(|block| self.downloads.in_flight.get(&block))
                 && staller.peer != id
                 && let Some(session) = self.peers.get_mut(&staller.peer)
             {
@@ -108,22 +114,33 @@ impl Sync {
 
     fn wanted_of(&self, id: PeerId) -> Wanted {
         let mut wanted = Wanted::default();
-        let Some(session) = self.peers.get(&id) else { return wanted };
-        let Some(best) = session.best else { return wanted };
+        let Some(session) = self.peers.get(&id) else {
+            return wanted;
+        };
+        let Some(best) = session.best else {
+            return wanted;
+        };
         let (tree, downloads) = (&self.tree, &self.downloads);
         let target = tree.node(best);
         if target.work < self.config.minimum_work || target.work <= tree.node(tree.tip_id()).work {
             return wanted;
         }
         let limited = !session.peer.services().has(ServiceFlags::NETWORK);
-        let room = session.in_flight_limit.saturating_sub(session.in_flight.len());
+        let room = session
+            .in_flight_limit
+            .saturating_sub(session.in_flight.len());
         let fork = tree.node(tree.fork_with_active(best)).height;
         let window = fork.saturating_add(self.config.download_window);
-        let end = target.height.min(window).min(downloads.limit.unwrap_or(u32::MAX));
+        let end = target
+            .height
+            .min(window)
+            .min(downloads.limit.unwrap_or(u32::MAX));
         let mut first_missing = true;
         let mut waited_for = None;
         for height in fork.saturating_add(1)..=end {
-            let Some(block) = tree.ancestor(best, height) else { break };
+            let Some(block) = tree.ancestor(best, height) else {
+                break;
+            };
             let status = tree.node(block).status;
             if status.has(Status::INVALID) {
                 return wanted;
@@ -145,7 +162,8 @@ impl Sync {
             }
             // The lowest missing block is always asked for: without it nothing that is held can move on.
             let reckoned = wanted.blocks.len() * downloads.usual_bytes;
-            let full = !downloads.has_room(self.config.max_unchecked_bytes.saturating_sub(reckoned));
+            let full =
+                !downloads.has_room(self.config.max_unchecked_bytes.saturating_sub(reckoned));
             if wanted.blocks.len() >= room || (full && !first_missing) {
                 return wanted;
             }
@@ -158,73 +176,116 @@ impl Sync {
         wanted
     }
 
-    fn request(&mut self, id: PeerId, blocks: &[Id], now: Moment) {
+    fn request(&mut self, id: PeerId, blocks: &[Id], moves: u32, now: Moment) {
         let witness = self.has_service(id, ServiceFlags::WITNESS);
-        let Some(session) = self.peers.get_mut(&id) else { return };
+        let Some(session) = self.peers.get_mut(&id) else {
+            return;
+        };
         if session.in_flight.is_empty() {
             session.last_block = now;
         }
         let mut inventory = Vec::with_capacity(blocks.len());
         for block in blocks {
             let hash = self.tree.node(*block).hash;
-            inventory.push(if witness { Inventory::WitnessBlock(hash) } else { Inventory::Block(hash) });
+            inventory.push(if witness {
+                Inventory::WitnessBlock(hash)
+            } else {
+                Inventory::Block(hash)
+            });
             session.in_flight.push(*block);
-            self.downloads.in_flight.insert(*block, InFlight { peer: id, asked: now });
-            self.tree.status_mut(*block, |status| status.set(Status::IN_FLIGHT));
+            self.downloads.in_flight.insert(
+                *block,
+                InFlight {
+                    peer: id,
+                    asked: now,
+                    moves,
+                },
+            );
+            self.tree
+                .status_mut(*block, |status| status.set(Status::IN_FLIGHT));
         }
         self.send(id, &Message::GetData(inventory));
     }
 
     /// The block is no longer expected of anyone.
-    pub(super) fn release(&mut self, block: Id) -> Option<(PeerId, Moment)> {
+    pub(super) fn release(&mut self, block: Id) -> Option<InFlight> {
         let in_flight = self.downloads.in_flight.remove(&block)?;
-        self.tree.status_mut(block, |status| status.clear(Status::IN_FLIGHT));
+        self.tree
+            .status_mut(block, |status| status.clear(Status::IN_FLIGHT));
         if let Some(session) = self.peers.get_mut(&in_flight.peer) {
             session.in_flight.retain(|other| *other != block);
         }
-        Some((in_flight.peer, in_flight.asked))
+        Some(in_flight)
     }
 
     pub(super) fn on_block(&mut self, peer: PeerId, raw: Bytes, now: Moment) {
-        let header = raw.get(..Header::SIZE).and_then(|bytes| bitcoin::consensus::deserialize::<Header>(bytes).ok());
+        let header = raw
+            .get(..Header::SIZE)
+            .and_then(|bytes| bitcoin::consensus::deserialize::<Header>(bytes).ok());
         let Some(header) = header else {
             self.drop_peer(peer, DropReason::MalformedBlock, now);
             return;
         };
         let hash = header.block_hash();
-        let expected = self.tree.id(&hash).and_then(|block| self.release(block).map(|asked| (block, asked)));
-        let Some((block, (asked_of, asked))) = expected else {
+        let expected = self
+            .tree
+            .id(&hash)
+            .and_then(|block| self.release(block).map(|asked| (block, asked)));
+        let Some((block, asked)) = expected else {
             self.on_unrequested_block(peer, now);
             return;
         };
-        self.adapt_to_speed(peer, asked_of, asked, now);
+        self.adapt_to_speed(peer, &asked, now);
 
         let node = self.tree.node(block);
         let (height, parent) = (node.height, node.parent);
-        let context =
-            BlockContext { params: self.params, height, median_time_past: self.tree.median_time_of(parent) };
-        self.tree.status_mut(block, |status| status.set(Status::HELD));
-        self.downloads.held.insert(block, Held { peer, bytes: raw.len() });
+        let context = BlockContext {
+            params: self.params,
+            height,
+            median_time_past: self.tree.median_time_of(parent),
+        };
+        self.tree
+            .status_mut(block, |status| status.set(Status::HELD));
+        self.downloads.held.insert(
+            block,
+            Held {
+                peer,
+                bytes: raw.len(),
+            },
+        );
         self.downloads.held_bytes += raw.len();
         self.downloads.usual_bytes = (self.downloads.usual_bytes * 7 + raw.len()) / 8;
-        let announced_at = self.announced_at(&hash).unwrap_or(asked);
-        self.outputs.push_back(Output::Block { peer, hash, height, context, raw, announced_at });
+        let announced_at = self.announced_at(&hash).unwrap_or(asked.asked);
+        self.outputs.push_back(Output::Block {
+            peer,
+            hash,
+            height,
+            context,
+            raw,
+            announced_at,
+        });
     }
 
     /// A peer that answers fast is asked for more at once, so that a short line is never idle.
-    fn adapt_to_speed(&mut self, peer: PeerId, asked_of: PeerId, asked: Moment, now: Moment) {
-        let Some(session) = self.peers.get_mut(&peer) else { return };
+    fn adapt_to_speed(&mut self, peer: PeerId, asked: &InFlight, now: Moment) {
+        let Some(session) = self.peers.get_mut(&peer) else {
+            return;
+        };
         session.last_block = now;
         session.stalling_since = None;
-        if peer == asked_of && now.since(asked) <= self.config.fast_block {
-            session.in_flight_limit = (session.in_flight_limit + 1).min(self.config.blocks_per_fast_peer);
+        if peer == asked.peer && now.since(asked.asked) <= self.config.fast_block {
+            session.in_flight_limit =
+                (session.in_flight_limit + 1).min(self.config.blocks_per_fast_peer);
         } else {
-            session.in_flight_limit = (session.in_flight_limit / 2).max(self.config.blocks_per_peer);
+            session.in_flight_limit =
+                (session.in_flight_limit / 2).max(self.config.blocks_per_peer);
         }
     }
 
     fn on_unrequested_block(&mut self, peer: PeerId, now: Moment) {
-        let Some(session) = self.peers.get_mut(&peer) else { return };
+        let Some(session) = self.peers.get_mut(&peer) else {
+            return;
+        };
         session.unrequested_blocks += 1;
         if session.unrequested_blocks > MAX_UNREQUESTED {
             self.drop_peer(peer, DropReason::UnrequestedBlocks, now);
@@ -233,8 +294,15 @@ impl Sync {
 
     /// The peer has not got what it was asked for: it has pruned it, or left the branch.
     pub(super) fn block_not_found(&mut self, peer: PeerId, hash: &BlockHash, now: Moment) {
-        let Some(block) = self.tree.id(hash) else { return };
-        if self.downloads.in_flight.get(&block).is_some_and(|in_flight| in_flight.peer == peer) {
+        let Some(block) = self.tree.id(hash) else {
+            return;
+        };
+        if self
+            .downloads
+            .in_flight
+            .get(&block)
+            .is_some_and(|in_flight| in_flight.peer == peer)
+        {
             self.release(block);
             if let Some(session) = self.peers.get_mut(&peer) {
                 session.best = None;
@@ -244,10 +312,18 @@ impl Sync {
         }
     }
 
-    pub(super) fn on_block_checked(&mut self, hash: BlockHash, result: Result<(), BadBlock>, now: Moment) {
-        let Some(block) = self.tree.id(&hash) else { return };
+    pub(super) fn on_block_checked(
+        &mut self,
+        hash: BlockHash,
+        result: Result<(), BadBlock>,
+        now: Moment,
+    ) {
+        let Some(block) = self.tree.id(&hash) else {
+            return;
+        };
         let held = self.downloads.held.remove(&block);
-        self.tree.status_mut(block, |status| status.clear(Status::HELD));
+        self.tree
+            .status_mut(block, |status| status.clear(Status::HELD));
         if let Some(held) = &held {
             self.downloads.held_bytes = self.downloads.held_bytes.saturating_sub(held.bytes);
         }
@@ -289,7 +365,10 @@ impl Sync {
         }
         // Whoever is on that branch may have another one to offer.
         for session in self.peers.values_mut() {
-            if session.best.is_some_and(|best| self.tree.node(best).status.has(Status::INVALID)) {
+            if session
+                .best
+                .is_some_and(|best| self.tree.node(best).status.has(Status::INVALID))
+            {
                 session.best = None;
                 session.exhausted = false;
             }
@@ -300,17 +379,25 @@ impl Sync {
     pub(super) fn tick_blocks(&mut self, now: Moment) {
         let mut dropped = Vec::new();
         for (id, session) in &self.peers {
-            if session.stalling_since.is_some_and(|since| now.since(since) >= self.downloads.stall_timeout) {
+            if session
+                .stalling_since
+                .is_some_and(|since| now.since(since) >= self.downloads.stall_timeout)
+            {
                 dropped.push((*id, DropReason::Stalled(self.downloads.stall_timeout)));
-            } else if !session.in_flight.is_empty() && now.since(session.last_block) >= self.config.block_timeout {
+            } else if !session.in_flight.is_empty()
+                && now.since(session.last_block) >= self.config.block_timeout
+            {
                 dropped.push((*id, DropReason::BlockTimeout));
             }
         }
         for (id, reason) in dropped {
             if matches!(reason, DropReason::Stalled(_)) {
                 // A slow line of ours would make a staller of everyone: be more patient with the next.
-                self.downloads.stall_timeout =
-                    self.downloads.stall_timeout.saturating_mul(2).min(self.config.max_stall_timeout);
+                self.downloads.stall_timeout = self
+                    .downloads
+                    .stall_timeout
+                    .saturating_mul(2)
+                    .min(self.config.max_stall_timeout);
             }
             self.drop_peer(id, reason, now);
         }
@@ -320,28 +407,34 @@ impl Sync {
     /// Where the window does not end, nobody stalls it, but a block may still be late: an idle peer is asked for it.
     fn move_late_blocks(&mut self, now: Moment) {
         let patience = self.downloads.stall_timeout;
-        let mut late: Vec<(u32, Id)> = self
+        let mut late: Vec<(u32, Id, u32)> = self
             .downloads
             .in_flight
             .iter()
             .filter(|(_, in_flight)| {
+                let patience = patience.saturating_mul(1 << in_flight.moves.min(10));
                 now.since(in_flight.asked) >= patience
-                    && self.peers.get(&in_flight.peer).is_some_and(|peer| now.since(peer.last_block) >= patience)
+                    && self
+                        .peers
+                        .get(&in_flight.peer)
+                        .is_some_and(|peer| now.since(peer.last_block) >= patience)
             })
-            .map(|(block, _)| (self.tree.node(*block).height, *block))
+            .map(|(block, in_flight)| (self.tree.node(*block).height, *block, in_flight.moves))
             .collect();
         late.sort_unstable();
-        for (_, block) in late {
+        for (_, block, moves) in late {
             let idle = self.peers.iter().find(|(_, session)| {
                 session.peer.is_ready()
                     && session.in_flight.is_empty()
                     && session.peer.services().has(ServiceFlags::NETWORK)
-                    && session.best.is_some_and(|best| self.tree.is_ancestor(block, best))
+                    && session
+                        .best
+                        .is_some_and(|best| self.tree.is_ancestor(block, best))
             });
             let Some((idle, _)) = idle else { return };
             let idle = *idle;
             self.release(block);
-            self.request(idle, &[block], now);
+            self.request(idle, &[block], moves + 1, now);
         }
     }
 }

@@ -43,6 +43,8 @@ pub struct SyncConfig {
     pub stale_tip: Duration,
     /// A best header of this age, at most, means that its branch has no end elsewhere.
     pub recent_tip: Duration,
+    /// How long a chain counts as the network's after something better was announced: fetching one block is no outage.
+    pub synced_grace: Duration,
     /// How far above the active tip blocks are asked for.
     pub download_window: u32,
     /// How many blocks one peer is asked for at once, to begin with.
@@ -93,6 +95,7 @@ impl SyncConfig {
             headers_retry: Duration::from_secs(60),
             stale_tip: Duration::from_secs(20 * 60),
             recent_tip: Duration::from_secs(24 * 60 * 60),
+            synced_grace: Duration::from_secs(30),
             download_window: 1024,
             blocks_per_peer: 16,
             blocks_per_fast_peer: 128,

@@ -15,6 +15,14 @@ const MAX_UNCONNECTED: u32 = 10;
 /// Headers beside the best branch that a peer may give us without giving a better one: about a year of mainnet's.
 const MAX_SIDE_HEADERS: usize = 60_000;
 
+/// What became of a message of headers.
+struct Taken {
+    /// The last that is in the tree.
+    last: Option<BlockHash>,
+    /// The rest was passed over, being more than two hours ahead.
+    ahead_of_time: bool,
+}
+
 impl Sync {
     /// Asks whoever should be asked next.
     pub(super) fn ask_for_headers(&mut self, now: Moment) {
@@ -35,9 +43,14 @@ impl Sync {
             }
         } else if self.header_peer.is_none() {
             // The one that says it has most; the rest is asked once its branch ends.
-            let best = askable
-                .into_iter()
-                .max_by_key(|id| (self.peers.get(id).map(|session| session.peer.start_height()), std::cmp::Reverse(*id)));
+            let best = askable.into_iter().max_by_key(|id| {
+                (
+                    self.peers
+                        .get(id)
+                        .map(|session| session.peer.start_height()),
+                    std::cmp::Reverse(*id),
+                )
+            });
             if let Some(id) = best {
                 self.header_peer = Some(id);
                 self.ask_for_headers_below_best(id, now);
@@ -61,7 +74,12 @@ impl Sync {
     }
 
     /// A block that a peer announced by hash. Returns whether its header is unknown.
-    pub(super) fn on_block_announced(&mut self, peer: PeerId, hash: BlockHash, now: Moment) -> bool {
+    pub(super) fn on_block_announced(
+        &mut self,
+        peer: PeerId,
+        hash: BlockHash,
+        now: Moment,
+    ) -> bool {
         match self.tree.id(&hash) {
             Some(id) => {
                 self.peer_has(peer, id);
@@ -76,7 +94,9 @@ impl Sync {
 
     /// A peer announced a block that we have no header of.
     pub(super) fn ask_for_announced(&mut self, peer: PeerId, now: Moment) {
-        let Some(session) = self.peers.get_mut(&peer) else { return };
+        let Some(session) = self.peers.get_mut(&peer) else {
+            return;
+        };
         session.exhausted = false;
         // While the first peer's branch has no end yet, the others would only send the same again.
         if self.caught_up && session.headers_asked.is_none() {
@@ -85,16 +105,21 @@ impl Sync {
     }
 
     pub(super) fn on_headers(&mut self, peer: PeerId, headers: &[Header], now: Moment) {
-        let Some(session) = self.peers.get_mut(&peer) else { return };
-        session.headers_asked = None;
+        let Some(session) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        let asked = session.headers_asked.take();
         let Some(first) = headers.first() else {
-            self.headers_end(peer, now);
+            self.on_no_headers(peer, now);
             return;
         };
         if !self.tree.contains(&first.prev_blockhash) {
             session.unconnected += 1;
             if session.unconnected > MAX_UNCONNECTED {
                 self.drop_peer(peer, DropReason::UnconnectedHeaders, now);
+            } else if asked.is_some() {
+                // A new block, announced while its ancestors are on their way.
+                session.headers_asked = asked;
             } else {
                 // An announcement whose ancestors we miss.
                 session.exhausted = false;
@@ -103,22 +128,45 @@ impl Sync {
             return;
         }
         session.unconnected = 0;
-        let full = headers.len() >= MAX_HEADERS_RESULTS;
-        let Some(last) = self.take_headers(peer, headers, now) else { return };
-        self.peer_has(peer, last);
-        if full {
-            self.ask_for_headers_from(peer, last, now);
-        } else {
-            self.headers_end(peer, now);
+        let Some(taken) = self.take_headers(peer, headers, now) else {
+            return;
+        };
+        let last = taken.last.and_then(|hash| self.tree.id(&hash));
+        if let Some(last) = last {
+            self.peer_has(peer, last);
+        }
+        match last {
+            Some(last) if headers.len() >= MAX_HEADERS_RESULTS && !taken.ahead_of_time => {
+                self.ask_for_headers_from(peer, last, now);
+            }
+            _ => self.headers_end(peer, now),
         }
     }
 
-    /// Puts headers into the tree. Returns the last one, or nothing if the peer was dropped for one of them.
-    fn take_headers(&mut self, peer: PeerId, headers: &[Header], now: Moment) -> Option<Id> {
+    /// The peer has nothing above our locator. It may be behind us on the same branch and still have blocks that we
+    /// miss: ask once from below the height that it claims, to see what it has.
+    fn on_no_headers(&mut self, peer: PeerId, now: Moment) {
+        let Some(session) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        let height = session.peer.start_height();
+        if session.best.is_none() && !session.probed && height > 0 {
+            session.probed = true;
+            if let Some(from) = self.tree.ancestor(self.tree.best_id(), height - 1) {
+                self.ask_for_headers_from(peer, from, now);
+                return;
+            }
+        }
+        self.headers_end(peer, now);
+    }
+
+    /// Puts headers into the tree. Nothing is returned if the peer was dropped for one of them.
+    fn take_headers(&mut self, peer: PeerId, headers: &[Header], now: Moment) -> Option<Taken> {
         let work_before = self.tree.best_work();
         let mut new = Vec::new();
         let mut last = None;
         let mut fault = None;
+        let mut ahead_of_time = false;
         for header in headers {
             if last.is_some_and(|last: BlockHash| last != header.prev_blockhash) {
                 fault = Some(DropReason::BrokenHeaders);
@@ -137,6 +185,7 @@ impl Sync {
                 // Not the peer's fault, perhaps ours: our clock may be slow.
                 Err(HeaderError::TooNew { time, .. }) => {
                     tracing::warn!(%hash, time, "a header more than two hours ahead is passed over");
+                    ahead_of_time = true;
                     break;
                 }
                 Err(error) => {
@@ -154,7 +203,11 @@ impl Sync {
         let better = self.tree.best_work() > work_before;
         if let Some(session) = self.peers.get_mut(&peer) {
             session.useful |= better;
-            session.side_headers = if better { 0 } else { session.side_headers + added };
+            session.side_headers = if better {
+                0
+            } else {
+                session.side_headers + added
+            };
             if session.side_headers > MAX_SIDE_HEADERS {
                 fault = fault.or(Some(DropReason::HeaderFlood));
             }
@@ -163,14 +216,19 @@ impl Sync {
             self.drop_peer(peer, fault, now);
             return None;
         }
-        last.and_then(|hash| self.tree.id(&hash)).or(Some(Id::GENESIS))
+        Some(Taken {
+            last,
+            ahead_of_time,
+        })
     }
 
     /// The peer has no more headers than it showed.
     fn headers_end(&mut self, peer: PeerId, now: Moment) {
         let enough = self.tree.best_work() >= self.config.minimum_work;
         let (best_height, _) = self.tree.best_header();
-        let Some(session) = self.peers.get_mut(&peer) else { return };
+        let Some(session) = self.peers.get_mut(&peer) else {
+            return;
+        };
         session.exhausted = true;
         // Below its own minimum chain work a peer answers with nothing; that is not the tip, so it is asked again.
         if !enough || session.peer.start_height() > best_height {
@@ -189,17 +247,20 @@ impl Sync {
         if stale {
             self.last_header = now;
         }
+        let incomplete = self.tree.tip_id() != self.tree.best_id();
         let mut late = Vec::new();
         let mut silent = Vec::new();
         for (id, session) in &mut self.peers {
             let claims_more = session.peer.start_height() > best_height;
+            // It has more, or not enough, or blocks that we miss and that it has not shown to have.
+            let unsure = claims_more || !enough || (incomplete && session.best.is_none());
             if let Some(asked) = session.headers_asked {
                 if claims_more && now.since(asked) >= self.config.headers_timeout {
                     late.push(*id);
                 } else if !claims_more && now.since(asked) >= self.config.headers_quiet {
                     silent.push(*id);
                 }
-            } else if session.exhausted && (stale || ((claims_more || !enough) && session.headers_retry <= now)) {
+            } else if session.exhausted && (stale || (unsure && session.headers_retry <= now)) {
                 session.exhausted = false;
             }
         }
@@ -218,8 +279,13 @@ impl Sync {
     pub(super) fn nobody_has_more(&self) -> bool {
         let (best_height, _) = self.tree.best_header();
         self.caught_up
-            && self.peers.values().filter(|session| session.peer.is_ready()).all(|session| {
-                session.exhausted && (session.best.is_some() || session.peer.start_height() <= best_height)
-            })
+            && self
+                .peers
+                .values()
+                .filter(|session| session.peer.is_ready())
+                .all(|session| {
+                    session.exhausted
+                        && (session.best.is_some() || session.peer.start_height() <= best_height)
+                })
     }
 }

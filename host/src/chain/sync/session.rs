@@ -11,6 +11,8 @@ pub(super) struct Session {
     pub(super) best: Option<Id>,
     /// When it was asked for headers, while it has not answered.
     pub(super) headers_asked: Option<Moment>,
+    /// It was asked from below the height that it claims, since it knew nothing above ours.
+    pub(super) probed: bool,
     /// It showed the end of its branch.
     pub(super) exhausted: bool,
     /// When it may be asked again, after its branch had too little work.
@@ -41,6 +43,7 @@ impl Session {
             peer,
             best: None,
             headers_asked: None,
+            probed: false,
             exhausted: false,
             headers_retry: now,
             unconnected: 0,

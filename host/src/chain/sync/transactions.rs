@@ -46,7 +46,11 @@ impl TxRequests {
             announced: BTreeMap::new(),
             wanted: HashMap::new(),
             in_flight: BTreeMap::new(),
-            seen: Seen { seed, fresh: HashSet::new(), old: HashSet::new() },
+            seen: Seen {
+                seed,
+                fresh: HashSet::new(),
+                old: HashSet::new(),
+            },
             per_peer,
             timeout,
         }
@@ -71,18 +75,29 @@ impl TxRequests {
     /// What to ask of a peer now.
     pub(super) fn next_requests(&mut self, peer: PeerId, now: Moment) -> Vec<Inventory> {
         let mut requests = Vec::new();
-        let Some(queue) = self.announced.get_mut(&peer) else { return requests };
+        let Some(queue) = self.announced.get_mut(&peer) else {
+            return requests;
+        };
         let in_flight = self.in_flight.entry(peer).or_default();
         while *in_flight < self.per_peer && self.wanted.len() < MAX_WANTED {
             let Some(item) = queue.pop_front() else { break };
-            let Some(hash) = hash_of(&item).filter(|hash| !self.seen.contains(hash)) else { continue };
+            let Some(hash) = hash_of(&item).filter(|hash| !self.seen.contains(hash)) else {
+                continue;
+            };
             if let Some(wanted) = self.wanted.get_mut(&hash) {
                 if wanted.asked != peer && wanted.others.len() < MAX_OTHERS {
                     wanted.others.push((peer, item));
                 }
                 continue;
             }
-            self.wanted.insert(hash, Wanted { asked: peer, at: now, others: Vec::new() });
+            self.wanted.insert(
+                hash,
+                Wanted {
+                    asked: peer,
+                    at: now,
+                    others: Vec::new(),
+                },
+            );
             *in_flight += 1;
             requests.push(item);
         }
@@ -97,9 +112,6 @@ impl TxRequests {
                 self.freed(wanted.asked);
                 asked = true;
             }
-            if asked {
-                self.seen.insert(&hash);
-            }
         }
         if asked {
             for hash in hashes {
@@ -111,7 +123,10 @@ impl TxRequests {
 
     pub(super) fn not_found(&mut self, peer: PeerId, item: &Inventory) {
         if let Some(hash) = hash_of(item)
-            && self.wanted.get(&hash).is_some_and(|wanted| wanted.asked == peer)
+            && self
+                .wanted
+                .get(&hash)
+                .is_some_and(|wanted| wanted.asked == peer)
         {
             self.ask_another(hash);
         }
@@ -119,8 +134,14 @@ impl TxRequests {
 
     pub(super) fn disconnected(&mut self, peer: PeerId) {
         self.announced.remove(&peer);
-        let asked: Vec<_> =
-            self.wanted.iter().filter(|(_, wanted)| wanted.asked == peer).map(|(hash, _)| *hash).collect();
+        let mut asked: Vec<_> = self
+            .wanted
+            .iter()
+            .filter(|(_, wanted)| wanted.asked == peer)
+            .map(|(hash, _)| *hash)
+            .collect();
+        // In an order that a run with the same seed repeats.
+        asked.sort_unstable();
         for hash in asked {
             self.ask_another(hash);
         }
@@ -129,12 +150,13 @@ impl TxRequests {
 
     pub(super) fn tick(&mut self, now: Moment) {
         let timeout = self.timeout;
-        let late: Vec<_> = self
+        let mut late: Vec<_> = self
             .wanted
             .iter()
             .filter(|(_, wanted)| now.since(wanted.at) >= timeout)
             .map(|(hash, _)| *hash)
             .collect();
+        late.sort_unstable();
         for hash in late {
             self.ask_another(hash);
         }
@@ -142,7 +164,9 @@ impl TxRequests {
 
     /// Gives the transaction back to the next peer that announced it.
     fn ask_another(&mut self, hash: [u8; 32]) {
-        let Some(wanted) = self.wanted.remove(&hash) else { return };
+        let Some(wanted) = self.wanted.remove(&hash) else {
+            return;
+        };
         self.freed(wanted.asked);
         for (peer, item) in wanted.others.into_iter().rev() {
             if let Some(queue) = self.announced.get_mut(&peer) {
@@ -187,7 +211,9 @@ impl Seen {
 
 fn hash_of(item: &Inventory) -> Option<[u8; 32]> {
     match item {
-        Inventory::Transaction(txid) | Inventory::WitnessTransaction(txid) => Some(txid.to_byte_array()),
+        Inventory::Transaction(txid) | Inventory::WitnessTransaction(txid) => {
+            Some(txid.to_byte_array())
+        }
         Inventory::WTx(wtxid) => Some(wtxid.to_byte_array()),
         _ => None,
     }
@@ -200,14 +226,26 @@ impl Sync {
             return;
         };
         let (txid, wtxid) = (transaction.compute_txid(), transaction.compute_wtxid());
-        if self.transactions.arrived([wtxid.to_byte_array(), txid.to_byte_array()]) {
-            self.outputs.push_back(Output::Transaction { peer, raw, txid, wtxid });
+        if self
+            .transactions
+            .arrived([wtxid.to_byte_array(), txid.to_byte_array()])
+        {
+            self.outputs.push_back(Output::Transaction {
+                peer,
+                raw,
+                txid,
+                wtxid,
+            });
         }
     }
 
     pub(super) fn ask_for_transactions(&mut self, now: Moment) {
-        let ids: Vec<PeerId> =
-            self.peers.iter().filter(|(_, session)| session.peer.is_ready()).map(|(id, _)| *id).collect();
+        let ids: Vec<PeerId> = self
+            .peers
+            .iter()
+            .filter(|(_, session)| session.peer.is_ready())
+            .map(|(id, _)| *id)
+            .collect();
         for id in ids {
             self.ask_for_pool(id);
             let mut items = self.transactions.next_requests(id, now);

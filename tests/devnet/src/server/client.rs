@@ -1,5 +1,6 @@
 //! One client: what it said of itself, and answers to what it asks.
 
+use std::collections::HashSet;
 use std::io::BufReader;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,7 +14,7 @@ use bitcoin::p2p::message::NetworkMessage;
 use bitcoin::p2p::message_blockdata::{GetHeadersMessage, Inventory};
 use bitcoin::p2p::message_network::VersionMessage;
 use bitcoin::p2p::{Magic, ServiceFlags};
-use bitcoin::{BlockHash, Transaction, Witness};
+use bitcoin::{BlockHash, Transaction, Witness, Wtxid};
 
 use super::outbox::{Body, Outgoing};
 use super::{Behaviour, Shared, frame, lock, outbox};
@@ -44,6 +45,8 @@ pub struct Client {
     /// Sat per 1,000 virtual bytes, below which it wants to hear of no transaction (BIP133).
     fee_filter: AtomicU64,
     blocks_served: AtomicU64,
+    /// Transactions that it told us of and need not be told of.
+    told_us: Mutex<HashSet<Wtxid>>,
 }
 
 impl Client {
@@ -63,6 +66,7 @@ impl Client {
             relay: AtomicBool::new(true),
             fee_filter: AtomicU64::new(0),
             blocks_served: AtomicU64::new(0),
+            told_us: Mutex::new(HashSet::new()),
         };
         Ok((client, receiver))
     }
@@ -106,6 +110,7 @@ impl Client {
                     fee_rate,
                 } => {
                     if self.relay.load(Ordering::Relaxed)
+                        && !lock(&self.told_us).contains(wtxid)
                         && *fee_rate >= self.fee_filter.load(Ordering::Relaxed)
                     {
                         inventory.push(if self.wtxid_relay.load(Ordering::Relaxed) {
@@ -215,7 +220,10 @@ impl Session<'_> {
             NetworkMessage::GetHeaders(wanted) => self.headers(&wanted),
             NetworkMessage::GetData(wanted) => self.data(&wanted)?,
             NetworkMessage::Inv(offered) => self.offered(&offered),
-            NetworkMessage::Tx(tx) => self.shared.node.hear(tx),
+            NetworkMessage::Tx(tx) => {
+                lock(&client.told_us).insert(tx.compute_wtxid());
+                self.shared.node.hear(tx);
+            }
             // BIP35 needs NODE_BLOOM, which we do not offer; Core disconnects as well.
             NetworkMessage::MemPool => bail!("mempool message without bloom filters"),
             _ => {}

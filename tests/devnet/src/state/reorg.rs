@@ -88,7 +88,7 @@ impl State {
             // Fresh payments, so that the branches differ in more than what they took over.
             let fresh = self.mining.txs_per_block / 2;
             self.fill(fresh);
-            let block = self.extend(usize::MAX)?;
+            let block = self.extend()?;
             headers.push(block.header);
             reorg.added.push(block.block_hash());
             let txids = block.txdata.iter().map(Transaction::compute_txid);

@@ -5,6 +5,9 @@ use std::collections::HashMap;
 use bitcoin::OutPoint;
 use rand::{Rng, RngExt};
 
+/// How many of the last ones count as recent.
+const RECENT: usize = 50;
+
 /// A set with a random pick.
 #[derive(Debug, Default)]
 pub struct Purse {
@@ -31,6 +34,15 @@ impl Purse {
                 self.places.insert(*moved, place);
             }
         }
+    }
+
+    /// One of those that came last, as far as removals have left the order alone.
+    pub fn pick_recent(&self, rng: &mut impl Rng) -> Option<OutPoint> {
+        let recent = self.items.len().saturating_sub(RECENT)..self.items.len();
+        if recent.is_empty() {
+            return None;
+        }
+        self.items.get(rng.random_range(recent)).copied()
     }
 
     pub fn pick(&self, rng: &mut impl Rng) -> Option<OutPoint> {

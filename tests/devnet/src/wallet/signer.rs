@@ -249,3 +249,149 @@ fn wpkh(key: &PublicKey) -> ScriptBuf {
         Err(_) => Builder::new().push_opcode(OP_0).into_script(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    use super::*;
+    use bitcoin::absolute::LockTime;
+    use bitcoin::hashes::sha256;
+    use bitcoin::script::Instruction;
+    use bitcoin::secp256k1::XOnlyPublicKey;
+    use bitcoin::transaction::Version;
+    use bitcoin::{Amount, OutPoint, Sequence, TxIn, Txid};
+    use rand::SeedableRng;
+
+    /// One input of every kind, signed.
+    fn signed(signer: &Signer) -> (Transaction, Vec<TxOut>) {
+        let spent: Vec<TxOut> = (1..)
+            .zip(KINDS)
+            .map(|(at, kind)| TxOut {
+                value: Amount::from_sat(1_000 * u64::try_from(at).unwrap()),
+                script_pubkey: signer.script(at, kind),
+            })
+            .collect();
+        let input = (0..5).map(|vout| TxIn {
+            previous_output: OutPoint {
+                txid: Txid::all_zeros(),
+                vout,
+            },
+            script_sig: ScriptBuf::new(),
+            sequence: Sequence::MAX,
+            witness: Witness::new(),
+        });
+        let mut tx = Transaction {
+            version: Version::TWO,
+            lock_time: LockTime::ZERO,
+            input: input.collect(),
+            output: vec![spent[0].clone()],
+        };
+        signer.sign(&mut tx, &spent).unwrap();
+        (tx, spent)
+    }
+
+    #[test]
+    fn what_unlocks_each_kind_hashes_to_what_locked_it_and_its_signature_verifies() {
+        let signer = Signer::new(&mut rand_chacha::ChaCha8Rng::seed_from_u64(5));
+        let (tx, spent) = signed(&signer);
+        let mut cache = SighashCache::new(&tx);
+        let all = EcdsaSighashType::All;
+        for (at, output) in spent.iter().enumerate() {
+            let script = &output.script_pubkey;
+            let witness: Vec<&[u8]> = tx.input[at].witness.iter().collect();
+            let pushes: Vec<&[u8]> = tx.input[at]
+                .script_sig
+                .instructions()
+                .map(|one| match one.unwrap() {
+                    Instruction::PushBytes(push) => push.as_bytes(),
+                    Instruction::Op(code) => panic!("{code} in a script of pushes"),
+                })
+                .collect();
+            // The digest that was signed, the signature, and the key.
+            let (digest, signature, key) = match KINDS[at] {
+                Kind::P2tr => {
+                    let hash = cache
+                        .taproot_key_spend_signature_hash(
+                            at,
+                            &Prevouts::All(&spent),
+                            TapSighashType::Default,
+                        )
+                        .unwrap();
+                    let key = XOnlyPublicKey::from_slice(&script.as_bytes()[2..]).unwrap();
+                    let signature = taproot::Signature::from_slice(witness[0])
+                        .unwrap()
+                        .signature;
+                    let message = Message::from_digest(hash.to_byte_array());
+                    signer
+                        .secp
+                        .verify_schnorr(&signature, &message, &key)
+                        .unwrap();
+                    continue;
+                }
+                Kind::P2pkh => {
+                    let hash = cache
+                        .legacy_signature_hash(at, script, all.to_u32())
+                        .unwrap();
+                    let key = PublicKey::from_slice(pushes[1]).unwrap();
+                    assert_eq!(*script, ScriptBuf::new_p2pkh(&key.pubkey_hash()));
+                    (hash.to_byte_array(), pushes[0], pushes[1])
+                }
+                kind @ (Kind::P2wpkh | Kind::P2shP2wpkh) => {
+                    let program = wpkh(&PublicKey::from_slice(witness[1]).unwrap());
+                    if kind == Kind::P2wpkh {
+                        assert_eq!(*script, program);
+                    } else {
+                        assert_eq!(pushes, [program.as_bytes()]);
+                        assert_eq!(*script, ScriptBuf::new_p2sh(&program.script_hash()));
+                    }
+                    let hash = cache
+                        .p2wpkh_signature_hash(at, &program, output.value, all)
+                        .unwrap();
+                    (hash.to_byte_array(), witness[0], witness[1])
+                }
+                Kind::P2wsh => {
+                    let inner = ScriptBuf::from_bytes(witness[3].to_vec());
+                    assert_eq!(script.as_bytes()[2..], sha256::Hash::hash(witness[3])[..]);
+                    let keys: Vec<_> = inner
+                        .instructions()
+                        .filter_map(|one| one.unwrap().push_bytes().map(|push| push.to_owned()))
+                        .collect();
+                    assert_eq!(keys.len(), 3);
+                    let hash = cache
+                        .p2wsh_signature_hash(at, &inner, output.value, all)
+                        .unwrap();
+                    for (signature, key) in witness[1..3].iter().zip(&keys) {
+                        verify(&signer, hash.to_byte_array(), signature, key.as_bytes());
+                    }
+                    continue;
+                }
+            };
+            verify(&signer, digest, signature, key);
+        }
+    }
+
+    fn verify(signer: &Signer, digest: [u8; 32], signature: &[u8], key: &[u8]) {
+        let signature = ecdsa::Signature::from_slice(signature).unwrap();
+        let key = PublicKey::from_slice(key).unwrap();
+        let message = Message::from_digest(digest);
+        signer
+            .secp
+            .verify_ecdsa(&message, &signature.signature, &key.inner)
+            .unwrap();
+    }
+
+    #[test]
+    fn input_weights_are_what_signed_inputs_weigh_at_most() {
+        let signer = Signer::new(&mut rand_chacha::ChaCha8Rng::seed_from_u64(6));
+        let (tx, spent) = signed(&signer);
+        for (input, output) in tx.input.iter().zip(&spent) {
+            let weight = input.segwit_weight().to_wu();
+            let estimate = signer.input_weight(&output.script_pubkey);
+            assert!(
+                (weight..=weight + 10).contains(&estimate),
+                "{weight} {estimate}"
+            );
+        }
+        assert_eq!(signer.input_weight(&ScriptBuf::new()), 0);
+    }
+}
