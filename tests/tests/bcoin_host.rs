@@ -71,3 +71,26 @@ fn our_pool_sees_what_bcoin_was_sent_and_our_coins_are_its_coins_once_it_confirm
     host.stop().unwrap();
     node.stop().unwrap();
 }
+
+#[test]
+fn a_branch_that_bcoin_gives_up_is_given_up_here_too() {
+    let Some(node) = Bcoin::start().unwrap() else {
+        return;
+    };
+    let mut miner = Miner::new(8, bcoin::NETWORK).unwrap();
+    mine(&node, &mut miner, 108);
+    let mut host = Host::start(&[node.peer_address()], &PLUGINS).unwrap();
+    node.send(&miner.split(3, FEE).unwrap()).unwrap();
+    let abandoned = node.generate(2, &miner.key_hash()).unwrap();
+    host.wait_for_height(110, LIMIT).unwrap();
+    assert_same_coins(&host, &node);
+
+    node.invalidate(&abandoned[0]).unwrap();
+    assert_eq!(node.height().unwrap(), 108);
+    // Another key, so that the new blocks are not the old ones again.
+    let other = Miner::new(9, bcoin::NETWORK).unwrap();
+    node.generate(3, &other.key_hash()).unwrap();
+    host.wait_for_height(111, LIMIT).unwrap();
+    assert_same_coins(&host, &node);
+    host.stop().unwrap();
+}
