@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -92,7 +92,7 @@ impl Bcoin {
 
     fn start_once(program: &Path) -> Result<Self> {
         let folder = tempfile::tempdir().context("failed to make a folder for bcoin")?;
-        let (peer, rpc) = (free_address()?, free_address()?);
+        let (peer, rpc) = (crate::free_address()?, crate::free_address()?);
         let log = log_path(folder.path());
         let log =
             File::create(&log).with_context(|| format!("failed to make {}", log.display()))?;
@@ -301,13 +301,6 @@ impl Bcoin {
 
 fn log_path(folder: &Path) -> PathBuf {
     folder.join("bcoin.log")
-}
-
-/// A loopback address that nobody listens on now.
-fn free_address() -> Result<SocketAddr> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .and_then(|listener| listener.local_addr())
-        .context("failed to find a free port")
 }
 
 fn parsed<T>(value: Option<&Value>) -> Result<T>

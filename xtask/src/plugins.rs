@@ -21,6 +21,8 @@ const PROFILE: &str = "plugin";
 pub struct Plugin {
     /// The package's name, and that of the file.
     pub name: String,
+    /// What cargo calls the package. A name alone may be that of a dependency too.
+    id: String,
     /// The name cargo gives to the compiled library, without `.wasm`.
     pub library: String,
     /// Whether it is one of the plugins that misbehave on purpose, in `tests/plugins/`.
@@ -68,6 +70,7 @@ fn plugin(root: &Path, package: &Value) -> Option<Plugin> {
     })?;
     Some(Plugin {
         name: package.get("name")?.as_str()?.to_owned(),
+        id: package.get("id")?.as_str()?.to_owned(),
         library: target.get("name")?.as_str()?.replace('-', "_"),
         test,
     })
@@ -92,7 +95,7 @@ pub fn build(root: &Path, toolchain: &WasmToolchain) -> Result<Vec<Plugin>> {
         .env("CARGO_TARGET_DIR", &target_dir)
         .args(["--profile", PROFILE, "--lib"]);
     for plugin in &plugins {
-        command.args(["--package", &plugin.name]);
+        command.args(["--package", &plugin.id]);
     }
     let status = command.status().context("failed to start cargo")?;
     if !status.success() {

@@ -33,9 +33,13 @@ impl Process {
     ///
     /// When the program cannot be started; `name` is what messages call it.
     pub fn spawn(name: impl Into<String>, command: &mut Command) -> Result<Self> {
+        Self::spawn_in_our_group(name, command.process_group(0))
+    }
+
+    /// As [`spawn`](Self::spawn), but Ctrl-C on the terminal ends the child together with us.
+    fn spawn_in_our_group(name: impl Into<String>, command: &mut Command) -> Result<Self> {
         let name = name.into();
         let child = command
-            .process_group(0)
             .spawn()
             .with_context(|| format!("failed to start {name}"))?;
         Ok(Self { name, child })
@@ -158,7 +162,7 @@ pub fn run_within(
     command: &mut Command,
     limit: Duration,
 ) -> Result<Option<ExitStatus>> {
-    let mut process = Process::spawn(name, command)?;
+    let mut process = Process::spawn_in_our_group(name, command)?;
     let status = process.wait(limit)?;
     if status.is_none() {
         process.kill()?;

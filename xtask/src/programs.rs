@@ -1,6 +1,7 @@
 //! The native programs of the workspace: the host, the devnet.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
@@ -29,7 +30,7 @@ pub fn path(root: &Path, name: &str, profile: Profile) -> PathBuf {
     workspace::target(root).join(profile.folder()).join(name)
 }
 
-/// Builds the programs of the package `package`; returns the path of the one that has its name.
+/// Builds the program of the package `package`, for use; returns its path.
 ///
 /// # Errors
 ///
@@ -40,9 +41,29 @@ pub fn build(root: &Path, package: &str, profile: Profile) -> Result<PathBuf> {
     if profile == Profile::Release {
         command.arg("--release");
     }
+    finish(&mut command, package)?;
+    Ok(path(root, package, profile))
+}
+
+/// Builds all programs of the workspace, for tests, in the debug profile.
+///
+/// Not one package after the other: dependencies would be compiled once with the features that each needs, and once more
+/// with those that the tests of the whole workspace need.
+///
+/// # Errors
+///
+/// When one does not compile.
+pub fn build_all(root: &Path) -> Result<()> {
+    finish(
+        workspace::cargo(root).args(["build", "--workspace", "--bins"]),
+        "a program",
+    )
+}
+
+fn finish(command: &mut Command, what: &str) -> Result<()> {
     let status = command.status().context("failed to start cargo")?;
     if !status.success() {
-        bail!("{package} did not compile");
+        bail!("{what} did not compile");
     }
-    Ok(path(root, package, profile))
+    Ok(())
 }

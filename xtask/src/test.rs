@@ -11,9 +11,8 @@ use clap::ValueEnum;
 
 use crate::bcoin::{self, Installed};
 use crate::libtest::Tally;
-use crate::programs::{self, Profile};
 use crate::toolchain::{Source, WasmToolchain};
-use crate::{plugins, workspace};
+use crate::{plugins, programs, workspace};
 
 /// The steps, in the order in which they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -28,10 +27,8 @@ pub enum Step {
     Programs,
     /// bcoin by npm, where npm is installed
     Bcoin,
-    /// Unit and integration tests of the whole workspace
+    /// Unit tests, integration tests and documentation examples of the whole workspace
     Tests,
-    /// The examples in the documentation
-    Docs,
 }
 
 /// Runs the steps, or only those in `only`, and prints what became of them; `false` when something failed.
@@ -105,11 +102,7 @@ fn run_step(step: Step, root: &Path, toolchain: Source, args: &[String]) -> (Tal
                 .and_then(|toolchain| plugins::build(root, &toolchain))
                 .map(drop),
         ),
-        Step::Programs => no_tests(
-            ["blockmill", "devnet"]
-                .iter()
-                .try_for_each(|package| programs::build(root, package, Profile::Debug).map(drop)),
-        ),
+        Step::Programs => no_tests(programs::build_all(root)),
         Step::Bcoin => no_tests(bcoin::install(root).map(|installed| match installed {
             Installed::Yes => println!(
                 "bcoin is in {}",
@@ -118,19 +111,7 @@ fn run_step(step: Step, root: &Path, toolchain: Source, args: &[String]) -> (Tal
             Installed::No(reason) => println!("skipped, and so are the tests with bcoin: {reason}"),
         })),
         Step::Tests => {
-            let tests = [
-                "test",
-                "--workspace",
-                "--no-fail-fast",
-                "--lib",
-                "--bins",
-                "--tests",
-                "--",
-            ];
-            count(cargo(&tests).args(args), &mut std::io::stdout())
-        }
-        Step::Docs => {
-            let tests = ["test", "--workspace", "--no-fail-fast", "--doc", "--"];
+            let tests = ["test", "--workspace", "--no-fail-fast", "--"];
             count(cargo(&tests).args(args), &mut std::io::stdout())
         }
     }
