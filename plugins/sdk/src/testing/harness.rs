@@ -267,7 +267,7 @@ impl<P: Processor> Harness<P> {
             settings: self.settings.clone(),
             height: self.height(),
         };
-        host::during(&mut self.host, Phase::Start, || P::start(&info))
+        host::during(&mut self.host, Phase::Query, || P::start(&info))
             .map_err(QueryError::Failed)
             .and_then(|plugin| {
                 host::during(&mut self.host, Phase::Query, || plugin.query(path, &params))
