@@ -196,3 +196,6 @@ pub(crate) fn start(ends: &[u32], index: usize) -> usize {
         None => 0,
     }
 }
+
+#[cfg(test)]
+mod tests;
