@@ -150,3 +150,20 @@ fn a_block_whose_hash_is_short_is_refused() {
         Some(Malformed("header.hash"))
     );
 }
+
+#[test]
+fn an_end_before_the_one_in_front_of_it_is_seen_wherever_it_is() {
+    for count in [0usize, 1, 2, 15, 16, 17, 18, 31, 32, 33, 34, 100] {
+        let mut ends: Vec<u32> = (0..count as u32).map(|end| end * 2).collect();
+        assert!(rising(&ends), "{count}");
+        for place in 1..count {
+            ends[place] -= 3.min(ends[place]);
+            assert_eq!(
+                rising(&ends),
+                ends[place] >= ends[place - 1],
+                "{place} of {count}"
+            );
+            ends[place] = place as u32 * 2;
+        }
+    }
+}
