@@ -10,6 +10,7 @@ use crate::lane::{Feed, LaneStage, Position};
 use crate::metrics::Metrics;
 use crate::progress;
 use anyhow::{Context, Result};
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,6 +22,8 @@ const LOOK: Duration = Duration::from_millis(50);
 const PRUNE: Duration = Duration::from_secs(10);
 /// Blocks below the tip that are never pruned: what Bitcoin Core keeps for reorgs.
 const MIN_KEPT: u32 = 288;
+/// Blocks whose lines are remembered, to begin above the fork after a reorg.
+const REMEMBERED: usize = 288;
 
 pub(super) struct Watch {
     keep_blocks: KeepBlocks,
@@ -34,8 +37,8 @@ pub(super) struct Watch {
     folder: PathBuf,
     lanes: Lanes,
     pruned: Instant,
-    /// The last block that a line was written for, once the host has been at the tip.
-    said: Option<Position>,
+    /// The last blocks that a line was written for, or that were there when the host first came to the tip.
+    said: VecDeque<Position>,
     bytes: (u64, u64),
     synced: bool,
 }
@@ -65,7 +68,7 @@ impl Watch {
             folder,
             lanes,
             pruned: Instant::now(),
-            said: None,
+            said: VecDeque::new(),
             bytes: (0, 0),
             synced: false,
         }
@@ -159,16 +162,28 @@ impl Watch {
         let Some(hash) = chain.hash_at(flushed) else { return };
         let now = Position { height: flushed, hash };
         // After a reorg the lines go on above the fork.
-        let from = match self.said {
-            None => now.height,
-            Some(said) if chain.contains(said) => said.height,
-            Some(said) => (0..said.height.min(now.height)).next_back().unwrap_or(0),
-        };
-        drop(chain);
-        for height in from + 1..=now.height {
-            self.backend.say_block(height);
+        while self.said.back().is_some_and(|&said| !chain.contains(said)) {
+            self.said.pop_back();
         }
-        self.said = Some(now);
+        // The blocks that were there when the host came to the tip have no lines.
+        let first = self.said.is_empty();
+        let from = match self.said.back() {
+            Some(said) => said.height + 1,
+            None => now.height.saturating_sub(REMEMBERED as u32),
+        };
+        let new: Vec<Position> = (from..=now.height)
+            .filter_map(|height| Some(Position { height, hash: chain.hash_at(height)? }))
+            .collect();
+        drop(chain);
+        for position in new {
+            if !first {
+                self.backend.say_block(position.height);
+            }
+            self.said.push_back(position);
+        }
+        while self.said.len() > REMEMBERED {
+            self.said.pop_front();
+        }
     }
 
     /// Removes the oldest blocks when there are more than wanted, but none that a lane or a reorg may need.
