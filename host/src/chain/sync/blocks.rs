@@ -422,7 +422,12 @@ impl Sync {
             .map(|(block, in_flight)| (self.tree.node(*block).height, *block, in_flight.moves))
             .collect();
         late.sort_unstable();
-        for (_, block, moves) in late {
+        for (height, block, moves) in late {
+            if self.tree.best_hash_at(height) != Some(self.tree.node(block).hash) {
+                // Of a branch that was left meanwhile: the peer may not have it any more, and we need it no more.
+                self.release(block);
+                continue;
+            }
             let idle = self.peers.iter().find(|(_, session)| {
                 session.peer.is_ready()
                     && session.in_flight.is_empty()

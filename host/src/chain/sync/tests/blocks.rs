@@ -276,6 +276,30 @@ fn a_heavier_branch_that_appears_later_is_followed_from_the_fork() {
 }
 
 #[test]
+fn a_block_of_a_branch_that_was_left_is_not_waited_for() {
+    let first = chain(40);
+    let second = fork(&first, 30, 12, 1);
+    let mut sim = Sim::new(18, vec![FakePeer::new(1, first[..39].to_vec())], |_| {});
+    sim.run_to_tip(&first[38]);
+    // The block is announced and asked for, and the peer leaves its branch before it has sent it.
+    sim.peers[0].faults.stalls = true;
+    sim.peers[0].chain = first.clone();
+    sim.peers[0].announce(1);
+    sim.run_until("asked", MINUTE, |sim| {
+        sim.peers[0]
+            .blocks_asked()
+            .contains(&first[39].block_hash())
+    });
+    sim.peers[0].faults.stalls = false;
+    sim.peers[0].chain = second.clone();
+    sim.peers[0].announce(1);
+    sim.run_to_tip(&second[41]);
+    sim.run_for(5 * MINUTE);
+    assert!(sim.dropped.is_empty(), "{:?}", sim.dropped);
+    assert_eq!(sim.sync.peers()[0].inflight, 0);
+}
+
+#[test]
 fn a_peer_with_few_blocks_is_asked_for_the_last_288_only() {
     let chain = chain(400);
     let mut peers = vec![

@@ -93,7 +93,7 @@ fn the_status_of_a_peer_says_what_it_said() {
     for event in [
         "connected outbound",
         "ready /fake:1/ version 70016",
-        "received headers",
+        "received headers 7 to",
         "sent getdata",
     ] {
         assert!(
