@@ -125,7 +125,13 @@ impl Sync {
         if target.work < self.config.minimum_work || target.work <= tree.node(tree.tip_id()).work {
             return wanted;
         }
-        let limited = !session.peer.services().has(ServiceFlags::NETWORK);
+        let services = session.peer.services();
+        let limited = !services.has(ServiceFlags::NETWORK);
+        // Peers that connected to us may serve nothing, or blocks without their witnesses.
+        let serves = !limited || services.has(ServiceFlags::NETWORK_LIMITED);
+        if !serves || !services.has(self.config.required_services) {
+            return wanted;
+        }
         let room = session
             .in_flight_limit
             .saturating_sub(session.in_flight.len());
