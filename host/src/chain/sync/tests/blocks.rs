@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bitcoin::p2p::ServiceFlags;
 
-use super::network::{FakePeer, Faults, Sim, chain, fork};
+use super::network::{Chance, FakePeer, Faults, Sim, chain, fork};
 use crate::chain::block_check::{BadBlock, Invalidity};
 use crate::chain::fixtures;
 use crate::chain::header_tree::TipChange;
@@ -388,4 +388,57 @@ fn a_lost_block_is_fetched_again() {
     sim.run_to_tip(&chain[19]);
     assert_eq!(sim.blocks, [(chain[9].block_hash(), 10)]);
     sim.check_outputs();
+}
+
+/// One honest peer among three of all sorts, reorgs and sleeps between, and the shell now and then busy: the honest
+/// chain wins, whatever the order.
+#[test]
+fn one_honest_peer_is_enough() {
+    let seeds = std::env::var("BLOCKMILL_TEST_SEEDS")
+        .ok()
+        .and_then(|seeds| seeds.parse().ok());
+    for seed in 0..seeds.unwrap_or(20) {
+        let mut chance = Chance(seed ^ 0x5eed);
+        let honest = chain(60);
+        let mut best = honest.clone();
+        let mut peers = vec![FakePeer::new(1, honest.clone())];
+        for port in 2..=4 {
+            let faults = Faults {
+                stalls: chance.below(4) == 0,
+                silent_when_empty: chance.below(3) == 0,
+                hides_headers: chance.below(6) == 0,
+                mutates: chance.below(4) == 0,
+                spoils_checksums: chance.below(6) == 0,
+                forges_header: chance.below(6) == 0,
+                cuts_block: (chance.below(3) == 0).then(|| 1 + chance.below(20) as u32),
+                not_found: chance.below(6) == 0,
+                shuffles: chance.below(2) == 0,
+            };
+            let keep = 1 + chance.below(60);
+            peers.push(FakePeer::new(port, honest[..keep].to_vec()).with(faults));
+        }
+        let mut sim = Sim::new(seed, peers, |config| {
+            share(config);
+            config.block_timeout = Duration::from_secs(20);
+        });
+        for round in 0..4 {
+            sim.busy = chance.below(2) == 0;
+            sim.run_for(Duration::from_millis(chance.below(5_000) as u64));
+            sim.busy = false;
+            if chance.below(3) == 0 {
+                sim.sleep(Duration::from_secs(chance.below(100) as u64));
+            }
+            let keep = best.len() - chance.below(10);
+            let more = best.len() - keep + 1 + chance.below(5);
+            best = fork(&best, keep, more as u32, round + 1);
+            sim.peers[0].chain = best.clone();
+            sim.peers[0].announce(1 + chance.below(3));
+        }
+        sim.run_to_tip(best.last().unwrap());
+        sim.check_outputs();
+        assert_eq!(
+            sim.sync.tree().best_header().1,
+            best.last().unwrap().block_hash()
+        );
+    }
 }
