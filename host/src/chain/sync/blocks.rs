@@ -80,7 +80,7 @@ impl Downloads {
 #[derive(Default)]
 struct Wanted {
     blocks: Vec<Id>,
-    /// The lowest block that another peer is waited for, if the window ends before the peer's branch does.
+    /// The block just above the tip, if it is on its way and the window ends before the peer's branch does.
     held_up_by: Option<Id>,
 }
 
@@ -159,7 +159,10 @@ impl Sync {
                 continue;
             }
             if status.has(Status::IN_FLIGHT) {
-                waited_for = waited_for.or(Some(block));
+                // With a block below it in the shell's hands, the window waits for us and not for a peer.
+                if first_missing {
+                    waited_for = Some(block);
+                }
                 first_missing = false;
                 continue;
             }

@@ -72,6 +72,50 @@ fn a_staller_is_dropped_and_its_blocks_come_from_others() {
 }
 
 #[test]
+fn each_staller_in_a_row_gets_twice_the_time_of_the_one_before() {
+    let chain = chain(300);
+    let mut peers: Vec<FakePeer> = (1..=4)
+        .map(|port| FakePeer::new(port, chain.clone()))
+        .collect();
+    for peer in &mut peers {
+        peer.faults.stalls = true;
+    }
+    let mut sim = Sim::new(5, peers, |config| {
+        share(config);
+        config.download_window = 20;
+        config.block_timeout = 60 * MINUTE;
+    });
+    sim.run_until("seven dropped", 10 * MINUTE, |sim| sim.dropped.len() >= 7);
+    let patience: Vec<u64> = sim
+        .dropped
+        .iter()
+        .map(|(_, reason)| match reason {
+            DropReason::Stalled(after) => after.as_secs(),
+            other => panic!("{other}"),
+        })
+        .collect();
+    assert_eq!(patience[..7], [2, 4, 8, 16, 32, 64, 64]);
+    for peer in &mut sim.peers {
+        peer.faults.stalls = false;
+    }
+    sim.run_to_tip(&chain[299]);
+}
+
+#[test]
+fn nobody_is_dropped_for_our_own_slowness() {
+    let chain = chain(200);
+    let mut sim = Sim::new(19, three(&chain), share);
+    for _ in 0..6 {
+        sim.busy = true;
+        sim.run_for(Duration::from_secs(20));
+        sim.busy = false;
+        sim.run_for(Duration::from_millis(300));
+    }
+    sim.run_to_tip(&chain[199]);
+    assert!(sim.dropped.is_empty(), "{:?}", sim.dropped);
+}
+
+#[test]
 fn a_late_block_at_the_tip_is_asked_of_an_idle_peer() {
     let chain = chain(20);
     let mut peers = three(&chain);
