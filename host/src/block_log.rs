@@ -19,6 +19,8 @@
 //!
 //! Hashes here are in internal byte order, as in a block's bytes.
 
+mod catalog;
+mod error;
 mod frames;
 mod index_file;
 mod recovery;
@@ -30,8 +32,9 @@ use bitcoin::BlockHash;
 use bitcoin::hashes::Hash as _;
 use bytes::Bytes;
 
+pub use error::BlockLogError;
 pub use frames::{BlockFrames, Frames, SpentFrames};
-pub use segment_log::{BlockLogError, Pruned, SegmentLog, SegmentLogOptions};
+pub use segment_log::{Pruned, SegmentLog, SegmentLogOptions};
 
 /// The blocks of the active branch and of recent side branches.
 ///

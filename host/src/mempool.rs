@@ -19,6 +19,7 @@
 //! can push out honest entries that spend the same coin for a lower fee rate. What is built on the pool (fee estimates, a list of
 //! unconfirmed payments) is therefore a statement about what peers relay, never a proof of payment.
 
+mod blocks;
 mod changes;
 mod checks;
 mod coins;
@@ -48,7 +49,7 @@ use graph::Graph;
 use minimum_fee::MinimumFee;
 use orphans::Orphans;
 use recent::Recent;
-use returned::{Returned, ReturnedQueue};
+use returned::ReturnedQueue;
 
 /// Confirmations a coinbase output needs before it is spent (Core's `COINBASE_MATURITY`).
 const COINBASE_MATURITY: u32 = 100;
@@ -249,7 +250,7 @@ impl Mempool {
         coins: &dyn CoinLookup,
         tip: Tip,
     ) -> Result<(Arc<Entry>, Vec<Txid>), Refused> {
-        let txid = candidate.txid;
+        let (txid, wtxid) = (candidate.txid, candidate.wtxid);
         if self.graph.contains(&txid) {
             return Err(Refused::Known);
         }
@@ -281,7 +282,7 @@ impl Mempool {
         }
         self.graph.insert(entry);
         self.changes.added(txid, origin);
-        self.refused.remove(&txid.into());
+        self.refused.remove(&wtxid.into());
         self.trim_to_size(now);
         // The newcomer itself may be what the pool has no room for.
         let entry = self.graph.get(&txid).cloned();
@@ -374,124 +375,6 @@ impl Mempool {
             }
         }
         adopted
-    }
-
-    /// Takes out what a connected block confirms, and what its transactions make impossible.
-    ///
-    /// `txs` are the block's transactions in order, with the outpoints each spends (the coinbase may be left out). Costs nothing
-    /// while the pool is empty. Call [`settle`](Self::settle) when the tip stands still.
-    pub fn connect_block<I, S>(&mut self, height: u32, txs: I)
-    where
-        I: IntoIterator<Item = (Txid, S)>,
-        S: IntoIterator<Item = OutPoint>,
-    {
-        self.minimum_fee.block_connected();
-        self.refused.clear();
-        if self.graph.is_empty() && self.orphans.is_empty() && self.returned.is_empty() {
-            return;
-        }
-        for (txid, spends) in txs {
-            self.confirmed.insert(txid.into());
-            self.returned.confirmed(&txid);
-            self.orphans.confirmed(&txid);
-            if self.graph.contains(&txid) {
-                self.take_out(&txid, RemoveReason::Confirmed { height });
-                continue;
-            }
-            for outpoint in spends {
-                self.orphans.spent(&outpoint);
-                if let Some(loser) = self.graph.spender(&outpoint) {
-                    self.take_out_with_descendants(loser, RemoveReason::Conflicted { by: txid });
-                }
-            }
-        }
-    }
-
-    /// Remembers the transactions of a disconnected block, to be put back by [`settle`](Self::settle).
-    ///
-    /// `raws` are its transactions in order, serialized, the coinbase first. Blocks are disconnected from the tip downwards. What
-    /// spends the block's coinbase leaves at once.
-    pub fn disconnect_block<I>(&mut self, raws: I)
-    where
-        I: IntoIterator<Item = Bytes>,
-    {
-        self.went_back = true;
-        self.refused.clear();
-        let mut block = Vec::new();
-        for raw in raws {
-            let Ok(tx) = bitcoin::consensus::deserialize::<bitcoin::Transaction>(&raw) else {
-                continue;
-            };
-            let txid = tx.compute_txid();
-            self.confirmed.remove(&txid.into());
-            let outputs = tx.output.len() as u32;
-            if tx.is_coinbase() {
-                self.take_out_spenders(txid, outputs, RemoveReason::Reorg);
-            } else {
-                let raw = Bytes::copy_from_slice(&raw);
-                block.push(Returned { txid, outputs, raw });
-            }
-        }
-        for lost in self.returned.disconnected(block) {
-            self.take_out_spenders(lost.txid, lost.outputs, RemoveReason::Reorg);
-        }
-    }
-
-    /// Settles on a new tip: puts back what disconnected blocks held and the new branch did not take, drops what no longer fits, and
-    /// tries orphans whose parents were confirmed.
-    ///
-    /// Call it after the last of a run of [`connect_block`](Self::connect_block) and [`disconnect_block`](Self::disconnect_block), when
-    /// `coins` answers as of `tip`; between those calls and this one the pool is between two states, so offer nothing and drain
-    /// nothing.
-    ///
-    /// # Errors
-    ///
-    /// That of the coin lookup; what was not put back yet is by the next call.
-    pub fn settle(&mut self, now: u64, coins: &dyn CoinLookup, tip: Tip) -> anyhow::Result<()> {
-        while let Some(Returned { txid, outputs, raw }) = self.returned.first() {
-            let outcome = Candidate::decode(&raw)
-                .map_err(Refused::from)
-                .and_then(|candidate| {
-                    self.enter(candidate, Origin::Returned, now, now, coins, tip)
-                });
-            match outcome {
-                Ok(_) | Err(Refused::Known) => {}
-                Err(Refused::Coins(error)) => {
-                    return Err(
-                        error.context("failed to look up the coins of a returned transaction")
-                    );
-                }
-                Err(refused) => {
-                    tracing::debug!(%txid, %refused, "a transaction of a disconnected block does not fit any more");
-                    self.take_out_spenders(txid, outputs, RemoveReason::Reorg);
-                }
-            }
-            self.returned.pop();
-        }
-        if self.went_back {
-            for txid in self.graph.bound_to_height() {
-                let Some(entry) = self.graph.get(&txid) else {
-                    continue;
-                };
-                let outcome = Candidate::decode(&entry.raw)
-                    .map_err(Refused::from)
-                    .and_then(|candidate| candidate.price(&self.graph, coins, tip));
-                match outcome {
-                    Ok(_) => {}
-                    Err(Refused::Coins(error)) => {
-                        return Err(error.context("failed to look up the coins of an entry"));
-                    }
-                    Err(_) => self.take_out_with_descendants(txid, RemoveReason::Reorg),
-                }
-            }
-            self.went_back = false;
-        }
-        self.trim_to_size(now);
-        let parents = self.orphans.parents(|parent| {
-            self.graph.contains(parent) || self.confirmed.contains(&(*parent).into())
-        });
-        self.adopt_orphans(parents, now, coins, tip);
-        Ok(())
     }
 
     /// Takes out what is too old, its descendants with it, and orphans that waited too long.

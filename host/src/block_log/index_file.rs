@@ -13,7 +13,7 @@ use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use super::segment_log::{BlockLogError, io_error};
+use super::error::{BlockLogError, io_error};
 
 const TAG: [u8; 4] = *b"BMLI";
 const VERSION: u32 = 1;

@@ -17,9 +17,11 @@ use std::path::Path;
 use bitcoin::Network;
 use bitcoin::p2p::Magic;
 
+use super::catalog::Catalog;
+use super::error::{BlockLogError, io_error};
 use super::frames::Frames;
 use super::index_file::Record;
-use super::segment_log::{BlockLogError, Catalog, FRAME_HEADER_BYTES, io_error, segment_path};
+use super::segment_log::{FRAME_HEADER_BYTES, segment_path};
 
 /// The segments in `dir` by number, with their lengths in bytes.
 pub(super) fn list_segments(dir: &Path, prefix: &str) -> Result<BTreeMap<u32, u64>, BlockLogError> {

@@ -3,6 +3,8 @@
 use bitcoin::{OutPoint, Txid, Wtxid};
 use bytes::Bytes;
 
+use super::coins::Tip;
+
 /// Sums over a set of entries, the entry itself included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Figures {
@@ -25,6 +27,29 @@ impl Figures {
         self.count = self.count.saturating_sub(other.count);
         self.vsize = self.vsize.saturating_sub(other.vsize);
         self.fees = self.fees.saturating_sub(other.fees);
+    }
+}
+
+/// The blocks that a transaction may be in, as far as its place in time matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Locks {
+    /// The lowest height of such a block: lock time by height, coinbase maturity, relative locks.
+    pub(super) from_height: u32,
+    /// The median time past before such a block is above this (BIP113), if it is not 0.
+    pub(super) after_time: u32,
+    /// It has a relative lock by height (BIP68), which moves when what it spends moves.
+    pub(super) relative: bool,
+}
+
+impl Locks {
+    /// Whether the block after `tip` may hold it.
+    pub(super) fn are_open(&self, tip: Tip) -> bool {
+        self.from_height <= tip.height.saturating_add(1)
+            && (self.after_time == 0 || self.after_time < tip.median_time)
+    }
+
+    pub(super) fn not_before(&mut self, height: u32) {
+        self.from_height = self.from_height.max(height);
     }
 }
 
@@ -54,8 +79,8 @@ pub struct Entry {
     pub spends: Vec<OutPoint>,
     /// Values of its outputs in sat, in order.
     pub output_values: Vec<u64>,
-    /// Whether a reorg can make it invalid by height alone: it spends a coinbase or has a lock.
-    pub bound_to_height: bool,
+    /// When a block may hold it.
+    pub(super) locks: Locks,
     /// It and everything in the pool it depends on.
     pub ancestors: Figures,
     /// It and everything in the pool that depends on it.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bitcoin::{OutPoint, Txid, Wtxid};
 
 use super::checks::Refused;
+use super::coins::Tip;
 use super::entry::{Entry, Figures};
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
@@ -102,10 +103,16 @@ impl Graph {
             .collect()
     }
 
-    /// Entries that a lower tip can make invalid.
-    pub(super) fn bound_to_height(&self) -> Vec<Txid> {
+    /// Entries that the block after `tip` may not hold.
+    pub(super) fn closed_at(&self, tip: Tip) -> Vec<Txid> {
+        let closed = self.entries().filter(|entry| !entry.locks.are_open(tip));
+        closed.map(|entry| entry.txid).collect()
+    }
+
+    /// Entries with a relative lock by height.
+    pub(super) fn with_relative_locks(&self) -> Vec<Txid> {
         self.entries()
-            .filter(|entry| entry.bound_to_height)
+            .filter(|entry| entry.locks.relative)
             .map(|entry| entry.txid)
             .collect()
     }

@@ -11,11 +11,13 @@ use bytes::Bytes;
 
 use super::super::{Coin, CoinLookup, Mempool, Tip};
 
+type Spent = Vec<(OutPoint, Coin)>;
+
 /// The coins at the tip, and what each block spent.
 #[derive(Default)]
 pub(super) struct Chain {
     pub(super) coins: HashMap<OutPoint, Coin>,
-    blocks: Vec<(Vec<Transaction>, Vec<(OutPoint, Coin)>)>,
+    blocks: Vec<(Vec<Transaction>, Spent)>,
     /// When set, every lookup fails.
     pub(super) broken: bool,
 }
