@@ -16,7 +16,8 @@
 //! Scripts and signatures are not run, relative locks by time (BIP68) are not computed, and Core's standardness rules on scripts are
 //! not applied. So a peer can make us hold a transaction that no miner will take: an input it does not own, spent with a fee it
 //! names. Such an entry never confirms; it leaves when a block spends its input otherwise, when it expires, or by size. Until then it
-//! can push out honest entries that spend the same coin for a lower fee rate. What is built on the pool (fee estimates, a list of
+//! can push out honest entries that spend the same coin for a lower fee rate. A peer can also send an honest transaction with other
+//! witnesses than its author made: the txid, the fee and the outputs are then right, the wtxid and the size are not. What is built on the pool (fee estimates, a list of
 //! unconfirmed payments) is therefore a statement about what peers relay, never a proof of payment.
 
 mod blocks;
@@ -328,7 +329,11 @@ impl Mempool {
             .filter_map(|txid| self.graph.get(txid))
             .map(|entry| entry.fee)
             .sum();
-        let relay = (self.config.incremental_fee * newcomer.vsize).div_ceil(1000);
+        let relay = self
+            .config
+            .incremental_fee
+            .saturating_mul(newcomer.vsize)
+            .div_ceil(1000);
         if newcomer.fee <= paid || newcomer.fee - paid < relay {
             return Err(refuse(
                 "its fee does not pay for what it would push out and for its own relay",
@@ -363,6 +368,16 @@ impl Mempool {
                             orphan.wtxid,
                             orphan.raw,
                             &missing,
+                            orphan.since,
+                        );
+                    }
+                    // Nothing was said about it: it waits for the next call.
+                    Err(Refused::Coins(_)) => {
+                        self.orphans.add(
+                            orphan.txid,
+                            orphan.wtxid,
+                            orphan.raw,
+                            &[parent],
                             orphan.since,
                         );
                     }

@@ -337,6 +337,8 @@ impl<F: Frames> SegmentLog<F> {
 
     /// Makes everything appended so far durable; appends and reads go on meanwhile.
     ///
+    /// Call it now and then while much is appended: after a kill the start scans what was appended since, and decodes it.
+    ///
     /// # Errors
     ///
     /// [`BlockLogError::Io`]; what is not durable yet is tried again by the next call.

@@ -427,7 +427,17 @@ fn a_failed_lookup_says_nothing_about_the_transaction() {
     ));
     assert!(!pool.knows(&tx.compute_txid()));
     chain.broken = false;
+    // An orphan whose parent is confirmed while the coins are away.
+    let child = spend(&[pay(&tx)], &[80_000]);
+    offer(&mut pool, &chain, &child).unwrap();
     chain.connect_both(&mut pool, vec![tx.clone()]);
+    chain.broken = true;
+    pool.settle(NOW, &chain, chain.tip()).unwrap();
+    assert_eq!(pool.info(NOW).orphans, 1);
+    chain.broken = false;
+    pool.settle(NOW, &chain, chain.tip()).unwrap();
+    assert!(pool.contains(&child.compute_txid()));
+
     chain.disconnect_both(&mut pool);
     chain.broken = true;
     assert!(pool.settle(NOW, &chain, chain.tip()).is_err());
