@@ -1,24 +1,29 @@
 //! The mempool: unconfirmed transactions, with the reason for every arrival and departure.
 //!
-//! The pool belongs to the host. Peers offer transactions through [`Mempool::accept`]; the chain tells it what each
-//! block took ([`connect_block`](Mempool::connect_block)) and gave back ([`disconnect_block`](Mempool::disconnect_block)), and calls
-//! [`settle`](Mempool::settle) when it stands on its new tip. What changed is handed out by
-//! [`drain_changes`](Mempool::drain_changes). There is no clock in here: times are handed in, in unix seconds.
+//! The pool belongs to the host. Peers offer transactions through [`Mempool::accept`]; the chain
+//! tells it what each block took ([`connect_block`](Mempool::connect_block)) and gave back
+//! ([`disconnect_block`](Mempool::disconnect_block)), and calls [`settle`](Mempool::settle) when it
+//! stands on its new tip. What changed is handed out by [`drain_changes`](Mempool::drain_changes).
+//! There is no clock in here: times are handed in, in unix seconds.
 //!
 //! # What is checked
 //!
-//! Form (as Bitcoin Core's `CheckTransaction`), standard weight, every input exists and is not spent by another entry, coinbase maturity,
-//! no more out than in, lock times, relative locks by height, the minimum fee rate, limits on chains of dependent entries,
-//! and the terms of a replacement.
+//! Form (as Bitcoin Core's `CheckTransaction`), standard weight, every input exists and is not
+//! spent by another entry, coinbase maturity, no more out than in, lock times, relative locks by
+//! height, the minimum fee rate, limits on chains of dependent entries, and the terms of a
+//! replacement.
 //!
 //! # What is not checked
 //!
-//! Scripts and signatures are not run, relative locks by time (BIP68) are not computed, and Core's standardness rules on scripts are
-//! not applied. So a peer can make us hold a transaction that no miner will take: an input it does not own, spent with a fee it
-//! names. Such an entry never confirms; it leaves when a block spends its input otherwise, when it expires, or by size. Until then it
-//! can push out honest entries that spend the same coin for a lower fee rate. A peer can also send an honest transaction with other
-//! witnesses than its author made: the txid, the fee and the outputs are then right, the wtxid and the size are not. What is built on the pool (fee estimates, a list of
-//! unconfirmed payments) is therefore a statement about what peers relay, never a proof of payment.
+//! Scripts and signatures are not run, relative locks by time (BIP68) are not computed, and Core's
+//! standardness rules on scripts are not applied. So a peer can make us hold a transaction that no
+//! miner will take: an input it does not own, spent with a fee it names. Such an entry never
+//! confirms; it leaves when a block spends its input otherwise, when it expires, or by size. Until
+//! then it can push out honest entries that spend the same coin for a lower fee rate. A peer can
+//! also send an honest transaction with other witnesses than its author made: the txid, the fee and
+//! the outputs are then right, the wtxid and the size are not. What is built on the pool (fee
+//! estimates, a list of unconfirmed payments) is therefore a statement about what peers relay,
+//! never a proof of payment.
 
 mod blocks;
 mod changes;
@@ -171,7 +176,8 @@ impl Mempool {
 
     /// Offers a transaction that a peer sent, in network serialization.
     ///
-    /// `coins` answers as of `tip`. The bytes are copied, so that a slice of a large buffer does not keep the buffer.
+    /// `coins` answers as of `tip`. The bytes are copied, so that a slice of a large buffer does
+    /// not keep the buffer.
     ///
     /// # Errors
     ///
@@ -274,6 +280,7 @@ impl Mempool {
         };
         self.graph.check_chain(
             &entry,
+            &replaced,
             self.config.max_chain_entries,
             self.config.max_chain_vsize,
         )?;
@@ -294,9 +301,11 @@ impl Mempool {
             })
     }
 
-    /// The entries that a newcomer pushes out, descendants first; empty when it spends nothing that an entry spends.
+    /// The entries that a newcomer pushes out, descendants first; empty when it spends nothing that
+    /// an entry spends.
     ///
-    /// The terms are BIP125's rules 3 to 5 as Core has them today, for every transaction whether it signals or not.
+    /// The terms are BIP125's rules 3 to 5 as Core has them today, for every transaction whether it
+    /// signals or not.
     fn replaced_by(&self, newcomer: &Entry) -> Result<Vec<Txid>, Refused> {
         let direct: BTreeSet<Txid> = newcomer
             .spends
@@ -447,7 +456,8 @@ impl Mempool {
         self.graph.spender(outpoint)
     }
 
-    /// Whether an announcement of this txid needs no fetching: in the pool, waiting for parents, or confirmed lately.
+    /// Whether an announcement of this txid needs no fetching: in the pool, waiting for parents, or
+    /// confirmed lately.
     pub fn knows(&self, txid: &Txid) -> bool {
         self.graph.contains(txid)
             || self.orphans.contains(txid)
@@ -457,7 +467,8 @@ impl Mempool {
             || self.refused.contains(&(*txid).into())
     }
 
-    /// As [`knows`](Self::knows) for an announcement by wtxid (BIP339), refused ones included until the next block.
+    /// As [`knows`](Self::knows) for an announcement by wtxid (BIP339), refused ones included until
+    /// the next block.
     pub fn knows_wtxid(&self, wtxid: &Wtxid) -> bool {
         self.graph.txid_of(wtxid).is_some()
             || self.orphans.contains_wtxid(wtxid)

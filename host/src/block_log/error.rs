@@ -41,7 +41,8 @@ pub enum BlockLogError {
         /// What was to be appended.
         bytes: usize,
     },
-    /// The disk gave back other bytes than were written. The log forgot the block: it can be appended again.
+    /// The disk gave back other bytes than were written. The log forgot the block: it can be
+    /// appended again.
     #[error("block at height {height} is damaged in {} at byte {offset}", path.display())]
     Damaged {
         /// Height it was appended with.

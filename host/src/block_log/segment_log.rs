@@ -9,11 +9,11 @@
 //! prune    unlink the oldest segments, then rewrite the index without them
 //! ```
 //!
-//! So an index record never speaks of bytes that a power cut could take, and every crash between two steps leaves something that
-//! the start repairs.
+//! So an index record never speaks of bytes that a power cut could take, and every crash between
+//! two steps leaves something that the start repairs.
 //!
-//! In memory a block costs one map slot: 32 bytes of hash, 20 of place, one of control, at a load of 7/16 to 7/8, and about 14
-//! for its height: 68 to 120 bytes. 900,000 blocks are about 68 MB.
+//! In memory a block costs one map slot: 32 bytes of hash, 20 of place, one of control, at a load
+//! of 7/16 to 7/8, and about 14 for its height: 68 to 120 bytes. 900,000 blocks are about 68 MB.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -36,7 +36,8 @@ pub(super) const FRAME_HEADER_BYTES: u64 = 8;
 /// Bitcoin Core's own segment size (`MAX_BLOCKFILE_SIZE`).
 const DEFAULT_SEGMENT_BYTES: u64 = 128 * 1024 * 1024;
 
-/// Segments kept open for reading. A pruned mainnet has about 5,000 segments; a process has 1,024 descriptors.
+/// Segments kept open for reading. A pruned mainnet has about 5,000 segments; a process has 1,024
+/// descriptors.
 const OPEN_SEGMENTS: usize = 32;
 
 /// `blk00012.dat`.
@@ -47,8 +48,8 @@ pub(super) fn segment_path(dir: &Path, prefix: &str, segment: u32) -> PathBuf {
 /// How a log is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentLogOptions {
-    /// A segment is closed before it would grow past this many bytes. A single larger frame gets a segment of its own. At most
-    /// 4 GiB - 1.
+    /// A segment is closed before it would grow past this many bytes. A single larger frame gets a
+    /// segment of its own. At most 4 GiB - 1.
     pub max_segment_bytes: u64,
 }
 
@@ -79,7 +80,8 @@ struct Writer {
     segment: u32,
     file: Arc<File>,
     end: u64,
-    /// The file may hold more than `end` bytes, or its cursor may be elsewhere: repair before the next write.
+    /// The file may hold more than `end` bytes, or its cursor may be elsewhere: repair before the
+    /// next write.
     disturbed: bool,
     /// Closed segments that were not synced yet.
     unsynced: Vec<Arc<File>>,
@@ -145,7 +147,8 @@ impl<F: Frames> SegmentLog<F> {
         let segment = segments.keys().next_back().copied().unwrap_or(0);
         let path = segment_path(dir, F::PREFIX, segment);
         let file = open_segment(&path)?;
-        // Scanned frames may lie in segments before the newest, and none of them is known to be durable.
+        // Scanned frames may lie in segments before the newest, and none of them is known to be
+        // durable.
         let mut unsynced = Vec::new();
         let mut seen = None;
         for record in &pending {
@@ -337,7 +340,8 @@ impl<F: Frames> SegmentLog<F> {
 
     /// Makes everything appended so far durable; appends and reads go on meanwhile.
     ///
-    /// Call it now and then while much is appended: after a kill the start scans what was appended since, and decodes it.
+    /// Call it now and then while much is appended: after a kill the start scans what was appended
+    /// since, and decodes it.
     ///
     /// # Errors
     ///
@@ -380,8 +384,8 @@ impl<F: Frames> SegmentLog<F> {
 
     /// Removes whole oldest segments while the data is larger than `keep_bytes`.
     ///
-    /// A segment that holds a block at or above `keep_from_height` stays (a lane has still to read it, or a reorg may need it), and so
-    /// do all after it. The newest segment always stays.
+    /// A segment that holds a block at or above `keep_from_height` stays (a lane has still to read
+    /// it, or a reorg may need it), and so do all after it. The newest segment always stays.
     ///
     /// # Errors
     ///
@@ -523,7 +527,8 @@ fn sync_folder(dir: &Path) -> Result<(), BlockLogError> {
         .map_err(io_error("sync the folder", dir))
 }
 
-// A panic while a lock was held leaves no half-made state behind that a reader could trip over: go on.
+// A panic while a lock was held leaves no half-made state behind that a reader could trip over: go
+// on.
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

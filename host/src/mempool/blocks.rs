@@ -12,8 +12,9 @@ use super::returned::Returned;
 impl Mempool {
     /// Takes out what a connected block confirms, and what its transactions make impossible.
     ///
-    /// `txs` are the block's transactions in order, with the outpoints each spends (the coinbase may be left out). Costs nothing
-    /// while the pool is empty. Call [`settle`](Self::settle) when the tip stands still.
+    /// `txs` are the block's transactions in order, with the outpoints each spends (the coinbase
+    /// may be left out). Costs nothing while the pool is empty. Call [`settle`](Self::settle) when
+    /// the tip stands still.
     pub fn connect_block<I, S>(&mut self, height: u32, txs: I)
     where
         I: IntoIterator<Item = (Txid, S)>,
@@ -41,10 +42,11 @@ impl Mempool {
         }
     }
 
-    /// Remembers the transactions of a disconnected block, to be put back by [`settle`](Self::settle).
+    /// Remembers the transactions of a disconnected block, to be put back by
+    /// [`settle`](Self::settle).
     ///
-    /// `raws` are its transactions in order, serialized, the coinbase first. Blocks are disconnected from the tip downwards. What
-    /// spends the block's coinbase leaves at once.
+    /// `raws` are its transactions in order, serialized, the coinbase first. Blocks are
+    /// disconnected from the tip downwards. What spends the block's coinbase leaves at once.
     pub fn disconnect_block<I>(&mut self, raws: I)
     where
         I: IntoIterator<Item = Bytes>,
@@ -71,12 +73,12 @@ impl Mempool {
         }
     }
 
-    /// Settles on a new tip: puts back what disconnected blocks held and the new branch did not take, drops what no longer fits, and
-    /// tries orphans whose parents were confirmed.
+    /// Settles on a new tip: puts back what disconnected blocks held and the new branch did not
+    /// take, drops what no longer fits, and tries orphans whose parents were confirmed.
     ///
-    /// Call it after the last of a run of [`connect_block`](Self::connect_block) and [`disconnect_block`](Self::disconnect_block), when
-    /// `coins` answers as of `tip`; between those calls and this one the pool is between two states, so offer nothing and drain
-    /// nothing.
+    /// Call it after the last of a run of [`connect_block`](Self::connect_block) and
+    /// [`disconnect_block`](Self::disconnect_block), when `coins` answers as of `tip`; between
+    /// those calls and this one the pool is between two states, so offer nothing and drain nothing.
     ///
     /// # Errors
     ///

@@ -11,7 +11,8 @@ use super::graph::Graph;
 /// Core's `MAX_STANDARD_TX_WEIGHT`, in weight units.
 const MAX_WEIGHT: u64 = 400_000;
 
-/// Core's `MIN_STANDARD_TX_NONWITNESS_SIZE`: 64 bytes could be an inner node of a merkle tree (CVE-2017-12842).
+/// Core's `MIN_STANDARD_TX_NONWITNESS_SIZE`: 64 bytes could be an inner node of a merkle tree
+/// (CVE-2017-12842).
 const MIN_BASE_BYTES: usize = 65;
 
 /// Lock times below this are heights, from it on unix times.
@@ -60,8 +61,8 @@ pub enum Refused {
     /// A block has it.
     #[error("already confirmed")]
     Confirmed,
-    /// Outputs that neither the chain nor the pool has. [`Mempool::accept`](super::Mempool::accept) keeps such a transaction as an
-    /// orphan and does not answer with this.
+    /// Outputs that neither the chain nor the pool has. [`Mempool::accept`](super::Mempool::accept)
+    /// keeps such a transaction as an orphan and does not answer with this.
     #[error("inputs are missing")]
     MissingInputs {
         /// Transactions that are not known.
@@ -141,7 +142,8 @@ pub(super) struct Candidate {
 
 impl Candidate {
     pub(super) fn decode(raw: &Bytes) -> Result<Self, Refused> {
-        // Witness bytes weigh one unit each: nothing longer can be standard, and nothing longer is decoded.
+        // Witness bytes weigh one unit each: nothing longer can be standard, and nothing longer is
+        // decoded.
         if raw.len() as u64 > MAX_WEIGHT {
             return Err(Refused::NotStandard {
                 weight: raw.len() as u64,
@@ -163,7 +165,8 @@ impl Candidate {
         })
     }
 
-    /// Looks up what it spends, in the pool and in the chain, and makes an entry of it, not yet linked to others.
+    /// Looks up what it spends, in the pool and in the chain, and makes an entry of it, not yet
+    /// linked to others.
     pub(super) fn price(
         self,
         graph: &Graph,
@@ -266,7 +269,8 @@ impl Candidate {
         })
     }
 
-    /// Inputs are also missing when a block has the transaction itself: then an output of it may be there.
+    /// Inputs are also missing when a block has the transaction itself: then an output of it may be
+    /// there.
     fn why_missing(&self, coins: &dyn CoinLookup, missing: Vec<Txid>) -> Refused {
         let own: Vec<OutPoint> = (0..self.tx.output.len() as u32)
             .map(|vout| OutPoint::new(self.txid, vout))

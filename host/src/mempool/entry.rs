@@ -53,7 +53,8 @@ impl Locks {
     }
 }
 
-/// A transaction in the pool. An `Arc<Entry>` handed out is as of then; [`Mempool::get`](super::Mempool::get) has the present figures.
+/// A transaction in the pool. An `Arc<Entry>` handed out is as of then;
+/// [`Mempool::get`](super::Mempool::get) has the present figures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Hash without witnesses.
@@ -64,8 +65,8 @@ pub struct Entry {
     pub raw: Bytes,
     /// Inputs minus outputs, in sat.
     pub fee: u64,
-    /// A quarter of the weight, rounded up, in virtual bytes. Core's policy size, which also counts signature operations, is not known
-    /// without the scripts spent.
+    /// A quarter of the weight, rounded up, in virtual bytes. Core's policy size, which also counts
+    /// signature operations, is not known without the scripts spent.
     pub vsize: u64,
     /// Weight units (BIP141).
     pub weight: u64,
@@ -87,9 +88,10 @@ pub struct Entry {
     pub descendants: Figures,
 }
 
-/// Memory of an entry beside its variable parts: the slot in the map by txid (32 + 88 bytes), the slot by wtxid (64), the slot in
-/// the eviction order (48), each with the slack of a growing table or tree, the `Arc<Entry>` (304) and the allocator's rounding of
-/// five allocations. Measured, not computed to the byte.
+/// Memory of an entry beside its variable parts: the slot in the map by txid (32 + 88 bytes), the
+/// slot by wtxid (64), the slot in the eviction order (48), each with the slack of a growing table
+/// or tree, the `Arc<Entry>` (304) and the allocator's rounding of five allocations. Measured, not
+/// computed to the byte.
 const FIXED_BYTES: usize = 720;
 
 /// A spent outpoint: 36 bytes in the entry, 68 in the map by outpoint, with its slack.

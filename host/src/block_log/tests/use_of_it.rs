@@ -255,7 +255,8 @@ fn readers_read_while_blocks_are_appended_synced_and_pruned() {
     assert_holds(&log, 2_800..3_000);
 }
 
-/// Prints what the figures in the documentation come from: `cargo test --release -- --ignored --nocapture appending`.
+/// Prints what the figures in the documentation come from: `cargo test --release -- --ignored
+/// --nocapture appending`.
 #[test]
 #[ignore = "a measurement"]
 fn appending_364_mb_in_half_megabyte_blocks() {

@@ -30,7 +30,8 @@ impl CoinLookup for Chain {
 }
 
 impl Chain {
-    /// A chain of `height` empty blocks, below which lie `count` coins of `value` sat each, not of coinbases.
+    /// A chain of `height` empty blocks, below which lie `count` coins of `value` sat each, not of
+    /// coinbases.
     pub(super) fn with_coins(height: u32, count: u32, value: u64) -> (Self, Vec<OutPoint>) {
         let mut chain = Self::default();
         let outpoints: Vec<OutPoint> = (0..count)

@@ -31,7 +31,8 @@ fn a_replacement_pays_for_what_it_pushes_out_and_for_itself() {
         &spend(&coins[..1], &[COIN - 3_009]),
         "does not pay",
     );
-    // Twice the size for the double fee and one: more in all, but for each byte less than the first.
+    // Twice the size for the double fee and one: more in all, but for each byte less than the
+    // first.
     let mut large = spend(&coins[..1], &[COIN - 4_000]);
     large.output[0].script_pubkey = ScriptBuf::from_bytes(vec![0x51; 500]);
     refuse(&mut pool, &large, "rate is not higher");
@@ -230,7 +231,8 @@ fn a_full_pool_evicts_the_cheapest_and_asks_for_more() {
     let held = pool.info(NOW).txs;
     assert!((15..25).contains(&held), "{held}");
     assert!(pool.contains(&parent.compute_txid()));
-    // The cheapest that stayed pays 50 sat more than the dearest that went, and the minimum is what that one paid and one step.
+    // The cheapest that stayed pays 50 sat more than the dearest that went, and the minimum is what
+    // that one paid and one step.
     let evicted = 39 - (held as u64 - 2);
     let expected = (1_000 + (evicted - 1) * 50) as f64 * 1_000.0 / 92.0 + 100.0;
     let minimum = pool.min_fee_rate(NOW);
@@ -242,7 +244,8 @@ fn a_full_pool_evicts_the_cheapest_and_asks_for_more() {
         offer(&mut pool, &chain, &cheap),
         Err(Refused::LowFee { .. })
     ));
-    // A newcomer that pays the minimum, and would be evicted at once, is refused and leaves no trace.
+    // A newcomer that pays the minimum, and would be evicted at once, is refused and leaves no
+    // trace.
     pool.drain_changes();
     let fee = (minimum * 92.0 / 1_000.0).ceil() as u64 + 1;
     let mut large = spend(&[coins[1]], &[COIN - fee * 20]);
@@ -432,4 +435,29 @@ fn refused_transactions_are_not_fetched_again_before_the_next_block() {
     assert!(pool.knows_wtxid(&tx.compute_wtxid()));
     chain.connect_both(&mut pool, Vec::new());
     assert!(!pool.knows_wtxid(&tx.compute_wtxid()));
+}
+
+#[test]
+fn one_of_a_full_family_can_be_replaced() {
+    let (mut pool, chain, coins) = setup(1);
+    let parent = spend(&coins, &[1_000; 80]);
+    enter(&mut pool, &chain, &parent);
+    let child = |vout: u32, fee: u64| {
+        spend(
+            &[OutPoint::new(parent.compute_txid(), vout)],
+            &[1_000 - fee],
+        )
+    };
+    for vout in 0..63 {
+        enter(&mut pool, &chain, &child(vout, 100));
+    }
+    assert!(matches!(
+        offer(&mut pool, &chain, &child(63, 100)),
+        Err(Refused::LongChain)
+    ));
+    enter(&mut pool, &chain, &child(5, 200));
+    assert_eq!(
+        pool.get(&parent.compute_txid()).unwrap().descendants.count,
+        64
+    );
 }

@@ -1,4 +1,5 @@
-//! What the figures in the documentation come from: `cargo test --release -- --ignored --nocapture measure`.
+//! What the figures in the documentation come from: `cargo test --release -- --ignored --nocapture
+//! measure`.
 
 use super::*;
 
@@ -43,7 +44,7 @@ fn entries_a_second_and_memory_an_entry() {
         let info = pool.info(NOW);
         assert_eq!(info.txs, count as usize);
         println!(
-            "{count} entries in {time:?}: {:.0} a second; {} bytes each by the estimate, {} resident (changes not drained)",
+            "{count} entries in {time:?}: {:.0} a second; {} bytes each by the estimate, {} resident before the changes are drained",
             f64::from(count) / time.as_secs_f64(),
             info.bytes / info.txs,
             (resident().saturating_sub(before)) / info.txs,

@@ -1,4 +1,5 @@
-//! The 60 transactions on top of regtest block 130, and the reorg to the heavier branch, as Bitcoin Core took them.
+//! The 60 transactions on top of regtest block 130, and the reorg to the heavier branch, as Bitcoin
+//! Core took them.
 
 use std::collections::{HashMap, HashSet};
 
@@ -105,7 +106,8 @@ fn txids(pool: &Mempool) -> HashSet<Txid> {
     pool.snapshot().iter().map(|entry| entry.txid).collect()
 }
 
-/// Of the 60, 13 spend what the branch spends otherwise, or depend on a transaction of the abandoned blocks that does.
+/// Of the 60, 13 spend what the branch spends otherwise, or depend on a transaction of the
+/// abandoned blocks that does.
 #[test]
 fn after_the_reorg_the_pool_holds_what_cores_holds() {
     let Some(Data {
