@@ -10,6 +10,7 @@ use crate::lane::{Feed, LaneStage, Position};
 use crate::metrics::Metrics;
 use crate::progress;
 use anyhow::{Context, Result};
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +20,8 @@ use tokio::task::JoinHandle;
 const LOOK: Duration = Duration::from_millis(50);
 /// How often blocks are pruned.
 const PRUNE: Duration = Duration::from_secs(10);
+/// Blocks that are remembered to find where a reorg began.
+const REMEMBERED: usize = 1_000;
 /// Blocks below the tip that are never pruned: what Bitcoin Core keeps for reorgs.
 const MIN_KEPT: u32 = 288;
 
@@ -34,8 +37,8 @@ pub(super) struct Watch {
     folder: PathBuf,
     lanes: Lanes,
     pruned: Instant,
-    /// The last block that a line was written for, once the host has been at the tip.
-    said: Option<Position>,
+    /// The last blocks that a line was written for, since the host was first at the tip.
+    said: VecDeque<Position>,
     bytes: (u64, u64),
     synced: bool,
 }
@@ -65,7 +68,7 @@ impl Watch {
             folder,
             lanes,
             pruned: Instant::now(),
-            said: None,
+            said: VecDeque::new(),
             bytes: (0, 0),
             synced: false,
         }
@@ -157,18 +160,25 @@ impl Watch {
         }
         let chain = self.feed.chain();
         let Some(hash) = chain.hash_at(flushed) else { return };
-        let now = Position { height: flushed, hash };
         // After a reorg the lines go on above the fork.
-        let from = match self.said {
-            None => now.height,
-            Some(said) if chain.contains(said) => said.height,
-            Some(said) => (0..said.height.min(now.height)).next_back().unwrap_or(0),
+        while self.said.back().is_some_and(|&said| !chain.contains(said)) {
+            self.said.pop_back();
+        }
+        let from = match self.said.back() {
+            Some(said) => said.height,
+            None => flushed.saturating_sub(1),
         };
         drop(chain);
-        for height in from + 1..=now.height {
+        for height in from + 1..=flushed {
             self.backend.say_block(height);
         }
-        self.said = Some(now);
+        let now = Position { height: flushed, hash };
+        if self.said.back() != Some(&now) {
+            self.said.push_back(now);
+        }
+        if self.said.len() > REMEMBERED {
+            self.said.pop_front();
+        }
     }
 
     /// Removes the oldest blocks when there are more than wanted, but none that a lane or a reorg may need.
