@@ -26,6 +26,9 @@ use super::{Cursor, MAX_KEY, MAX_VALUE};
 const BULK_CHANGES: usize = 20_000;
 /// The overlay addresses 32 GiB; it refuses changes some way before.
 const MAX_OVERLAY: usize = 24 << 30;
+/// Removals of keys that the disk may or may not hold are looked up there when there are more than this, so that what is
+/// created and removed between two flushes does not fill the overlay.
+const MAX_UNSURE: usize = 1 << 15;
 /// Keys read ahead by one thread: fewer are not worth a second one.
 const PREFETCH_SPLIT: usize = 64;
 
@@ -70,7 +73,11 @@ pub struct LaneState {
 }
 
 impl LaneState {
-    pub(super) fn open(shared: Arc<Shared>, name: &str, mut keyspaces: LaneKeyspaces) -> Result<Self, StoreError> {
+    pub(super) fn open(
+        shared: Arc<Shared>,
+        name: &str,
+        mut keyspaces: LaneKeyspaces,
+    ) -> Result<Self, StoreError> {
         let cursor = decode_cursor(name, keyspaces.state.get(CURSOR_KEY)?)?;
         if cursor.is_none() && !(keyspaces.state.is_empty()? && keyspaces.undo.is_empty()?) {
             // A reset that was interrupted after it took the cursor away.
@@ -80,9 +87,13 @@ impl LaneState {
         let mut stale = Vec::new();
         for entry in keyspaces.undo.iter() {
             let key = entry.key()?;
-            let height = key.first_chunk::<4>().map(|height| u32::from_be_bytes(*height));
-            let height =
-                height.ok_or_else(|| StoreError::Corrupt { lane: name.to_owned(), what: "an undo record's height" })?;
+            let height = key
+                .first_chunk::<4>()
+                .map(|height| u32::from_be_bytes(*height));
+            let height = height.ok_or_else(|| StoreError::Corrupt {
+                lane: name.to_owned(),
+                what: "an undo record's height",
+            })?;
             if cursor.is_some_and(|cursor| height <= cursor.height) {
                 disk_undo.insert(height);
             } else {
@@ -91,7 +102,9 @@ impl LaneState {
         }
         if !stale.is_empty() {
             let mut batch = shared.db.batch();
-            stale.iter().for_each(|height| batch.remove(&keyspaces.undo, height.to_be_bytes()));
+            stale
+                .iter()
+                .for_each(|height| batch.remove(&keyspaces.undo, height.to_be_bytes()));
             batch.durability(Some(PersistMode::SyncAll)).commit()?;
         }
         let disk_empty = cursor.is_none();
@@ -144,7 +157,11 @@ impl LaneState {
 
     /// A view of what is flushed.
     pub fn snapshot(&self) -> Result<StateSnapshot, StoreError> {
-        StateSnapshot::new(self.shared.db.snapshot(), self.keyspaces.state.clone(), &self.name)
+        StateSnapshot::new(
+            self.shared.db.snapshot(),
+            self.keyspaces.state.clone(),
+            &self.name,
+        )
     }
 
     /// Opens a block: its changes can be aborted. Changes of a block left open are dropped.
@@ -223,7 +240,11 @@ impl LaneState {
         keys.check()?;
         values.check()?;
         if keys.len() != values.len() {
-            return Err(ArgumentError::Counts { keys: keys.len(), values: values.len() }.into());
+            return Err(ArgumentError::Counts {
+                keys: keys.len(),
+                values: values.len(),
+            }
+            .into());
         }
         for (key, value) in keys.iter().zip(values.iter()) {
             self.put(key, value)?;
@@ -244,10 +265,16 @@ impl LaneState {
         if self.overlay.disk_empty() {
             return Ok(());
         }
-        let missing: Vec<&[u8]> =
-            keys.iter().filter(|key| check_key(key).is_ok() && self.overlay.get(key) == Lookup::Unknown).collect();
+        let missing: Vec<&[u8]> = keys
+            .iter()
+            .filter(|key| check_key(key).is_ok() && self.overlay.get(key) == Lookup::Unknown)
+            .collect();
         let state = &self.keyspaces.state;
-        let read = |keys: &[&[u8]]| keys.iter().map(|key| state.get(key)).collect::<Result<Vec<_>, _>>();
+        let read = |keys: &[&[u8]]| {
+            keys.iter()
+                .map(|key| state.get(key))
+                .collect::<Result<Vec<_>, _>>()
+        };
         let found = if missing.len() < PREFETCH_SPLIT {
             read(&missing)?
         } else {
@@ -255,7 +282,11 @@ impl LaneState {
             std::thread::scope(|scope| {
                 let other = scope.spawn(|| read(second));
                 let mut found = read(first)?;
-                found.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+                found.extend(
+                    other
+                        .join()
+                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
+                );
                 Ok::<_, StoreError>(found)
             })?
         };
@@ -281,8 +312,11 @@ impl LaneState {
             Bound::Excluded(key) => Bound::Excluded(key.as_slice()),
             Bound::Unbounded => Bound::Unbounded,
         };
-        let mut memory =
-            self.overlay.range(memory_from).take_while(|(key, _)| key.starts_with(prefix)).peekable();
+        let mut memory = self
+            .overlay
+            .range(memory_from)
+            .take_while(|(key, _)| key.starts_with(prefix))
+            .peekable();
         let mut disk = (!self.overlay.disk_empty())
             .then(|| self.keyspaces.state.range((from.clone(), to)))
             .into_iter()
@@ -308,7 +342,9 @@ impl LaneState {
                     disk.next();
                 }
                 match memory.next() {
-                    Some((key, Some(value))) => page.push(key, value, limit_entries, limit_bytes)?,
+                    Some((key, Some(value))) => {
+                        page.push(key, value, limit_entries, limit_bytes)?
+                    }
                     Some((_, None)) => true,
                     None => break,
                 }
@@ -325,7 +361,10 @@ impl LaneState {
         if let Some(last) = self.cursor
             && last.height.checked_add(1) != Some(cursor.height)
         {
-            return Err(StoreError::OutOfOrder { last: last.height, next: cursor.height });
+            return Err(StoreError::OutOfOrder {
+                last: last.height,
+                next: cursor.height,
+            });
         }
         if journal {
             let record = self.undo_record()?;
@@ -333,13 +372,23 @@ impl LaneState {
             self.pending_undo.insert(cursor.height, record);
             // What a flush would not write need not be kept.
             let oldest = oldest_kept(cursor.height, self.undo_depth);
-            while let Some(entry) = self.pending_undo.first_entry().filter(|entry| *entry.key() < oldest) {
+            while let Some(entry) = self
+                .pending_undo
+                .first_entry()
+                .filter(|entry| *entry.key() < oldest)
+            {
                 self.pending_undo_bytes -= entry.remove().len();
             }
         }
         self.overlay.commit();
         self.cursor = Some(cursor);
         self.in_block = false;
+        if self.overlay.unsure_count() > MAX_UNSURE
+            && let Err(error) = self.settle()
+        {
+            // The block is in; the next flush tries again and reports.
+            tracing::warn!(plugin = self.name, error = %error, "state could not be looked up");
+        }
         Ok(())
     }
 
@@ -387,10 +436,15 @@ impl LaneState {
         let oldest = oldest_kept(cursor.height, self.undo_depth);
         let stale = |height: &u32| *height < oldest || *height > cursor.height;
         let pruned: Vec<u32> = self.disk_undo.iter().copied().filter(stale).collect();
-        let kept: Vec<u32> = self.pending_undo.keys().copied().filter(|height| *height >= oldest).collect();
+        let kept: Vec<u32> = self
+            .pending_undo
+            .keys()
+            .copied()
+            .filter(|height| *height >= oldest)
+            .collect();
 
-        let mut dirty = self.overlay.dirty();
-        self.cancel(&mut dirty)?;
+        self.settle()?;
+        let dirty = self.overlay.dirty();
         if dirty.len() >= self.bulk_changes {
             self.flush_bulk(cursor, &dirty, &kept, &pruned)?;
         } else if !dirty.is_empty() || self.cursor != self.flushed || !pruned.is_empty() {
@@ -408,32 +462,43 @@ impl LaneState {
         Ok(())
     }
 
-    /// Leaves out the removals of keys that the disk never had: most coins are created and spent between two flushes.
-    fn cancel(&self, dirty: &mut Vec<Dirty>) -> Result<(), StoreError> {
-        let mut failed = None;
-        dirty.retain(|change| {
-            if failed.is_some() || self.overlay.holds_value(change.at) || !self.overlay.is_unsure(change.at) {
-                return true;
-            }
-            self.keyspaces.state.contains_key(self.overlay.key(change.at)).unwrap_or_else(|error| {
-                failed = Some(error);
-                true
-            })
-        });
-        failed.map_or(Ok(()), |error| Err(error.into()))
+    /// Forgets the removals of keys that the disk never had: most coins are created and spent between two flushes.
+    fn settle(&mut self) -> Result<(), StoreError> {
+        let removals = self.overlay.unsure();
+        let state = &self.keyspaces.state;
+        // In the order of the keys, so that the engine's filters are walked through once.
+        let on_disk = removals
+            .iter()
+            .map(|removal| state.contains_key(self.overlay.key(removal.at)))
+            .collect::<Result<Vec<_>, _>>()?;
+        self.overlay.settle(&removals, &on_disk);
+        Ok(())
     }
 
     fn write_undo(&self, batch: &mut OwnedWriteBatch, kept: &[u32], pruned: &[u32]) {
         for height in pruned {
             batch.remove(&self.keyspaces.undo, height.to_be_bytes());
         }
-        for (height, record) in kept.iter().filter_map(|height| self.pending_undo.get_key_value(height)) {
-            batch.insert(&self.keyspaces.undo, height.to_be_bytes(), record.as_slice());
+        for (height, record) in kept
+            .iter()
+            .filter_map(|height| self.pending_undo.get_key_value(height))
+        {
+            batch.insert(
+                &self.keyspaces.undo,
+                height.to_be_bytes(),
+                record.as_slice(),
+            );
         }
     }
 
     /// Everything in one engine batch.
-    fn flush_batch(&self, cursor: Cursor, dirty: &[Dirty], kept: &[u32], pruned: &[u32]) -> Result<(), StoreError> {
+    fn flush_batch(
+        &self,
+        cursor: Cursor,
+        dirty: &[Dirty],
+        kept: &[u32],
+        pruned: &[u32],
+    ) -> Result<(), StoreError> {
         let state = &self.keyspaces.state;
         let mut batch = self.shared.db.batch();
         for change in dirty {
@@ -450,7 +515,13 @@ impl LaneState {
     }
 
     /// Undo records in a batch, then everything else as sorted tables.
-    fn flush_bulk(&self, cursor: Cursor, dirty: &[Dirty], kept: &[u32], pruned: &[u32]) -> Result<(), StoreError> {
+    fn flush_bulk(
+        &self,
+        cursor: Cursor,
+        dirty: &[Dirty],
+        kept: &[u32],
+        pruned: &[u32],
+    ) -> Result<(), StoreError> {
         let mut batch = self.shared.db.batch();
         self.write_undo(&mut batch, kept, &[]);
         batch.durability(Some(PersistMode::SyncAll)).commit()?;
@@ -508,21 +579,28 @@ impl LaneState {
 
     /// Whether every block above `to` can be undone.
     fn check_undo(&self, from: u32, to: u32) -> Result<(), StoreError> {
-        let missing = (to + 1..=from)
-            .rev()
-            .find(|height| !self.pending_undo.contains_key(height) && !self.disk_undo.contains(height));
+        let missing = (to + 1..=from).rev().find(|height| {
+            !self.pending_undo.contains_key(height) && !self.disk_undo.contains(height)
+        });
         let Some(missing) = missing else {
             return Ok(());
         };
         // The first block of all has nothing below it.
         if missing < from {
             let record = self.undo_bytes(missing + 1)?;
-            let (before, _) = undo::decode_before(&record).ok_or_else(|| self.corrupt("an undo record"))?;
+            let (before, _) =
+                undo::decode_before(&record).ok_or_else(|| self.corrupt("an undo record"))?;
             if before.is_none() {
                 return Ok(());
             }
         }
-        Err(RewindError::NoUndo { lane: self.name.clone(), from, to, missing }.into())
+        Err(RewindError::NoUndo {
+            lane: self.name.clone(),
+            from,
+            to,
+            missing,
+        }
+        .into())
     }
 
     /// Undoes blocks in the overlay, as one open block.
@@ -550,11 +628,17 @@ impl LaneState {
         if let Some(record) = self.pending_undo.get(&height) {
             return Ok(record.as_slice().into());
         }
-        self.keyspaces.undo.get(height.to_be_bytes())?.ok_or_else(|| self.corrupt("an undo record"))
+        self.keyspaces
+            .undo
+            .get(height.to_be_bytes())?
+            .ok_or_else(|| self.corrupt("an undo record"))
     }
 
     fn corrupt(&self, what: &'static str) -> StoreError {
-        StoreError::Corrupt { lane: self.name.clone(), what }
+        StoreError::Corrupt {
+            lane: self.name.clone(),
+            what,
+        }
     }
 
     /// Drops everything that is not flushed and gives the cursor that is left.
@@ -569,9 +653,7 @@ impl LaneState {
 
     /// Empties the state. The cursor goes first: when this is interrupted, the next opening finishes it.
     pub fn reset(&mut self) -> Result<(), StoreError> {
-        let mut batch = self.shared.db.batch();
-        batch.remove(&self.keyspaces.state, CURSOR_KEY);
-        batch.durability(Some(PersistMode::SyncAll)).commit()?;
+        self.remove_cursor()?;
         self.flushed = None;
         self.discard_unflushed();
         self.disk_undo.clear();
@@ -579,12 +661,21 @@ impl LaneState {
         Ok(())
     }
 
+    /// The first step of a reset, durable.
+    pub(super) fn remove_cursor(&self) -> Result<(), StoreError> {
+        let mut batch = self.shared.db.batch();
+        batch.remove(&self.keyspaces.state, CURSOR_KEY);
+        Ok(batch.durability(Some(PersistMode::SyncAll)).commit()?)
+    }
+
     fn check_write(&self, key: &[u8]) -> Result<(), StoreError> {
         if !self.in_block {
             return Err(ArgumentError::NoOpenBlock.into());
         }
         if self.overlay.bytes() > MAX_OVERLAY {
-            return Err(StoreError::OverlayFull { bytes: self.overlay.bytes() });
+            return Err(StoreError::OverlayFull {
+                bytes: self.overlay.bytes(),
+            });
         }
         check_key(key)
     }
@@ -603,14 +694,22 @@ fn oldest_kept(height: u32, depth: u32) -> u32 {
 
 fn check_key(key: &[u8]) -> Result<(), StoreError> {
     if key.is_empty() || key.len() > MAX_KEY {
-        return Err(ArgumentError::Key { len: key.len(), max: MAX_KEY }.into());
+        return Err(ArgumentError::Key {
+            len: key.len(),
+            max: MAX_KEY,
+        }
+        .into());
     }
     Ok(())
 }
 
 fn check_value(value: &[u8]) -> Result<(), StoreError> {
     if value.len() > MAX_VALUE {
-        return Err(ArgumentError::Value { len: value.len(), max: MAX_VALUE }.into());
+        return Err(ArgumentError::Value {
+            len: value.len(),
+            max: MAX_VALUE,
+        }
+        .into());
     }
     Ok(())
 }
