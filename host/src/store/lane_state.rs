@@ -1,24 +1,20 @@
 //! A lane's own state: block by block into memory, to the disk in bulk, and back by the undo journal.
-//!
-//! # How a flush becomes durable
-//!
-//! A small flush is one engine batch: values, removals, undo records, pruned undo records and the cursor, synced.
-//! A large one (the first sync) is loaded as sorted tables, which costs a fraction: the undo records go first, synced;
-//! then the tables with all values, removals and the cursor become visible in one step. That step is the commit: after a
-//! crash before it, the undo records above the cursor are dropped when the lane is opened.
+
+mod flush;
+mod rewind;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, Deref};
 use std::sync::Arc;
 
-use fjall::{OwnedWriteBatch, PersistMode, Slice};
+use fjall::{PersistMode, Slice};
 
 use super::columns::{Keys, ScanPage, ValueColumn, Values};
-use super::error::{ArgumentError, RewindError, StoreError};
-use super::overlay::{Dirty, Lookup, Overlay};
+use super::error::{ArgumentError, StoreError};
+use super::overlay::{Lookup, Overlay};
 use super::snapshot::{StateSnapshot, prefix_range};
 use super::state::{CURSOR_KEY, LaneKeyspaces, Shared, UNDO_DEPTH, decode_cursor};
-use super::undo::{self, UndoWriter};
+use super::undo::UndoWriter;
 use super::{Cursor, MAX_KEY, MAX_VALUE};
 
 /// From this many changes on a flush is loaded as tables. Below it the engine's journal, one sequential write and one
@@ -423,222 +419,6 @@ impl LaneState {
             self.overlay.learn(at, on_disk);
         }
         Ok(record.finish())
-    }
-
-    /// Makes everything committed durable. A block left open is dropped. When this fails the overlay is as before, and it
-    /// can be tried again.
-    pub fn flush(&mut self) -> Result<(), StoreError> {
-        self.abort_block();
-        let Some(cursor) = self.cursor else {
-            // No block yet: what the plugin wrote when it started is written again when it starts again.
-            return Ok(());
-        };
-        let oldest = oldest_kept(cursor.height, self.undo_depth);
-        let stale = |height: &u32| *height < oldest || *height > cursor.height;
-        let pruned: Vec<u32> = self.disk_undo.iter().copied().filter(stale).collect();
-        let kept: Vec<u32> = self
-            .pending_undo
-            .keys()
-            .copied()
-            .filter(|height| *height >= oldest)
-            .collect();
-
-        self.settle()?;
-        let dirty = self.overlay.dirty();
-        if dirty.len() >= self.bulk_changes {
-            self.flush_bulk(cursor, &dirty, &kept, &pruned)?;
-        } else if !dirty.is_empty() || self.cursor != self.flushed || !pruned.is_empty() {
-            self.flush_batch(cursor, &dirty, &kept, &pruned)?;
-        }
-        drop(dirty);
-        for height in &pruned {
-            self.disk_undo.remove(height);
-        }
-        self.disk_undo.extend(kept);
-        self.pending_undo.clear();
-        self.pending_undo_bytes = 0;
-        self.flushed = self.cursor;
-        self.overlay.clear(false);
-        Ok(())
-    }
-
-    /// Forgets the removals of keys that the disk never had: most coins are created and spent between two flushes.
-    fn settle(&mut self) -> Result<(), StoreError> {
-        let removals = self.overlay.unsure();
-        let state = &self.keyspaces.state;
-        // In the order of the keys, so that the engine's filters are walked through once.
-        let on_disk = removals
-            .iter()
-            .map(|removal| state.contains_key(self.overlay.key(removal.at)))
-            .collect::<Result<Vec<_>, _>>()?;
-        self.overlay.settle(&removals, &on_disk);
-        Ok(())
-    }
-
-    fn write_undo(&self, batch: &mut OwnedWriteBatch, kept: &[u32], pruned: &[u32]) {
-        for height in pruned {
-            batch.remove(&self.keyspaces.undo, height.to_be_bytes());
-        }
-        for (height, record) in kept
-            .iter()
-            .filter_map(|height| self.pending_undo.get_key_value(height))
-        {
-            batch.insert(
-                &self.keyspaces.undo,
-                height.to_be_bytes(),
-                record.as_slice(),
-            );
-        }
-    }
-
-    /// Everything in one engine batch.
-    fn flush_batch(
-        &self,
-        cursor: Cursor,
-        dirty: &[Dirty],
-        kept: &[u32],
-        pruned: &[u32],
-    ) -> Result<(), StoreError> {
-        let state = &self.keyspaces.state;
-        let mut batch = self.shared.db.batch();
-        for change in dirty {
-            let key = self.overlay.key(change.at);
-            if self.overlay.holds_value(change.at) {
-                batch.insert(state, key, self.overlay.value(change.at));
-            } else {
-                batch.remove(state, key);
-            }
-        }
-        self.write_undo(&mut batch, kept, pruned);
-        batch.insert(state, CURSOR_KEY, cursor.to_bytes());
-        Ok(batch.durability(Some(PersistMode::SyncAll)).commit()?)
-    }
-
-    /// Undo records in a batch, then everything else as sorted tables.
-    fn flush_bulk(
-        &self,
-        cursor: Cursor,
-        dirty: &[Dirty],
-        kept: &[u32],
-        pruned: &[u32],
-    ) -> Result<(), StoreError> {
-        let mut batch = self.shared.db.batch();
-        self.write_undo(&mut batch, kept, &[]);
-        batch.durability(Some(PersistMode::SyncAll)).commit()?;
-
-        let mut tables = self.keyspaces.state.start_ingestion()?;
-        for change in dirty {
-            let key = self.overlay.key(change.at);
-            if self.overlay.holds_value(change.at) {
-                tables.write(key, self.overlay.value(change.at))?;
-            } else {
-                tables.write_tombstone(key)?;
-            }
-        }
-        tables.write(CURSOR_KEY, cursor.to_bytes())?;
-        tables.finish()?;
-
-        // From here on the flush has happened: a record that stays behind is dropped by the next one.
-        let mut batch = self.shared.db.batch();
-        self.write_undo(&mut batch, &[], pruned);
-        Ok(batch.commit()?)
-    }
-
-    /// Takes the state back to block `to_height`, block by block, and makes that durable. Gives the cursor that the state
-    /// is at then: lower than asked for where blocks were never there, `None` before the first block. Nothing is changed
-    /// when an undo record is missing. A block left open is dropped.
-    pub fn rewind(&mut self, to_height: u32) -> Result<Option<Cursor>, StoreError> {
-        self.abort_block();
-        let Some(from) = self.cursor.filter(|cursor| cursor.height > to_height) else {
-            return Ok(self.cursor);
-        };
-        self.check_undo(from.height, to_height)?;
-        let undone = self.undo_blocks(to_height);
-        match undone {
-            // Before its first block a lane has no state: its plugin starts anew.
-            Ok(None) => {
-                self.reset()?;
-                return Ok(None);
-            }
-            Ok(cursor) => {
-                self.overlay.commit();
-                self.cursor = cursor;
-            }
-            Err(error) => {
-                self.overlay.abort();
-                return Err(error);
-            }
-        }
-        let above = self.cursor.map_or(0, |cursor| cursor.height + 1);
-        for record in self.pending_undo.split_off(&above).values() {
-            self.pending_undo_bytes -= record.len();
-        }
-        self.flush()?;
-        Ok(self.cursor)
-    }
-
-    /// Whether every block above `to` can be undone.
-    fn check_undo(&self, from: u32, to: u32) -> Result<(), StoreError> {
-        let missing = (to + 1..=from).rev().find(|height| {
-            !self.pending_undo.contains_key(height) && !self.disk_undo.contains(height)
-        });
-        let Some(missing) = missing else {
-            return Ok(());
-        };
-        // The first block of all has nothing below it.
-        if missing < from {
-            let record = self.undo_bytes(missing + 1)?;
-            let (before, _) =
-                undo::decode_before(&record).ok_or_else(|| self.corrupt("an undo record"))?;
-            if before.is_none() {
-                return Ok(());
-            }
-        }
-        Err(RewindError::NoUndo {
-            lane: self.name.clone(),
-            from,
-            to,
-            missing,
-        }
-        .into())
-    }
-
-    /// Undoes blocks in the overlay, as one open block.
-    fn undo_blocks(&mut self, to_height: u32) -> Result<Option<Cursor>, StoreError> {
-        let mut cursor = self.cursor;
-        while let Some(at) = cursor.filter(|cursor| cursor.height > to_height) {
-            let bytes = self.undo_bytes(at.height)?;
-            let record = undo::decode(&bytes).ok_or_else(|| self.corrupt("an undo record"))?;
-            for (key, value) in record.changes {
-                match value {
-                    Some(value) => self.overlay.put(key, value),
-                    None => {
-                        if self.overlay.take(key) == Lookup::Unknown {
-                            self.overlay.bury(key);
-                        }
-                    }
-                }
-            }
-            cursor = record.before;
-        }
-        Ok(cursor)
-    }
-
-    fn undo_bytes(&self, height: u32) -> Result<Slice, StoreError> {
-        if let Some(record) = self.pending_undo.get(&height) {
-            return Ok(record.as_slice().into());
-        }
-        self.keyspaces
-            .undo
-            .get(height.to_be_bytes())?
-            .ok_or_else(|| self.corrupt("an undo record"))
-    }
-
-    fn corrupt(&self, what: &'static str) -> StoreError {
-        StoreError::Corrupt {
-            lane: self.name.clone(),
-            what,
-        }
     }
 
     /// Drops everything that is not flushed and gives the cursor that is left.

@@ -4,6 +4,9 @@
 //! from plain threads or from `spawn_blocking`, never from a task: the runtime that drives the connections is the store's
 //! own.
 
+mod declared;
+mod write;
+
 use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -11,20 +14,16 @@ use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteSynchronous,
 };
-use sqlx::{
-    Arguments, AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection, TypeInfo, ValueRef,
-};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection, TypeInfo, ValueRef};
 use tokio::runtime::Runtime;
 
 use super::Cursor;
-use super::row_buffer::{Cell, Column, RowBuffer, VolatileChange};
+use super::row_buffer::RowBuffer;
 use super::row_error::RowError;
 use super::table_spec::{TableKind, TableSpec};
+use declared::{index_names, register_table, tables};
+use write::{write_anchored, write_volatile};
 
-/// Rows of one statement, where the table is narrow enough.
-const ROWS_PER_STATEMENT: usize = 1_000;
-/// Variables that one statement may have (SQLite: `SQLITE_MAX_VARIABLE_NUMBER`).
-const MAX_VARIABLES: usize = 32_766;
 /// Page cache of the writing connection, in KiB.
 const CACHE_KIB: u32 = 16 << 10;
 /// Bytes of a page of a new database: rows are appended in bulk, so larger pages than SQLite's 4 KiB cost less each.
@@ -441,144 +440,6 @@ async fn execute<'q>(
     Ok(())
 }
 
-/// The plugin's tables as they were declared.
-async fn tables(
-    connection: &mut SqliteConnection,
-    plugin: &str,
-    kind: Option<TableKind>,
-) -> Result<Vec<TableSpec>, RowError> {
-    let rows: Vec<(String,)> =
-        sqlx::query_as("SELECT spec FROM blockmill_table WHERE plugin = ? ORDER BY name")
-            .bind(plugin)
-            .fetch_all(connection)
-            .await
-            .map_err(failed("read the declared tables"))?;
-    let mut specs = Vec::new();
-    for (json,) in rows {
-        let spec = decode_spec(&json)?;
-        if kind.is_none_or(|kind| kind == spec.kind) {
-            specs.push(spec);
-        }
-    }
-    Ok(specs)
-}
-
-fn decode_spec(json: &str) -> Result<TableSpec, RowError> {
-    serde_json::from_str(json)
-        .map_err(|error| failed("read a declared table")(sqlx::Error::Decode(Box::new(error))))
-}
-
-async fn index_names(
-    connection: &mut SqliteConnection,
-    table: &str,
-) -> Result<Vec<String>, RowError> {
-    let rows: Vec<(String,)> = sqlx::query_as(
-        "SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = ? AND sql IS NOT NULL",
-    )
-    .bind(table)
-    .fetch_all(connection)
-    .await
-    .map_err(failed("read the indexes"))?;
-    Ok(rows.into_iter().map(|(name,)| name).collect())
-}
-
-async fn register_table(
-    connection: &mut SqliteConnection,
-    plugin: &str,
-    spec: &TableSpec,
-) -> Result<(), RowError> {
-    let json = serde_json::to_string(spec)
-        .map_err(|error| failed("write a declared table")(sqlx::Error::Encode(Box::new(error))))?;
-    let existing: Option<(String, String)> =
-        sqlx::query_as("SELECT plugin, spec FROM blockmill_table WHERE name = ?")
-            .bind(spec.name.as_str())
-            .fetch_optional(&mut *connection)
-            .await
-            .map_err(failed("read a declared table"))?;
-    let taken = |owner: String| RowError::OtherOwner {
-        table: spec.name.clone(),
-        plugin: plugin.to_owned(),
-        owner,
-    };
-    if let Some((owner, existing)) = existing {
-        if owner != plugin {
-            return Err(taken(format!("plugin {owner}")));
-        }
-        let existing = decode_spec(&existing)?;
-        if let Some(difference) = spec.difference(&existing) {
-            let (table, plugin) = (spec.name.clone(), plugin.to_owned());
-            return Err(RowError::OtherShape {
-                table,
-                plugin,
-                difference,
-            });
-        }
-        if existing.indexes != spec.indexes {
-            let wanted = spec.create_indexes();
-            for name in index_names(connection, &spec.name).await? {
-                if !wanted.iter().any(|(wanted, _)| *wanted == name) {
-                    execute(
-                        connection,
-                        format!("DROP INDEX \"{name}\""),
-                        |query| query,
-                        "drop an index",
-                    )
-                    .await?;
-                }
-            }
-            let sql = "UPDATE blockmill_table SET spec = ? WHERE name = ?".to_owned();
-            execute(
-                connection,
-                sql,
-                |query| query.bind(json).bind(spec.name.as_str()),
-                "update a table",
-            )
-            .await?;
-        }
-        return Ok(());
-    }
-    for name in [spec.name.clone(), spec.view()] {
-        let strange: Option<(i64,)> = sqlx::query_as("SELECT 1 FROM sqlite_schema WHERE name = ?")
-            .bind(name)
-            .fetch_optional(&mut *connection)
-            .await
-            .map_err(failed("look for a table"))?;
-        if strange.is_some() {
-            return Err(taken(
-                "nobody that the host knows: it was made by hand".to_owned(),
-            ));
-        }
-    }
-    execute(
-        connection,
-        spec.create_table(),
-        |query| query,
-        "create a table",
-    )
-    .await?;
-    execute(
-        connection,
-        spec.create_view(),
-        |query| query,
-        "create a view",
-    )
-    .await?;
-    let kind = match spec.kind {
-        TableKind::Anchored => "anchored",
-        TableKind::Volatile => "volatile",
-    };
-    let sql =
-        "INSERT INTO blockmill_table (name, plugin, kind, spec) VALUES (?, ?, ?, ?)".to_owned();
-    let bind = |query: Query<'static>| {
-        query
-            .bind(spec.name.clone())
-            .bind(plugin.to_owned())
-            .bind(kind)
-            .bind(json)
-    };
-    execute(connection, sql, bind, "note a declared table").await
-}
-
 async fn forget(
     connection: &mut SqliteConnection,
     plugin: &str,
@@ -626,128 +487,6 @@ async fn set_cursor(
     .execute(&mut *connection)
     .await
     .map_err(failed("prune old cursors"))?;
-    Ok(())
-}
-
-fn bind_cell(arguments: &mut SqliteArguments, cell: Cell<'_>) -> Result<(), RowError> {
-    match cell {
-        Cell::Null => arguments.add(None::<i64>),
-        Cell::Integer(value) => arguments.add(value),
-        Cell::Real(value) => arguments.add(value),
-        Cell::Text(value) => arguments.add(value),
-        Cell::Blob(value) => arguments.add(value),
-    }
-    .map_err(|error| failed("bind a value")(sqlx::Error::Encode(error)))
-}
-
-/// Runs a statement for all rows, by the thousand; the statement for full chunks is prepared once a connection.
-async fn write_rows(
-    connection: &mut SqliteConnection,
-    heights: Option<&mut dyn Iterator<Item = u32>>,
-    columns: &[Column],
-    rows: usize,
-    sql: impl Fn(usize) -> String,
-    what: &'static str,
-) -> Result<(), RowError> {
-    let mut heights = heights;
-    let width = (columns.len() + usize::from(heights.is_some())).max(1);
-    let chunk = (MAX_VARIABLES / width).clamp(1, ROWS_PER_STATEMENT);
-    let full = sqlx::SqlSafeStr::into_sql_str(AssertSqlSafe(sql(chunk.min(rows))));
-    let mut start = 0;
-    while start < rows {
-        let end = rows.min(start + chunk);
-        let mut arguments = SqliteArguments::default();
-        arguments.reserve((end - start) * width, 0);
-        for row in start..end {
-            if let Some(heights) = heights.as_mut() {
-                bind_cell(
-                    &mut arguments,
-                    Cell::Integer(heights.next().map_or(0, i64::from)),
-                )?;
-            }
-            for column in columns {
-                bind_cell(&mut arguments, column.cell(row))?;
-            }
-        }
-        let query = if end - start == chunk {
-            sqlx::query_with(full.clone(), arguments)
-        } else {
-            sqlx::query_with(AssertSqlSafe(sql(end - start)), arguments).persistent(false)
-        };
-        query
-            .execute(&mut *connection)
-            .await
-            .map_err(failed(what))?;
-        start = end;
-    }
-    Ok(())
-}
-
-async fn write_anchored(
-    connection: &mut SqliteConnection,
-    buffer: &RowBuffer,
-) -> Result<(), RowError> {
-    for (spec, table) in buffer
-        .specs
-        .iter()
-        .zip(&buffer.tables)
-        .filter(|(_, table)| table.rows > 0)
-    {
-        let mut heights = table.heights();
-        let sql = |rows| spec.insert(rows);
-        write_rows(
-            connection,
-            Some(&mut heights),
-            &table.columns,
-            table.rows,
-            sql,
-            "insert rows",
-        )
-        .await?;
-    }
-    Ok(())
-}
-
-async fn write_volatile(
-    connection: &mut SqliteConnection,
-    buffer: &RowBuffer,
-) -> Result<(), RowError> {
-    for change in &buffer.volatile {
-        let (VolatileChange::Put { table, .. }
-        | VolatileChange::Delete { table, .. }
-        | VolatileChange::Clear { table }) = change;
-        let Some(spec) = buffer.specs.get(*table) else {
-            continue;
-        };
-        match change {
-            VolatileChange::Put { columns, rows, .. } => {
-                write_rows(
-                    connection,
-                    None,
-                    columns,
-                    *rows,
-                    |rows| spec.insert(rows),
-                    "put rows",
-                )
-                .await?;
-            }
-            VolatileChange::Delete { keys, rows, .. } => {
-                write_rows(
-                    connection,
-                    None,
-                    keys,
-                    *rows,
-                    |rows| spec.delete(rows),
-                    "delete rows",
-                )
-                .await?;
-            }
-            VolatileChange::Clear { .. } => {
-                let sql = format!("DELETE FROM \"{}\"", spec.name);
-                execute(connection, sql, |query| query, "clear a table").await?;
-            }
-        }
-    }
     Ok(())
 }
 
