@@ -93,6 +93,9 @@ fn coins(dir: &std::path::Path, overlay: usize, cache: u64) -> anyhow::Result<()
         Duration::ZERO,
         Duration::ZERO,
     );
+    if std::env::var_os("STORE_BENCH_BATCH").is_some() {
+        lane.set_bulk_changes(usize::MAX);
+    }
     let (mut puts, mut takes, mut flushes, mut cpu_spent, mut largest) = (0, 0, 0, 0.0, 0);
     let mut spent = ValueColumn::default();
     for height in 0..BLOCKS {
@@ -185,16 +188,19 @@ fn coins(dir: &std::path::Path, overlay: usize, cache: u64) -> anyhow::Result<()
         peak()
     );
     std::thread::sleep(Duration::from_millis(500));
+    let bytes = |bytes: u64| bytes as f64 / live.len() as f64;
     println!(
-        "disk      {:.1} bytes a coin",
-        store.disk_bytes()? as f64 / live.len() as f64
+        "disk      {:.1} bytes a coin; with undo records and the journal {:.1}",
+        bytes(lane.disk_bytes()),
+        bytes(store.disk_bytes()?)
     );
-    let start = Instant::now();
+    let (start, cpu_before) = (Instant::now(), cpu());
     let set = txoutset(&lane.snapshot()?, |_| true)?.context("no coins")?;
     println!(
-        "txoutset  {:>9}  {}",
+        "txoutset  {:>9}  {}, {:.2} CPU s",
         set.txouts,
-        rate(set.txouts as usize, start.elapsed())
+        rate(set.txouts as usize, start.elapsed()),
+        cpu() - cpu_before
     );
     anyhow::ensure!(
         set.txouts == live.len() as u64,

@@ -11,7 +11,7 @@ use fjall::{PersistMode, Slice};
 
 use super::columns::{Keys, ScanPage, ValueColumn, Values};
 use super::error::{ArgumentError, StoreError};
-use super::overlay::{Lookup, Overlay};
+use super::overlay::{Lookup, Overlay, WARM};
 use super::snapshot::{StateSnapshot, prefix_range};
 use super::state::{CURSOR_KEY, LaneKeyspaces, Shared, UNDO_DEPTH, decode_cursor};
 use super::undo::UndoWriter;
@@ -151,6 +151,11 @@ impl LaneState {
         self.overlay.bytes() + self.pending_undo_bytes
     }
 
+    /// Bytes that the flushed state takes on disk, without undo records and the engine's journal.
+    pub fn disk_bytes(&self) -> u64 {
+        self.keyspaces.state.disk_space()
+    }
+
     /// A view of what is flushed.
     pub fn snapshot(&self) -> Result<StateSnapshot, StoreError> {
         StateSnapshot::new(
@@ -214,7 +219,8 @@ impl LaneState {
     /// Appends the values of keys to a column.
     pub fn get_many(&mut self, keys: Keys<'_>, out: &mut ValueColumn) -> Result<(), StoreError> {
         keys.check()?;
-        for key in keys.iter() {
+        for (index, key) in keys.iter().enumerate() {
+            self.warm(keys, index);
             let value = self.get(key)?;
             out.push(value.as_deref())?;
         }
@@ -224,7 +230,8 @@ impl LaneState {
     /// Removes keys and appends what they held to a column.
     pub fn take_many(&mut self, keys: Keys<'_>, out: &mut ValueColumn) -> Result<(), StoreError> {
         keys.check()?;
-        for key in keys.iter() {
+        for (index, key) in keys.iter().enumerate() {
+            self.warm(keys, index);
             let value = self.take(key)?;
             out.push(value.as_deref())?;
         }
@@ -242,7 +249,8 @@ impl LaneState {
             }
             .into());
         }
-        for (key, value) in keys.iter().zip(values.iter()) {
+        for (index, (key, value)) in keys.iter().zip(values.iter()).enumerate() {
+            self.warm(keys, index);
             self.put(key, value)?;
         }
         Ok(())
@@ -251,7 +259,20 @@ impl LaneState {
     /// Removes keys.
     pub fn delete_many(&mut self, keys: Keys<'_>) -> Result<(), StoreError> {
         keys.check()?;
-        keys.iter().try_for_each(|key| self.delete(key))
+        for (index, key) in keys.iter().enumerate() {
+            self.warm(keys, index);
+            self.delete(key)?;
+        }
+        Ok(())
+    }
+
+    /// Touches the entries of the keys from `index` on, at every so many of them.
+    #[inline]
+    fn warm(&self, keys: Keys<'_>, index: usize) {
+        if index.is_multiple_of(WARM) {
+            self.overlay
+                .warm((index..index + WARM).map_while(|index| keys.get(index)));
+        }
     }
 
     /// Reads keys that only the disk knows into memory, on two threads, so that the next `get` or `take` of them does not
