@@ -121,7 +121,8 @@ fn coins(dir: &std::path::Path, overlay: usize, cache: u64) -> anyhow::Result<()
                 vout: output as u32 % 3,
             });
             let script = [0x51; 34];
-            let len = [22, 22, 34, 25, 23][numbers.next() as usize % 5];
+            let lens = [22, 22, 34, 25, 23];
+            let len = lens.get(numbers.next() as usize % 5).copied().unwrap_or(0);
             encode_coin(
                 height,
                 false,

@@ -225,10 +225,11 @@ impl Column {
                     return Err(format!("column {} cuts a character", spec.name));
                 }
             }
-            ColumnData::Integers(values) if spec.kind == ColumnKind::Boolean => {
-                if !values.iter().all(|value| (0..=1).contains(value)) {
-                    return Err(format!("column {} is boolean and takes 0 and 1", spec.name));
-                }
+            ColumnData::Integers(values)
+                if spec.kind == ColumnKind::Boolean
+                    && !values.iter().all(|value| (0..=1).contains(value)) =>
+            {
+                return Err(format!("column {} is boolean and takes 0 and 1", spec.name));
             }
             // SQLite stores NaN as NULL.
             ColumnData::Reals(values)
@@ -358,7 +359,7 @@ impl RowBuffer {
     /// A buffer for these tables, which are named by their index from here on. [`RowStore::register`] gives one.
     ///
     /// [`RowStore::register`]: super::RowStore::register
-    pub(super) fn new(specs: &[TableSpec]) -> Self {
+    pub fn new(specs: &[TableSpec]) -> Self {
         let tables: Vec<TableRows> = specs.iter().map(TableRows::new).collect();
         let mark = (vec![0; tables.len()], 0, 0);
         Self {

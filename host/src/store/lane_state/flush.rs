@@ -5,6 +5,8 @@
 //! then the tables with all values, removals and the cursor become visible in one step. That step is the commit: after a
 //! crash before it, the undo records above the cursor are dropped when the lane is opened.
 
+use std::time::Duration;
+
 use fjall::{OwnedWriteBatch, PersistMode};
 
 use super::{LaneState, oldest_kept};
@@ -12,6 +14,12 @@ use crate::store::Cursor;
 use crate::store::error::StoreError;
 use crate::store::overlay::Dirty;
 use crate::store::state::CURSOR_KEY;
+
+/// Tables that may lie side by side, each of them to be searched by a read, before the next ones are loaded.
+const MAX_LOOSE_TABLES: usize = 20;
+/// How long, and how often, to wait for fewer.
+const COMPACTION_WAIT: Duration = Duration::from_millis(10);
+const COMPACTION_WAITS: usize = 1_000;
 
 impl LaneState {
     /// Makes everything committed durable. A block left open is dropped. When this fails the overlay is as before, and it
@@ -115,6 +123,7 @@ impl LaneState {
         self.write_undo(&mut batch, kept, &[]);
         batch.durability(Some(PersistMode::SyncAll)).commit()?;
 
+        self.wait_for_compaction();
         let mut tables = self.keyspaces.state.start_ingestion()?;
         for change in dirty {
             let key = self.overlay.key(change.at);
@@ -131,5 +140,16 @@ impl LaneState {
         let mut batch = self.shared.db.batch();
         self.write_undo(&mut batch, &[], pruned);
         Ok(batch.commit()?)
+    }
+
+    /// Waits, for a while, until the engine has merged what was loaded before: it slows its own writes down when too many
+    /// tables lie side by side, but not the loading of tables.
+    fn wait_for_compaction(&self) {
+        for _ in 0..COMPACTION_WAITS {
+            if self.keyspaces.state.l0_table_count() < MAX_LOOSE_TABLES {
+                return;
+            }
+            std::thread::sleep(COMPACTION_WAIT);
+        }
     }
 }
