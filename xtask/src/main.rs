@@ -1,1 +1,92 @@
-fn main() {}
+//! `cargo xtask`: the commands of this workspace.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+use xtask::programs::{self, Profile};
+use xtask::test::{self, Step};
+use xtask::toolchain::{Source, WasmToolchain};
+use xtask::{plugins, workspace};
+
+/// Build, test and try Blockmill.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build the plugins to target/plugins/*.wasm and the host to target/release/blockmill
+    #[command(after_help = "Example: cargo xtask build --debug-host")]
+    Build {
+        /// Build the host without optimisation, to target/debug/blockmill
+        #[arg(long)]
+        debug_host: bool,
+        /// Build the plugins and nothing else
+        #[arg(long, conflicts_with = "debug_host")]
+        plugins_only: bool,
+        #[command(flatten)]
+        wasm: Wasm,
+    },
+    /// Run everything that has to pass: format, lints, plugin builds, tests
+    #[command(
+        after_help = "Examples:\n  cargo xtask test\n  cargo xtask test --only tests -- reorg"
+    )]
+    Test {
+        /// Run this step and no other (may be given again)
+        #[arg(long, value_name = "STEP", value_enum)]
+        only: Vec<Step>,
+        #[command(flatten)]
+        wasm: Wasm,
+        /// Handed to the test programs (a filter, --nocapture, …)
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
+}
+
+#[derive(Args)]
+struct Wasm {
+    /// Where the compiler for the plugins comes from
+    #[arg(long, value_name = "SOURCE", value_enum, default_value_t = Source::Auto)]
+    toolchain: Source,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs one command; `false` when it ran and found something wrong.
+fn run(cli: Cli) -> Result<bool> {
+    let root = workspace::root();
+    match cli.command {
+        Command::Build {
+            debug_host,
+            plugins_only,
+            wasm,
+        } => {
+            let toolchain = WasmToolchain::find(wasm.toolchain)?;
+            plugins::build(&root, &toolchain)?;
+            if !plugins_only {
+                let profile = if debug_host {
+                    Profile::Debug
+                } else {
+                    Profile::Release
+                };
+                let host = programs::build(&root, "blockmill", profile)?;
+                println!("{}", workspace::shown(&root, &host));
+            }
+            Ok(true)
+        }
+        Command::Test { only, wasm, args } => test::run(&root, &only, wasm.toolchain, &args),
+    }
+}

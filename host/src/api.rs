@@ -1,0 +1,98 @@
+//! The HTTP interface: what the host is doing, and what plugins answer.
+//!
+//! Read-only and without passwords, so it listens on loopback unless told otherwise. Everything a client can make big is
+//! bounded: connections, headers, the query string, the number of questions that run at once and the time they take.
+
+mod answer;
+mod routes;
+mod server;
+
+use crate::status::{BlockInfo, Health, Plugin, Status, Tip, TxOutSet};
+
+pub use self::server::{Bounds, bind, serve};
+
+/// What the interface asks of the host. Calls may block: they run on threads of their own, a bounded number at once.
+pub trait Backend: Send + Sync + 'static {
+    /// What the host is doing.
+    fn status(&self) -> Status;
+
+    /// Whether it follows the chain.
+    fn health(&self) -> Health;
+
+    /// The last block of the active branch that is stored and checked.
+    fn tip(&self) -> Tip;
+
+    /// A block that is known, or none.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn block(&self, id: BlockId) -> anyhow::Result<Option<BlockInfo>>;
+
+    /// Every plugin of the configuration.
+    fn plugins(&self) -> Vec<Plugin>;
+
+    /// Asks a plugin. The answer is a JSON text.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    fn query(
+        &self,
+        plugin: &str,
+        path: &str,
+        params: Vec<(String, String)>,
+    ) -> Result<String, QueryFailure>;
+
+    /// The set of unspent outputs, on a snapshot. May take minutes.
+    ///
+    /// # Errors
+    /// Why it is not known.
+    fn txoutset(&self) -> Result<TxOutSet, QueryFailure>;
+}
+
+/// Names a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockId {
+    /// The one at a height of the active branch.
+    Height(u32),
+    /// The one with a hash, on any branch. Internal byte order.
+    Hash([u8; 32]),
+}
+
+impl BlockId {
+    /// A height in decimal, or 64 hexadecimal digits in display order.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.len() == 64 {
+            let hash: bitcoin::BlockHash = text.parse().ok()?;
+            return Some(Self::Hash(*AsRef::<[u8; 32]>::as_ref(&hash)));
+        }
+        // parse() would take a plus sign
+        let digits = text.bytes().all(|digit| digit.is_ascii_digit());
+        digits
+            .then(|| text.parse().ok())
+            .flatten()
+            .map(Self::Height)
+    }
+}
+
+/// Why a question has no answer. The text is for the person who asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QueryFailure {
+    /// The plugin knows no such thing.
+    #[error("{0}")]
+    NotFound(String),
+    /// The plugin does not understand the question.
+    #[error("{0}")]
+    BadRequest(String),
+    /// The plugin failed.
+    #[error("{0}")]
+    Failed(String),
+    /// There is no plugin of this name, or it does not run.
+    #[error("{0}")]
+    NoSuchPlugin(String),
+    /// Too much is going on, or it is not ready yet: ask again later.
+    #[error("{0}")]
+    Busy(String),
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,440 @@
+//! Blocks: asked of every peer that has them, inside a window above the active tip.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bitcoin::BlockHash;
+use bitcoin::block::Header;
+use bitcoin::p2p::ServiceFlags;
+use bitcoin::p2p::message_blockdata::Inventory;
+use bytes::Bytes;
+
+use super::{DropReason, Output, PeerId, Sync, SyncConfig};
+use crate::chain::block_check::{BadBlock, BlockContext};
+use crate::chain::header_tree::{Id, Status};
+use crate::wire::Moment;
+use crate::wire::message::Message;
+
+/// Blocks that nobody asked for before a peer is dropped. Some come late, after another peer was asked.
+const MAX_UNREQUESTED: u32 = 256;
+/// How deep below its tip a peer with `NETWORK_LIMITED` serves blocks, less a margin for a race (BIP159, and Core's
+/// `NETWORK_LIMITED_ALLOW_CONN_BLOCKS`).
+const LIMITED_DEPTH: u32 = 288 - 2;
+
+/// A block that was asked for.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    peer: PeerId,
+    asked: Moment,
+    /// How often it was taken from a peer that was late; each time the next has twice as long.
+    moves: u32,
+}
+
+#[derive(Debug)]
+struct Held {
+    peer: PeerId,
+    bytes: usize,
+}
+
+/// The blocks on their way and in the shell's hands.
+#[derive(Debug)]
+pub(super) struct Downloads {
+    in_flight: HashMap<Id, InFlight>,
+    /// Given out, not yet reported as checked.
+    held: HashMap<Id, Held>,
+    held_bytes: usize,
+    /// What a block takes, on a moving average: what those on their way are reckoned at.
+    usual_bytes: usize,
+    stall_timeout: Duration,
+    /// See [`Sync::set_download_limit`].
+    pub(super) limit: Option<u32>,
+    /// When the active tip last moved.
+    tip_moved: Moment,
+}
+
+impl Downloads {
+    pub(super) fn new(stall_timeout: Duration) -> Downloads {
+        Downloads {
+            in_flight: HashMap::new(),
+            held: HashMap::new(),
+            held_bytes: 0,
+            usual_bytes: 1 << 20,
+            stall_timeout,
+            limit: None,
+            tip_moved: Moment(0),
+        }
+    }
+
+    /// Progress: the patience that a staller used up comes back by and by, as in Core.
+    pub(super) fn tip_moved(&mut self, config: &SyncConfig, now: Moment) {
+        self.tip_moved = now;
+        self.stall_timeout = self.stall_timeout.mul_f64(0.85).max(config.stall_timeout);
+    }
+
+    fn has_room(&self, max_bytes: usize) -> bool {
+        self.held_bytes + self.in_flight.len() * self.usual_bytes < max_bytes
+    }
+}
+
+/// What there is to ask of a peer.
+#[derive(Default)]
+struct Wanted {
+    blocks: Vec<Id>,
+    /// The lowest block that another peer is waited for, if the window ends before the peer's branch does.
+    held_up_by: Option<Id>,
+}
+
+impl Sync {
+    /// Asks every peer with free slots for what is missing.
+    pub(super) fn ask_for_blocks(&mut self, now: Moment) {
+        let ids: Vec<PeerId> = self
+            .peers
+            .iter()
+            .filter(|(_, session)| {
+                // In batches: one message for several blocks, and the window is not walked for each.
+                session.peer.is_ready()
+                    && session.in_flight.len() * 4 <= session.in_flight_limit * 3
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            let wanted = self.wanted_of(id);
+            if !wanted.blocks.is_empty() {
+                self.request(id, &wanted.blocks, 0, now);
+            } else if let Some(staller) = wanted
+                .held_up_by
+                .and_then(|block| self.downloads.in_flight.get(&block))
+                && staller.peer != id
+                && let Some(session) = self.peers.get_mut(&staller.peer)
+            {
+                session.stalling_since.get_or_insert(now);
+            }
+        }
+    }
+
+    fn wanted_of(&self, id: PeerId) -> Wanted {
+        let mut wanted = Wanted::default();
+        let Some(session) = self.peers.get(&id) else {
+            return wanted;
+        };
+        let Some(best) = session.best else {
+            return wanted;
+        };
+        let (tree, downloads) = (&self.tree, &self.downloads);
+        let target = tree.node(best);
+        if target.work < self.config.minimum_work || target.work <= tree.node(tree.tip_id()).work {
+            return wanted;
+        }
+        let limited = !session.peer.services().has(ServiceFlags::NETWORK);
+        let room = session
+            .in_flight_limit
+            .saturating_sub(session.in_flight.len());
+        let fork = tree.node(tree.fork_with_active(best)).height;
+        let window = fork.saturating_add(self.config.download_window);
+        let end = target
+            .height
+            .min(window)
+            .min(downloads.limit.unwrap_or(u32::MAX));
+        let mut first_missing = true;
+        let mut waited_for = None;
+        for height in fork.saturating_add(1)..=end {
+            let Some(block) = tree.ancestor(best, height) else {
+                break;
+            };
+            let status = tree.node(block).status;
+            if status.has(Status::INVALID) {
+                return wanted;
+            }
+            if status.has(Status::CHECKED) {
+                continue;
+            }
+            if status.has(Status::HELD) {
+                first_missing = false;
+                continue;
+            }
+            if status.has(Status::IN_FLIGHT) {
+                waited_for = waited_for.or(Some(block));
+                first_missing = false;
+                continue;
+            }
+            if limited && target.height - height >= LIMITED_DEPTH {
+                return wanted;
+            }
+            // The lowest missing block is always asked for: without it nothing that is held can move on.
+            let reckoned = wanted.blocks.len() * downloads.usual_bytes;
+            let full =
+                !downloads.has_room(self.config.max_unchecked_bytes.saturating_sub(reckoned));
+            if wanted.blocks.len() >= room || (full && !first_missing) {
+                return wanted;
+            }
+            first_missing = false;
+            wanted.blocks.push(block);
+        }
+        if end == window && target.height > window {
+            wanted.held_up_by = waited_for;
+        }
+        wanted
+    }
+
+    fn request(&mut self, id: PeerId, blocks: &[Id], moves: u32, now: Moment) {
+        let witness = self.has_service(id, ServiceFlags::WITNESS);
+        let Some(session) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if session.in_flight.is_empty() {
+            session.last_block = now;
+        }
+        let mut inventory = Vec::with_capacity(blocks.len());
+        for block in blocks {
+            let hash = self.tree.node(*block).hash;
+            inventory.push(if witness {
+                Inventory::WitnessBlock(hash)
+            } else {
+                Inventory::Block(hash)
+            });
+            session.in_flight.push(*block);
+            self.downloads.in_flight.insert(
+                *block,
+                InFlight {
+                    peer: id,
+                    asked: now,
+                    moves,
+                },
+            );
+            self.tree
+                .status_mut(*block, |status| status.set(Status::IN_FLIGHT));
+        }
+        self.send(id, &Message::GetData(inventory));
+    }
+
+    /// The block is no longer expected of anyone.
+    pub(super) fn release(&mut self, block: Id) -> Option<InFlight> {
+        let in_flight = self.downloads.in_flight.remove(&block)?;
+        self.tree
+            .status_mut(block, |status| status.clear(Status::IN_FLIGHT));
+        if let Some(session) = self.peers.get_mut(&in_flight.peer) {
+            session.in_flight.retain(|other| *other != block);
+        }
+        Some(in_flight)
+    }
+
+    pub(super) fn on_block(&mut self, peer: PeerId, raw: Bytes, now: Moment) {
+        let header = raw
+            .get(..Header::SIZE)
+            .and_then(|bytes| bitcoin::consensus::deserialize::<Header>(bytes).ok());
+        let Some(header) = header else {
+            self.drop_peer(peer, DropReason::MalformedBlock, now);
+            return;
+        };
+        let hash = header.block_hash();
+        let expected = self
+            .tree
+            .id(&hash)
+            .and_then(|block| self.release(block).map(|asked| (block, asked)));
+        let Some((block, asked)) = expected else {
+            self.on_unrequested_block(peer, now);
+            return;
+        };
+        self.adapt_to_speed(peer, &asked, now);
+
+        let node = self.tree.node(block);
+        let (height, parent) = (node.height, node.parent);
+        let context = BlockContext {
+            params: self.params,
+            height,
+            median_time_past: self.tree.median_time_of(parent),
+        };
+        self.tree
+            .status_mut(block, |status| status.set(Status::HELD));
+        self.downloads.held.insert(
+            block,
+            Held {
+                peer,
+                bytes: raw.len(),
+            },
+        );
+        self.downloads.held_bytes += raw.len();
+        self.downloads.usual_bytes = (self.downloads.usual_bytes * 7 + raw.len()) / 8;
+        let announced_at = self.announced_at(&hash).unwrap_or(asked.asked);
+        self.outputs.push_back(Output::Block {
+            peer,
+            hash,
+            height,
+            context,
+            raw,
+            announced_at,
+        });
+    }
+
+    /// A peer that answers fast is asked for more at once, so that a short line is never idle.
+    fn adapt_to_speed(&mut self, peer: PeerId, asked: &InFlight, now: Moment) {
+        let Some(session) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        session.last_block = now;
+        session.stalling_since = None;
+        if peer == asked.peer && now.since(asked.asked) <= self.config.fast_block {
+            session.in_flight_limit =
+                (session.in_flight_limit + 1).min(self.config.blocks_per_fast_peer);
+        } else {
+            session.in_flight_limit =
+                (session.in_flight_limit / 2).max(self.config.blocks_per_peer);
+        }
+    }
+
+    fn on_unrequested_block(&mut self, peer: PeerId, now: Moment) {
+        let Some(session) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        session.unrequested_blocks += 1;
+        if session.unrequested_blocks > MAX_UNREQUESTED {
+            self.drop_peer(peer, DropReason::UnrequestedBlocks, now);
+        }
+    }
+
+    /// The peer has not got what it was asked for: it has pruned it, or left the branch.
+    pub(super) fn block_not_found(&mut self, peer: PeerId, hash: &BlockHash, now: Moment) {
+        let Some(block) = self.tree.id(hash) else {
+            return;
+        };
+        if self
+            .downloads
+            .in_flight
+            .get(&block)
+            .is_some_and(|in_flight| in_flight.peer == peer)
+        {
+            self.release(block);
+            if let Some(session) = self.peers.get_mut(&peer) {
+                session.best = None;
+                session.exhausted = true;
+                session.headers_retry = now + self.config.headers_retry;
+            }
+        }
+    }
+
+    pub(super) fn on_block_checked(
+        &mut self,
+        hash: BlockHash,
+        result: Result<(), BadBlock>,
+        now: Moment,
+    ) {
+        let Some(block) = self.tree.id(&hash) else {
+            return;
+        };
+        let held = self.downloads.held.remove(&block);
+        self.tree
+            .status_mut(block, |status| status.clear(Status::HELD));
+        if let Some(held) = &held {
+            self.downloads.held_bytes = self.downloads.held_bytes.saturating_sub(held.bytes);
+        }
+        match result {
+            Ok(()) => {
+                if let Some(session) = held.and_then(|held| self.peers.get_mut(&held.peer)) {
+                    session.useful = true;
+                }
+                let change = self.tree.mark_checked(&hash);
+                self.tip_changed(change, now);
+            }
+            Err(error) => {
+                tracing::warn!(%hash, %error, "block refused");
+                if error.condemns() {
+                    self.condemn(hash, error.to_string(), now);
+                }
+                if let Some(held) = held {
+                    // Its headers may have been good, its block was not: the next connection waits longer.
+                    if let Some(session) = self.peers.get_mut(&held.peer) {
+                        session.useful = false;
+                    }
+                    self.drop_peer(held.peer, DropReason::BadBlock { hash, error }, now);
+                }
+            }
+        }
+    }
+
+    pub(super) fn condemn(&mut self, hash: BlockHash, reason: String, now: Moment) {
+        let change = self.tree.mark_invalid(&hash, reason);
+        let condemned: Vec<Id> = self
+            .downloads
+            .in_flight
+            .keys()
+            .filter(|block| self.tree.node(**block).status.has(Status::INVALID))
+            .copied()
+            .collect();
+        for block in condemned {
+            self.release(block);
+        }
+        // Whoever is on that branch may have another one to offer.
+        for session in self.peers.values_mut() {
+            if session
+                .best
+                .is_some_and(|best| self.tree.node(best).status.has(Status::INVALID))
+            {
+                session.best = None;
+                session.exhausted = false;
+            }
+        }
+        self.tip_changed(change, now);
+    }
+
+    pub(super) fn tick_blocks(&mut self, now: Moment) {
+        let mut dropped = Vec::new();
+        for (id, session) in &self.peers {
+            if session
+                .stalling_since
+                .is_some_and(|since| now.since(since) >= self.downloads.stall_timeout)
+            {
+                dropped.push((*id, DropReason::Stalled(self.downloads.stall_timeout)));
+            } else if !session.in_flight.is_empty()
+                && now.since(session.last_block) >= self.config.block_timeout
+            {
+                dropped.push((*id, DropReason::BlockTimeout));
+            }
+        }
+        for (id, reason) in dropped {
+            if matches!(reason, DropReason::Stalled(_)) {
+                // A slow line of ours would make a staller of everyone: be more patient with the next.
+                self.downloads.stall_timeout = self
+                    .downloads
+                    .stall_timeout
+                    .saturating_mul(2)
+                    .min(self.config.max_stall_timeout);
+            }
+            self.drop_peer(id, reason, now);
+        }
+        self.move_late_blocks(now);
+    }
+
+    /// Where the window does not end, nobody stalls it, but a block may still be late: an idle peer is asked for it.
+    fn move_late_blocks(&mut self, now: Moment) {
+        let patience = self.downloads.stall_timeout;
+        let mut late: Vec<(u32, Id, u32)> = self
+            .downloads
+            .in_flight
+            .iter()
+            .filter(|(_, in_flight)| {
+                let patience = patience.saturating_mul(1 << in_flight.moves.min(10));
+                now.since(in_flight.asked) >= patience
+                    && self
+                        .peers
+                        .get(&in_flight.peer)
+                        .is_some_and(|peer| now.since(peer.last_block) >= patience)
+            })
+            .map(|(block, in_flight)| (self.tree.node(*block).height, *block, in_flight.moves))
+            .collect();
+        late.sort_unstable();
+        for (_, block, moves) in late {
+            let idle = self.peers.iter().find(|(_, session)| {
+                session.peer.is_ready()
+                    && session.in_flight.is_empty()
+                    && session.peer.services().has(ServiceFlags::NETWORK)
+                    && session
+                        .best
+                        .is_some_and(|best| self.tree.is_ancestor(block, best))
+            });
+            let Some((idle, _)) = idle else { return };
+            let idle = *idle;
+            self.release(block);
+            self.request(idle, &[block], moves + 1, now);
+        }
+    }
+}

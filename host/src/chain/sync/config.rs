@@ -1,0 +1,115 @@
+//! What the network machine may do, and when.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bitcoin::Work;
+use bitcoin::p2p::ServiceFlags;
+
+use crate::network::Params;
+
+/// Limits and timers. The defaults are Bitcoin Core's where Core has them.
+#[derive(Clone, Debug)]
+pub struct SyncConfig {
+    /// The peers to connect to, and to connect to again.
+    pub connect: Vec<SocketAddr>,
+    /// The most of them to be connected to at once.
+    pub max_outbound: usize,
+    /// What we call ourselves, BIP14.
+    pub user_agent: String,
+    /// The oldest protocol version to talk to.
+    pub minimum_version: u32,
+    /// Services that an outbound peer must all have, beside `NETWORK` or `NETWORK_LIMITED`.
+    pub required_services: ServiceFlags,
+    /// A branch with less work is not downloaded.
+    pub minimum_work: Work,
+    /// Whether transactions are asked for.
+    pub transactions: bool,
+    /// Whether every message makes an [`Output::Event`](super::Output::Event), not only what changes a connection.
+    pub message_events: bool,
+    /// From the connection to `verack`.
+    pub handshake_timeout: Duration,
+    /// Between two pings.
+    pub ping_interval: Duration,
+    /// From a ping to its pong, and the longest silence.
+    pub pong_timeout: Duration,
+    /// For the answer to `getheaders` of a peer that says it has more than we.
+    pub headers_timeout: Duration,
+    /// The same for a peer that does not: some send nothing where they have nothing.
+    pub headers_quiet: Duration,
+    /// Before a peer that had too little work, or less than it claimed, is asked again.
+    pub headers_retry: Duration,
+    /// Without a new header for so long, all peers are asked again.
+    pub stale_tip: Duration,
+    /// A best header of this age, at most, means that its branch has no end elsewhere.
+    pub recent_tip: Duration,
+    /// How long a chain counts as the network's after something better was announced: fetching one block is no outage.
+    pub synced_grace: Duration,
+    /// How far above the active tip blocks are asked for.
+    pub download_window: u32,
+    /// How many blocks one peer is asked for at once, to begin with.
+    pub blocks_per_peer: usize,
+    /// The same for a peer that answers within [`fast_block`](Self::fast_block).
+    pub blocks_per_fast_peer: usize,
+    /// See [`blocks_per_fast_peer`](Self::blocks_per_fast_peer).
+    pub fast_block: Duration,
+    /// Bytes of blocks that may wait for [`block_checked`](super::Sync::block_checked), those on their way included.
+    pub max_unchecked_bytes: usize,
+    /// How long a peer may hold up the window, to begin with; doubles with every peer that is dropped for it.
+    pub stall_timeout: Duration,
+    /// The end of that doubling.
+    pub max_stall_timeout: Duration,
+    /// How long a peer may deliver none of the blocks it was asked for.
+    pub block_timeout: Duration,
+    /// How long a transaction is waited for before another peer is asked.
+    pub transaction_timeout: Duration,
+    /// How many transactions one peer is asked for at once.
+    pub transactions_per_peer: usize,
+    /// For a connection to come about.
+    pub connect_timeout: Duration,
+    /// Before a lost peer is connected to again, to begin with; doubles.
+    pub reconnect_delay: Duration,
+    /// The end of that doubling.
+    pub max_reconnect_delay: Duration,
+    /// A tick that comes so late means that the machine slept.
+    pub late_tick: Duration,
+}
+
+impl SyncConfig {
+    /// The defaults for a network.
+    pub fn new(params: &Params) -> SyncConfig {
+        SyncConfig {
+            connect: Vec::new(),
+            max_outbound: 8,
+            user_agent: format!("/blockmill:{}/", env!("CARGO_PKG_VERSION")),
+            minimum_version: 31_800,
+            required_services: ServiceFlags::WITNESS,
+            minimum_work: params.minimum_chain_work,
+            transactions: true,
+            message_events: false,
+            handshake_timeout: Duration::from_secs(60),
+            ping_interval: Duration::from_secs(2 * 60),
+            pong_timeout: Duration::from_secs(20 * 60),
+            headers_timeout: Duration::from_secs(60),
+            headers_quiet: Duration::from_secs(5),
+            headers_retry: Duration::from_secs(60),
+            stale_tip: Duration::from_secs(20 * 60),
+            recent_tip: Duration::from_secs(24 * 60 * 60),
+            synced_grace: Duration::from_secs(30),
+            download_window: 1024,
+            blocks_per_peer: 16,
+            blocks_per_fast_peer: 128,
+            fast_block: Duration::from_millis(500),
+            max_unchecked_bytes: 128 << 20,
+            stall_timeout: Duration::from_secs(2),
+            max_stall_timeout: Duration::from_secs(64),
+            block_timeout: Duration::from_secs(120),
+            transaction_timeout: Duration::from_secs(60),
+            transactions_per_peer: 100,
+            connect_timeout: Duration::from_secs(30),
+            reconnect_delay: Duration::from_secs(1),
+            max_reconnect_delay: Duration::from_secs(5 * 60),
+            late_tick: Duration::from_secs(30),
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! Headers first: from one peer until its branch ends, then from every peer.
+
+use bitcoin::BlockHash;
+use bitcoin::block::Header;
+
+use super::{DropReason, Output, PeerId, Sync};
+use crate::chain::header_rules::HeaderError;
+use crate::chain::header_tree::{Id, Inserted};
+use crate::wire::Moment;
+use crate::wire::codec::MAX_HEADERS_RESULTS;
+use crate::wire::message::{Locator, Message};
+
+/// Messages of headers without a known parent before a peer is dropped (Core's `MAX_NUM_UNCONNECTING_HEADERS_MSGS`).
+const MAX_UNCONNECTED: u32 = 10;
+/// Headers beside the best branch that a peer may give us without giving a better one: about a year of mainnet's.
+const MAX_SIDE_HEADERS: usize = 60_000;
+
+/// What became of a message of headers.
+struct Taken {
+    /// The last that is in the tree.
+    last: Option<BlockHash>,
+    /// The rest was passed over, being more than two hours ahead.
+    ahead_of_time: bool,
+}
+
+impl Sync {
+    /// Asks whoever should be asked next.
+    pub(super) fn ask_for_headers(&mut self, now: Moment) {
+        let askable: Vec<PeerId> = self
+            .peers
+            .iter()
+            .filter(|(_, session)| {
+                session.peer.is_ready()
+                    && !session.exhausted
+                    && session.headers_asked.is_none()
+                    && session.headers_retry <= now
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        if self.caught_up {
+            for id in askable {
+                self.ask_for_headers_below_best(id, now);
+            }
+        } else if self.header_peer.is_none() {
+            // The one that says it has most; the rest is asked once its branch ends.
+            let best = askable.into_iter().max_by_key(|id| {
+                (
+                    self.peers
+                        .get(id)
+                        .map(|session| session.peer.start_height()),
+                    std::cmp::Reverse(*id),
+                )
+            });
+            if let Some(id) = best {
+                self.header_peer = Some(id);
+                self.ask_for_headers_below_best(id, now);
+            }
+        }
+    }
+
+    /// From the parent of our best header, so that a peer with the same tip answers with it, and is known to have it.
+    fn ask_for_headers_below_best(&mut self, peer: PeerId, now: Moment) {
+        let best = self.tree.best_id();
+        let parent = self.tree.node(best).parent;
+        self.ask_for_headers_from(peer, parent, now);
+    }
+
+    fn ask_for_headers_from(&mut self, peer: PeerId, from: Id, now: Moment) {
+        let locator = Locator::from_hashes(self.tree.locator_from(from));
+        if let Some(session) = self.peers.get_mut(&peer) {
+            session.headers_asked = Some(now);
+        }
+        self.send(peer, &Message::GetHeaders(locator));
+    }
+
+    /// A block that a peer announced by hash. Returns whether its header is unknown.
+    pub(super) fn on_block_announced(
+        &mut self,
+        peer: PeerId,
+        hash: BlockHash,
+        now: Moment,
+    ) -> bool {
+        match self.tree.id(&hash) {
+            Some(id) => {
+                self.peer_has(peer, id);
+                false
+            }
+            None => {
+                self.announce(hash, now);
+                true
+            }
+        }
+    }
+
+    /// A peer announced a block that we have no header of.
+    pub(super) fn ask_for_announced(&mut self, peer: PeerId, now: Moment) {
+        let Some(session) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        session.exhausted = false;
+        // While the first peer's branch has no end yet, the others would only send the same again.
+        if self.caught_up && session.headers_asked.is_none() {
+            self.ask_for_headers_below_best(peer, now);
+        }
+    }
+
+    pub(super) fn on_headers(&mut self, peer: PeerId, headers: &[Header], now: Moment) {
+        let Some(session) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        let asked = session.headers_asked.take();
+        let Some(first) = headers.first() else {
+            self.on_no_headers(peer, now);
+            return;
+        };
+        if !self.tree.contains(&first.prev_blockhash) {
+            session.unconnected += 1;
+            if session.unconnected > MAX_UNCONNECTED {
+                self.drop_peer(peer, DropReason::UnconnectedHeaders, now);
+            } else if asked.is_some() {
+                // A new block, announced while its ancestors are on their way.
+                session.headers_asked = asked;
+            } else {
+                // An announcement whose ancestors we miss.
+                session.exhausted = false;
+                self.ask_for_headers_below_best(peer, now);
+            }
+            return;
+        }
+        session.unconnected = 0;
+        let Some(taken) = self.take_headers(peer, headers, now) else {
+            return;
+        };
+        let last = taken.last.and_then(|hash| self.tree.id(&hash));
+        if let Some(last) = last {
+            self.peer_has(peer, last);
+        }
+        match last {
+            Some(last) if headers.len() >= MAX_HEADERS_RESULTS && !taken.ahead_of_time => {
+                self.ask_for_headers_from(peer, last, now);
+            }
+            _ => self.headers_end(peer, now),
+        }
+    }
+
+    /// The peer has nothing above our locator. It may be behind us on the same branch and still have blocks that we
+    /// miss: ask once from below the height that it claims, to see what it has.
+    fn on_no_headers(&mut self, peer: PeerId, now: Moment) {
+        let Some(session) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        let height = session.peer.start_height();
+        if session.best.is_none() && !session.probed && height > 0 {
+            session.probed = true;
+            if let Some(from) = self.tree.ancestor(self.tree.best_id(), height - 1) {
+                self.ask_for_headers_from(peer, from, now);
+                return;
+            }
+        }
+        self.headers_end(peer, now);
+    }
+
+    /// Puts headers into the tree. Nothing is returned if the peer was dropped for one of them.
+    fn take_headers(&mut self, peer: PeerId, headers: &[Header], now: Moment) -> Option<Taken> {
+        let work_before = self.tree.best_work();
+        let mut new = Vec::new();
+        let mut last = None;
+        let mut fault = None;
+        let mut ahead_of_time = false;
+        for header in headers {
+            if last.is_some_and(|last: BlockHash| last != header.prev_blockhash) {
+                fault = Some(DropReason::BrokenHeaders);
+                break;
+            }
+            let hash = header.block_hash();
+            match self.tree.insert_hashed(header, hash, now.secs()) {
+                Ok(Inserted::New) => {
+                    // A few at once are announcements; more are history.
+                    if headers.len() <= 8 {
+                        self.announce(hash, now);
+                    }
+                    new.push(*header);
+                }
+                Ok(Inserted::Known) => {}
+                // Not the peer's fault, perhaps ours: our clock may be slow.
+                Err(HeaderError::TooNew { time, .. }) => {
+                    tracing::warn!(%hash, time, "a header more than two hours ahead is passed over");
+                    ahead_of_time = true;
+                    break;
+                }
+                Err(error) => {
+                    fault = Some(DropReason::BadHeader { hash, error });
+                    break;
+                }
+            }
+            last = Some(hash);
+        }
+        let added = new.len();
+        if added > 0 {
+            self.last_header = now;
+            self.outputs.push_back(Output::Headers(new));
+        }
+        let better = self.tree.best_work() > work_before;
+        if let Some(session) = self.peers.get_mut(&peer) {
+            session.useful |= better;
+            session.side_headers = if better {
+                0
+            } else {
+                session.side_headers + added
+            };
+            if session.side_headers > MAX_SIDE_HEADERS {
+                fault = fault.or(Some(DropReason::HeaderFlood));
+            }
+        }
+        if let Some(fault) = fault {
+            self.drop_peer(peer, fault, now);
+            return None;
+        }
+        Some(Taken {
+            last,
+            ahead_of_time,
+        })
+    }
+
+    /// The peer has no more headers than it showed.
+    fn headers_end(&mut self, peer: PeerId, now: Moment) {
+        let enough = self.tree.best_work() >= self.config.minimum_work;
+        let (best_height, _) = self.tree.best_header();
+        let Some(session) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        session.exhausted = true;
+        // Below its own minimum chain work a peer answers with nothing; that is not the tip, so it is asked again.
+        if !enough || session.peer.start_height() > best_height {
+            session.headers_retry = now + self.config.headers_retry;
+        }
+        if self.header_peer == Some(peer) {
+            self.header_peer = None;
+        }
+        self.caught_up |= enough;
+    }
+
+    pub(super) fn tick_headers(&mut self, now: Moment) {
+        let (best_height, _) = self.tree.best_header();
+        let enough = self.tree.best_work() >= self.config.minimum_work;
+        let stale = now.since(self.last_header) >= self.config.stale_tip;
+        if stale {
+            self.last_header = now;
+        }
+        let incomplete = self.tree.tip_id() != self.tree.best_id();
+        let mut late = Vec::new();
+        let mut silent = Vec::new();
+        for (id, session) in &mut self.peers {
+            let claims_more = session.peer.start_height() > best_height;
+            // It has more, or not enough, or blocks that we miss and that it has not shown to have.
+            let unsure = claims_more || !enough || (incomplete && session.best.is_none());
+            if let Some(asked) = session.headers_asked {
+                if claims_more && now.since(asked) >= self.config.headers_timeout {
+                    late.push(*id);
+                } else if !claims_more && now.since(asked) >= self.config.headers_quiet {
+                    silent.push(*id);
+                }
+            } else if session.exhausted && (stale || (unsure && session.headers_retry <= now)) {
+                session.exhausted = false;
+            }
+        }
+        for id in late {
+            self.drop_peer(id, DropReason::HeadersTimeout, now);
+        }
+        for id in silent {
+            if let Some(session) = self.peers.get_mut(&id) {
+                session.headers_asked = None;
+            }
+            self.headers_end(id, now);
+        }
+    }
+
+    /// Whether every peer that could have more has shown that it has not.
+    pub(super) fn nobody_has_more(&self) -> bool {
+        let (best_height, _) = self.tree.best_header();
+        self.caught_up
+            && self
+                .peers
+                .values()
+                .filter(|session| session.peer.is_ready())
+                .all(|session| {
+                    session.exhausted
+                        && (session.best.is_some() || session.peer.start_height() <= best_height)
+                })
+    }
+}

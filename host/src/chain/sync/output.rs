@@ -1,0 +1,190 @@
+//! What the network machine wants done, and what it says about its peers.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bitcoin::block::Header;
+use bitcoin::p2p::ServiceFlags;
+use bitcoin::{BlockHash, Txid, Wtxid};
+use bytes::Bytes;
+
+use crate::chain::block_check::{BadBlock, BlockContext};
+use crate::chain::header_rules::HeaderError;
+use crate::chain::header_tree::TipChange;
+use crate::wire::{Misbehaviour, Moment};
+
+/// One connection; chosen by the shell, never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerId(pub u64);
+
+impl fmt::Display for PeerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// What the shell has to do, in this order.
+#[derive(Debug)]
+pub enum Output {
+    /// Write these bytes to a peer.
+    Send {
+        /// To whom.
+        peer: PeerId,
+        /// One framed message.
+        bytes: Bytes,
+    },
+    /// Close a connection. The machine has forgotten the peer already.
+    Disconnect {
+        /// Whose.
+        peer: PeerId,
+        /// Why.
+        reason: DropReason,
+    },
+    /// Connect, then call `connected` or `connect_failed`.
+    Connect {
+        /// Where to.
+        addr: SocketAddr,
+    },
+    /// Headers that are new in the tree, parents first: append them to the headers file.
+    Headers(Vec<Header>),
+    /// A block that was asked for: check it in its context, then call `block_checked`.
+    Block {
+        /// From whom.
+        peer: PeerId,
+        /// Its hash, which its header has.
+        hash: BlockHash,
+        /// Its height.
+        height: u32,
+        /// What [`check_block`](crate::chain::check_block) needs.
+        context: BlockContext,
+        /// The block, serialised.
+        raw: Bytes,
+        /// When it was first heard of; when it was asked for, if that is long past.
+        announced_at: Moment,
+    },
+    /// The active chain has another tip.
+    Tip(TipChange),
+    /// A transaction that was asked for; decoded once, not checked.
+    Transaction {
+        /// From whom.
+        peer: PeerId,
+        /// The transaction, serialised.
+        raw: Bytes,
+        /// Its txid.
+        txid: Txid,
+        /// Its wtxid.
+        wtxid: Wtxid,
+    },
+    /// For the log and the CSV file.
+    Event(PeerEvent),
+}
+
+/// Something that happened with a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerEvent {
+    /// The peer's address.
+    pub addr: SocketAddr,
+    /// What: `connected`, `ready`, `disconnected`, `dropped`, `received`, `sent`, …
+    pub event: &'static str,
+    /// The particulars, printable.
+    pub details: String,
+}
+
+/// Why a connection was closed by us.
+#[derive(Debug, thiserror::Error)]
+pub enum DropReason {
+    /// It broke the rules of the connection, or ran out of its time.
+    #[error(transparent)]
+    Misbehaviour(#[from] Misbehaviour),
+    /// A header breaks a rule.
+    #[error("header {hash}: {error}")]
+    BadHeader {
+        /// Which.
+        hash: BlockHash,
+        /// How.
+        error: HeaderError,
+    },
+    /// Headers of one message that do not follow one another.
+    #[error("headers that do not follow one another")]
+    BrokenHeaders,
+    /// Again and again headers whose parents nobody knows.
+    #[error("too many headers without a known parent")]
+    UnconnectedHeaders,
+    /// Too many headers that are no part of the best branch.
+    #[error("too many headers beside the best branch")]
+    HeaderFlood,
+    /// It says that it has more, and does not send it.
+    #[error("no headers in time")]
+    HeadersTimeout,
+    /// A bad block.
+    #[error("block {hash}: {error}")]
+    BadBlock {
+        /// Which.
+        hash: BlockHash,
+        /// How.
+        error: BadBlock,
+    },
+    /// A block message that holds no block header.
+    #[error("malformed block")]
+    MalformedBlock,
+    /// A transaction message that holds none.
+    #[error("malformed transaction")]
+    MalformedTransaction,
+    /// Too many blocks that nobody asked for.
+    #[error("too many blocks that were not asked for")]
+    UnrequestedBlocks,
+    /// It held up the download.
+    #[error("held up the download for {0:?}")]
+    Stalled(Duration),
+    /// It sent none of the blocks it was asked for.
+    #[error("no block in time")]
+    BlockTimeout,
+    /// The machine slept: nobody knows what the connection is worth.
+    #[error("the machine slept for {0:?}")]
+    Slept(Duration),
+}
+
+impl DropReason {
+    /// Whether the peer is to blame, so that it is not connected to again at once.
+    pub fn is_fault(&self) -> bool {
+        !matches!(self, DropReason::Slept(_))
+    }
+}
+
+/// A peer, for `status`.
+#[derive(Clone, Debug)]
+pub struct PeerInfo {
+    /// Which connection.
+    pub id: PeerId,
+    /// Its address.
+    pub addr: SocketAddr,
+    /// Whether we connected to it.
+    pub outbound: bool,
+    /// Whether its handshake is done.
+    pub ready: bool,
+    /// The software it says it is; printable.
+    pub user_agent: String,
+    /// Its protocol version.
+    pub version: u32,
+    /// What it offers.
+    pub services: ServiceFlags,
+    /// The height it said at the handshake.
+    pub start_height: u32,
+    /// The height that it is known to have: of the best header it showed, or else the one it said.
+    pub height: u32,
+    /// When the connection was made.
+    pub since: Moment,
+    /// What its last pong took.
+    pub latency: Option<Duration>,
+    /// Its clock less ours, seconds.
+    pub time_offset: i64,
+    /// Lowest fee rate that it wants announced, sat/kvB.
+    pub fee_filter: u64,
+    /// Bytes received.
+    pub bytes_in: u64,
+    /// Bytes sent.
+    pub bytes_out: u64,
+    /// Blocks that it was asked for and has not sent.
+    pub inflight: usize,
+}

@@ -1,0 +1,60 @@
+//! What the chain knows about one peer, beside its connection.
+
+use crate::chain::header_tree::Id;
+use crate::wire::{Moment, Peer};
+
+/// One peer.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) peer: Peer,
+    /// The best header that it showed or announced.
+    pub(super) best: Option<Id>,
+    /// When it was asked for headers, while it has not answered.
+    pub(super) headers_asked: Option<Moment>,
+    /// It was asked from below the height that it claims, since it knew nothing above ours.
+    pub(super) probed: bool,
+    /// It showed the end of its branch.
+    pub(super) exhausted: bool,
+    /// When it may be asked again, after its branch had too little work.
+    pub(super) headers_retry: Moment,
+    /// Messages of headers without a known parent, since the last with one.
+    pub(super) unconnected: u32,
+    /// Headers that it gave us that are no part of the best branch, since the last that was.
+    pub(super) side_headers: usize,
+    /// Blocks that it was asked for and has not sent, oldest first.
+    pub(super) in_flight: Vec<Id>,
+    /// How many it may have in flight.
+    pub(super) in_flight_limit: usize,
+    /// When it last sent a block, or was first asked for one after a pause.
+    pub(super) last_block: Moment,
+    /// Since when it holds up the window.
+    pub(super) stalling_since: Option<Moment>,
+    /// Blocks that nobody asked it for.
+    pub(super) unrequested_blocks: u32,
+    /// It was asked for its whole pool.
+    pub(super) pool_asked: bool,
+    /// It gave us a header or a block that was good.
+    pub(super) useful: bool,
+}
+
+impl Session {
+    pub(super) fn new(peer: Peer, in_flight_limit: usize, now: Moment) -> Session {
+        Session {
+            peer,
+            best: None,
+            headers_asked: None,
+            probed: false,
+            exhausted: false,
+            headers_retry: now,
+            unconnected: 0,
+            side_headers: 0,
+            in_flight: Vec::new(),
+            in_flight_limit,
+            last_block: now,
+            stalling_since: None,
+            unrequested_blocks: 0,
+            pool_asked: false,
+            useful: false,
+        }
+    }
+}

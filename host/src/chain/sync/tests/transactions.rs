@@ -1,0 +1,185 @@
+//! Transactions: each is asked for once, of one peer at a time, and only at the tip.
+
+use std::time::Duration;
+
+use bitcoin::p2p::ServiceFlags;
+use bitcoin::p2p::message_blockdata::Inventory;
+use bitcoin::{Transaction, Witness};
+use bytes::Bytes;
+
+use super::network::{FakePeer, Sim, chain, txid_bytes};
+use crate::chain::fixtures::spend;
+use crate::chain::sync::DropReason;
+use crate::wire::message::Message;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn transaction(n: u32) -> Transaction {
+    let mut tx = spend(n);
+    tx.input[0].witness = Witness::from_slice(&[[n as u8; 8]]);
+    tx
+}
+
+fn give(peer: &mut FakePeer, tx: &Transaction) {
+    let wtxid = tx.compute_wtxid();
+    peer.pool.insert(*wtxid.as_ref(), tx.clone());
+    peer.pool.insert(txid_bytes(tx), tx.clone());
+    peer.say(&Message::Inv(vec![Inventory::WTx(wtxid)]));
+}
+
+fn synced(seed: u64, peers: usize) -> Sim {
+    let chain = chain(10);
+    let peers = (1..=peers as u16)
+        .map(|port| FakePeer::new(port, chain.clone()))
+        .collect();
+    let mut sim = Sim::new(seed, peers, |_| {});
+    sim.run_to_tip(&chain[9]);
+    sim.run_until("synced", MINUTE, |sim| sim.sync.synced(sim.now));
+    sim
+}
+
+#[test]
+fn a_transaction_that_all_announce_is_asked_of_one() {
+    let mut sim = synced(1, 3);
+    let tx = transaction(1);
+    for peer in &mut sim.peers {
+        give(peer, &tx);
+    }
+    sim.run_until("the transaction", MINUTE, |sim| {
+        !sim.transactions.is_empty()
+    });
+    sim.run_for(3 * MINUTE);
+    assert_eq!(sim.transactions.len(), 1);
+    assert_eq!(sim.transactions[0].1, tx.compute_txid());
+    let asked: usize = sim
+        .peers
+        .iter()
+        .map(|peer| peer.transactions_asked().len())
+        .sum();
+    assert_eq!(asked, 1);
+}
+
+#[test]
+fn what_is_announced_before_the_tip_is_reached_is_asked_for_then() {
+    let chain = chain(200);
+    let mut sim = Sim::new(2, vec![FakePeer::new(1, chain.clone())], |_| {});
+    sim.run_until("ready", MINUTE, |sim| sim.sync.best_header().0 > 0);
+    let tx = transaction(2);
+    give(&mut sim.peers[0], &tx);
+    sim.run_until("the transaction", 5 * MINUTE, |sim| {
+        !sim.transactions.is_empty()
+    });
+    assert_eq!(sim.sync.tip().0, 200);
+}
+
+#[test]
+fn another_peer_is_asked_after_a_minute_and_at_once_when_the_first_has_gone_or_lost_it() {
+    for how in 0..3 {
+        let mut sim = synced(3, 2);
+        let tx = transaction(3);
+        let wtxid = tx.compute_wtxid();
+        let asked = |sim: &Sim| -> Vec<usize> {
+            (0..2)
+                .filter(|peer| !sim.peers[*peer].transactions_asked().is_empty())
+                .collect()
+        };
+        for peer in &mut sim.peers {
+            if how < 2 {
+                peer.faults.stalls = true;
+            }
+            peer.say(&Message::Inv(vec![Inventory::WTx(wtxid)]));
+        }
+        sim.run_until("asked", MINUTE, |sim| !asked(sim).is_empty());
+        let first = asked(&sim)[0];
+        let before = sim.now;
+        if how == 1 {
+            let id = sim.id_of(first).unwrap();
+            sim.run_for(Duration::from_secs(5));
+            sim.sync.disconnected(id, sim.now);
+            sim.peers[first].reachable = false;
+            sim.settle();
+        }
+        sim.run_until("the other asked", 2 * MINUTE, |sim| asked(sim).len() == 2);
+        let waited = sim.now.since(before);
+        if how == 0 {
+            assert!(
+                waited >= Duration::from_secs(60) && waited < Duration::from_secs(62),
+                "{waited:?}"
+            );
+        } else {
+            assert!(waited < Duration::from_secs(20), "{waited:?}");
+        }
+    }
+}
+
+#[test]
+fn what_the_pool_knows_is_not_asked_for() {
+    let mut sim = synced(4, 1);
+    let tx = transaction(4);
+    sim.sync.tx_known(*tx.compute_wtxid().as_ref());
+    give(&mut sim.peers[0], &tx);
+    sim.run_for(MINUTE);
+    assert!(sim.peers[0].transactions_asked().is_empty());
+}
+
+#[test]
+fn a_transaction_announced_by_txid_is_asked_for_with_its_witness() {
+    let mut sim = synced(5, 1);
+    let tx = transaction(5);
+    let txid = tx.compute_txid();
+    sim.peers[0].pool.insert(txid_bytes(&tx), tx.clone());
+    sim.peers[0].say(&Message::Inv(vec![Inventory::Transaction(txid)]));
+    sim.run_until("the transaction", MINUTE, |sim| {
+        !sim.transactions.is_empty()
+    });
+    assert_eq!(
+        sim.peers[0].transactions_asked(),
+        [Inventory::WitnessTransaction(txid)]
+    );
+}
+
+#[test]
+fn no_more_than_a_hundred_are_asked_of_a_peer_at_once() {
+    let mut sim = synced(6, 1);
+    sim.peers[0].faults.stalls = true;
+    let items: Vec<_> = (0..20_000)
+        .map(|n| Inventory::WTx(transaction(n).compute_wtxid()))
+        .collect();
+    sim.peers[0].say(&Message::Inv(items));
+    sim.run_for(Duration::from_secs(30));
+    assert_eq!(sim.peers[0].transactions_asked().len(), 100);
+}
+
+#[test]
+fn what_nobody_asked_for_is_passed_over_and_what_is_no_transaction_gets_a_peer_dropped() {
+    let mut sim = synced(7, 1);
+    let tx = transaction(7);
+    sim.peers[0].say(&Message::Tx(Bytes::from(bitcoin::consensus::serialize(
+        &tx,
+    ))));
+    sim.run_for(Duration::from_secs(5));
+    assert!(sim.transactions.is_empty() && sim.dropped.is_empty());
+    sim.peers[0].say(&Message::Tx(Bytes::from_static(&[1, 2, 3])));
+    sim.run_until("dropped", MINUTE, |sim| !sim.dropped.is_empty());
+    assert!(matches!(sim.dropped[0].1, DropReason::MalformedTransaction));
+}
+
+#[test]
+fn only_a_peer_with_bloom_filters_is_asked_for_its_pool_and_once() {
+    let chain = chain(10);
+    let mut peers = vec![
+        FakePeer::new(1, chain.clone()),
+        FakePeer::new(2, chain.clone()),
+    ];
+    peers[1].services |= ServiceFlags::BLOOM;
+    let mut sim = Sim::new(8, peers, |_| {});
+    sim.run_to_tip(&chain[9]);
+    sim.run_for(MINUTE);
+    let asked = |peer: &FakePeer| {
+        peer.heard
+            .iter()
+            .filter(|message| **message == Message::MemPool)
+            .count()
+    };
+    assert_eq!((asked(&sim.peers[0]), asked(&sim.peers[1])), (0, 1));
+}

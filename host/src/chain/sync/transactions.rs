@@ -1,0 +1,277 @@
+//! Transactions: each one announced is asked of one peer at a time, and only once we follow the tip.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use bitcoin::Transaction;
+use bitcoin::hashes::{Hash, siphash24};
+use bitcoin::p2p::ServiceFlags;
+use bitcoin::p2p::message_blockdata::Inventory;
+use bytes::Bytes;
+
+use super::{DropReason, Output, PeerId, Sync};
+use crate::wire::Moment;
+use crate::wire::message::Message;
+
+/// Announcements of one peer that wait; the oldest make room (Core's `MAX_PEER_TX_ANNOUNCEMENTS`).
+const MAX_ANNOUNCED: usize = 5_000;
+/// Transactions asked for at once, of all peers.
+const MAX_WANTED: usize = 20_000;
+/// Other peers remembered for one transaction.
+const MAX_OTHERS: usize = 8;
+/// Transactions remembered as seen, in each of two generations.
+const MAX_SEEN: usize = 60_000;
+
+#[derive(Debug)]
+struct Wanted {
+    asked: PeerId,
+    at: Moment,
+    others: Vec<(PeerId, Inventory)>,
+}
+
+/// What was announced, what was asked for, what was seen.
+#[derive(Debug)]
+pub(super) struct TxRequests {
+    announced: BTreeMap<PeerId, VecDeque<Inventory>>,
+    wanted: HashMap<[u8; 32], Wanted>,
+    in_flight: BTreeMap<PeerId, usize>,
+    seen: Seen,
+    per_peer: usize,
+    timeout: Duration,
+}
+
+impl TxRequests {
+    pub(super) fn new(seed: u64, per_peer: usize, timeout: Duration) -> TxRequests {
+        TxRequests {
+            announced: BTreeMap::new(),
+            wanted: HashMap::new(),
+            in_flight: BTreeMap::new(),
+            seen: Seen {
+                seed,
+                fresh: HashSet::new(),
+                old: HashSet::new(),
+            },
+            per_peer,
+            timeout,
+        }
+    }
+
+    /// The transaction need not be asked for.
+    pub(super) fn know(&mut self, hash: [u8; 32]) {
+        self.seen.insert(&hash);
+    }
+
+    pub(super) fn announced(&mut self, peer: PeerId, item: Inventory) {
+        if hash_of(&item).is_none_or(|hash| self.seen.contains(&hash)) {
+            return;
+        }
+        let queue = self.announced.entry(peer).or_default();
+        if queue.len() >= MAX_ANNOUNCED {
+            queue.pop_front();
+        }
+        queue.push_back(item);
+    }
+
+    /// What to ask of a peer now.
+    pub(super) fn next_requests(&mut self, peer: PeerId, now: Moment) -> Vec<Inventory> {
+        let mut requests = Vec::new();
+        let Some(queue) = self.announced.get_mut(&peer) else {
+            return requests;
+        };
+        let in_flight = self.in_flight.entry(peer).or_default();
+        while *in_flight < self.per_peer && self.wanted.len() < MAX_WANTED {
+            let Some(item) = queue.pop_front() else { break };
+            let Some(hash) = hash_of(&item).filter(|hash| !self.seen.contains(hash)) else {
+                continue;
+            };
+            if let Some(wanted) = self.wanted.get_mut(&hash) {
+                if wanted.asked != peer && wanted.others.len() < MAX_OTHERS {
+                    wanted.others.push((peer, item));
+                }
+                continue;
+            }
+            self.wanted.insert(
+                hash,
+                Wanted {
+                    asked: peer,
+                    at: now,
+                    others: Vec::new(),
+                },
+            );
+            *in_flight += 1;
+            requests.push(item);
+        }
+        requests
+    }
+
+    /// A transaction came. Returns whether it was asked for, by either of its hashes.
+    pub(super) fn arrived(&mut self, hashes: [[u8; 32]; 2]) -> bool {
+        let mut asked = false;
+        for hash in hashes {
+            if let Some(wanted) = self.wanted.remove(&hash) {
+                self.freed(wanted.asked);
+                asked = true;
+            }
+        }
+        if asked {
+            for hash in hashes {
+                self.seen.insert(&hash);
+            }
+        }
+        asked
+    }
+
+    pub(super) fn not_found(&mut self, peer: PeerId, item: &Inventory) {
+        if let Some(hash) = hash_of(item)
+            && self
+                .wanted
+                .get(&hash)
+                .is_some_and(|wanted| wanted.asked == peer)
+        {
+            self.ask_another(hash);
+        }
+    }
+
+    pub(super) fn disconnected(&mut self, peer: PeerId) {
+        self.announced.remove(&peer);
+        let mut asked: Vec<_> = self
+            .wanted
+            .iter()
+            .filter(|(_, wanted)| wanted.asked == peer)
+            .map(|(hash, _)| *hash)
+            .collect();
+        // In an order that a run with the same seed repeats.
+        asked.sort_unstable();
+        for hash in asked {
+            self.ask_another(hash);
+        }
+        self.in_flight.remove(&peer);
+    }
+
+    pub(super) fn tick(&mut self, now: Moment) {
+        let timeout = self.timeout;
+        let mut late: Vec<_> = self
+            .wanted
+            .iter()
+            .filter(|(_, wanted)| now.since(wanted.at) >= timeout)
+            .map(|(hash, _)| *hash)
+            .collect();
+        late.sort_unstable();
+        for hash in late {
+            self.ask_another(hash);
+        }
+    }
+
+    /// Gives the transaction back to the next peer that announced it.
+    fn ask_another(&mut self, hash: [u8; 32]) {
+        let Some(wanted) = self.wanted.remove(&hash) else {
+            return;
+        };
+        self.freed(wanted.asked);
+        for (peer, item) in wanted.others.into_iter().rev() {
+            if let Some(queue) = self.announced.get_mut(&peer) {
+                queue.push_front(item);
+            }
+        }
+    }
+
+    fn freed(&mut self, peer: PeerId) {
+        if let Some(in_flight) = self.in_flight.get_mut(&peer) {
+            *in_flight = in_flight.saturating_sub(1);
+        }
+    }
+}
+
+/// The transactions seen lately, as keyed 64-bit hashes that nobody outside can make collide. Two generations: when
+/// one is full the older is forgotten.
+#[derive(Debug)]
+struct Seen {
+    seed: u64,
+    fresh: HashSet<u64>,
+    old: HashSet<u64>,
+}
+
+impl Seen {
+    fn key(&self, hash: &[u8; 32]) -> u64 {
+        siphash24::Hash::hash_to_u64_with_keys(self.seed, 0, hash)
+    }
+
+    fn contains(&self, hash: &[u8; 32]) -> bool {
+        let key = self.key(hash);
+        self.fresh.contains(&key) || self.old.contains(&key)
+    }
+
+    fn insert(&mut self, hash: &[u8; 32]) {
+        if self.fresh.len() >= MAX_SEEN {
+            self.old = std::mem::take(&mut self.fresh);
+        }
+        self.fresh.insert(self.key(hash));
+    }
+}
+
+fn hash_of(item: &Inventory) -> Option<[u8; 32]> {
+    match item {
+        Inventory::Transaction(txid) | Inventory::WitnessTransaction(txid) => {
+            Some(txid.to_byte_array())
+        }
+        Inventory::WTx(wtxid) => Some(wtxid.to_byte_array()),
+        _ => None,
+    }
+}
+
+impl Sync {
+    pub(super) fn on_transaction(&mut self, peer: PeerId, raw: Bytes, now: Moment) {
+        let Ok(transaction) = bitcoin::consensus::deserialize::<Transaction>(&raw) else {
+            self.drop_peer(peer, DropReason::MalformedTransaction, now);
+            return;
+        };
+        let (txid, wtxid) = (transaction.compute_txid(), transaction.compute_wtxid());
+        if self
+            .transactions
+            .arrived([wtxid.to_byte_array(), txid.to_byte_array()])
+        {
+            self.outputs.push_back(Output::Transaction {
+                peer,
+                raw,
+                txid,
+                wtxid,
+            });
+        }
+    }
+
+    pub(super) fn ask_for_transactions(&mut self, now: Moment) {
+        let ids: Vec<PeerId> = self
+            .peers
+            .iter()
+            .filter(|(_, session)| session.peer.is_ready())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            self.ask_for_pool(id);
+            let mut items = self.transactions.next_requests(id, now);
+            if items.is_empty() {
+                continue;
+            }
+            if self.has_service(id, ServiceFlags::WITNESS) {
+                for item in &mut items {
+                    // Announced by txid, but wanted with its witnesses.
+                    if let Inventory::Transaction(txid) = *item {
+                        *item = Inventory::WitnessTransaction(txid);
+                    }
+                }
+            }
+            self.send(id, &Message::GetData(items));
+        }
+    }
+
+    /// A peer with `NODE_BLOOM` tells its whole pool when asked (BIP35); any other would disconnect us.
+    fn ask_for_pool(&mut self, id: PeerId) {
+        if let Some(session) = self.peers.get_mut(&id)
+            && !session.pool_asked
+            && session.peer.services().has(ServiceFlags::BLOOM)
+        {
+            session.pool_asked = true;
+            self.send(id, &Message::MemPool);
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! What commands print for people.
+
+use std::{
+    io::Write,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use anyhow::Result;
+
+use super::CheckedPlugin;
+use crate::{
+    config::Config,
+    progress::coarse,
+    status::{Plugin, Status, TxOutSet},
+};
+
+/// Digits of a hash that tell files apart well enough for people.
+const SHORT_HASH: usize = 12;
+
+/// The longest error in a table; the whole one is in the JSON and in the log.
+const MAX_ERROR: usize = 100;
+
+/// Which side a column's cells are put to.
+#[derive(Clone, Copy)]
+enum Side {
+    Left,
+    Right,
+}
+
+pub(super) fn checked(
+    out: &mut dyn Write,
+    config: &Config,
+    plugins: &[CheckedPlugin],
+) -> Result<()> {
+    writeln!(out, "network   {}", config.network)?;
+    writeln!(out, "data      {}", config.network_dir().display())?;
+    writeln!(
+        out,
+        "plugins   {} in {}",
+        plugins.len(),
+        config.plugins_dir().display()
+    )?;
+    let rows: Vec<_> = plugins
+        .iter()
+        .map(|plugin| {
+            vec![
+                plugin.name.clone(),
+                plugin.version.clone(),
+                short(&plugin.sha256),
+                plugin.description.clone(),
+            ]
+        })
+        .collect();
+    if !rows.is_empty() {
+        writeln!(out)?;
+        let columns = [
+            ("PLUGIN", Side::Left),
+            ("VERSION", Side::Left),
+            ("SHA256", Side::Left),
+            ("WHAT IT DOES", Side::Left),
+        ];
+        table(out, &columns, &rows)?;
+    }
+    writeln!(out, "\nall right")?;
+    Ok(())
+}
+
+pub(super) fn status(out: &mut dyn Write, status: &Status) -> Result<()> {
+    let up = coarse(Duration::from_secs(status.uptime_seconds));
+    let state = if status.synced { "synced" } else { "syncing" };
+    writeln!(
+        out,
+        "network   {}, blockmill {}, up {up}",
+        status.network, status.version
+    )?;
+    writeln!(
+        out,
+        "tip       {} of {}, {}, {state}",
+        status.tip.height,
+        status.headers.height,
+        time(status.tip.time.into())
+    )?;
+    writeln!(out, "          {}", clean(&status.tip.hash))?;
+    writeln!(
+        out,
+        "mempool   {} transactions, {} vB, {} sat of fees",
+        status.mempool.txs, status.mempool.vbytes, status.mempool.fees_sats
+    )?;
+    writeln!(out)?;
+    if status.peers.is_empty() {
+        writeln!(out, "no peers")?;
+    } else {
+        let rows: Vec<_> = status
+            .peers
+            .iter()
+            .map(|peer| {
+                vec![
+                    peer.addr.clone(),
+                    peer.user_agent.clone(),
+                    peer.height.to_string(),
+                    time(peer.since),
+                    peer.services.join(" "),
+                ]
+            })
+            .collect();
+        let columns = [
+            ("PEER", Side::Left),
+            ("USER AGENT", Side::Left),
+            ("HEIGHT", Side::Right),
+            ("SINCE", Side::Left),
+            ("SERVICES", Side::Left),
+        ];
+        table(out, &columns, &rows)?;
+    }
+    writeln!(out)?;
+    plugins(out, &status.plugins)
+}
+
+pub(super) fn plugins(out: &mut dyn Write, plugins: &[Plugin]) -> Result<()> {
+    if plugins.is_empty() {
+        writeln!(out, "no plugins")?;
+        return Ok(());
+    }
+    let rows: Vec<_> = plugins
+        .iter()
+        .map(|plugin| {
+            vec![
+                plugin.name.clone(),
+                plugin.version.clone(),
+                short(&plugin.sha256),
+                plugin.state.name().to_owned(),
+                plugin
+                    .height
+                    .map_or("-".to_owned(), |height| height.to_string()),
+                plugin.lag.to_string(),
+                plugin
+                    .last_error
+                    .as_deref()
+                    .map_or("-".to_owned(), |why| cut(why, MAX_ERROR)),
+            ]
+        })
+        .collect();
+    let columns = [
+        ("PLUGIN", Side::Left),
+        ("VERSION", Side::Left),
+        ("SHA256", Side::Left),
+        ("STATE", Side::Left),
+        ("HEIGHT", Side::Right),
+        ("LAG", Side::Right),
+        ("LAST ERROR", Side::Left),
+    ];
+    table(out, &columns, &rows)
+}
+
+pub(super) fn txoutset(out: &mut dyn Write, set: &TxOutSet) -> Result<()> {
+    writeln!(out, "height             {}", set.height)?;
+    writeln!(out, "bestblock          {}", set.bestblock)?;
+    writeln!(out, "txouts             {}", set.txouts)?;
+    writeln!(out, "total_sats         {}", set.total_sats)?;
+    writeln!(out, "muhash             {}", set.muhash)?;
+    writeln!(out, "hash_serialized_3  {}", set.hash_serialized_3)?;
+    Ok(())
+}
+
+fn table(out: &mut dyn Write, columns: &[(&str, Side)], rows: &[Vec<String>]) -> Result<()> {
+    let rows: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| row.iter().map(|cell| clean(cell)).collect())
+        .collect();
+    let widths: Vec<usize> = columns
+        .iter()
+        .enumerate()
+        .map(|(column, (title, _))| {
+            let cells = rows
+                .iter()
+                .filter_map(|row| row.get(column))
+                .map(|cell| cell.chars().count());
+            cells.chain([title.len()]).max().unwrap_or_default()
+        })
+        .collect();
+    let titles: Vec<String> = columns
+        .iter()
+        .map(|(title, _)| (*title).to_owned())
+        .collect();
+    for row in std::iter::once(&titles).chain(&rows) {
+        let mut line = String::new();
+        for ((cell, (_, side)), width) in row.iter().zip(columns).zip(&widths) {
+            match side {
+                Side::Left => line.push_str(&format!("{cell:<width$}  ")),
+                Side::Right => line.push_str(&format!("{cell:>width$}  ")),
+            }
+        }
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    Ok(())
+}
+
+/// Text from peers and plugins, without what could move a terminal's cursor.
+fn clean(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
+fn cut(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    text.chars()
+        .take(most.saturating_sub(1))
+        .chain(['…'])
+        .collect()
+}
+
+fn short(hash: &str) -> String {
+    hash.chars().take(SHORT_HASH).collect()
+}
+
+fn time(unix: u64) -> String {
+    // a year past 9999 has no such text
+    let time = UNIX_EPOCH + Duration::from_secs(unix.min(253_402_300_799));
+    humantime::format_rfc3339_seconds(time)
+        .to_string()
+        .replace('T', " ")
+        .replace('Z', " UTC")
+}

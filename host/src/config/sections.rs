@@ -1,0 +1,325 @@
+//! The sections of the configuration, with their defaults.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::units::{self, size};
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// How lines look.
+    pub format: LogFormat,
+    /// What is written: a level, or a filter such as `warn,blockmill::chain=debug`. `BLOCKMILL_LOG` and `RUST_LOG` go before it.
+    pub level: String,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[peers]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Peers {
+    /// `host:port`, `host` or `[ipv6]:port`. When given, only these are connected to. See [`Config::peer_addresses`].
+    pub connect: Vec<String>,
+    /// How many peers are kept when `connect` is empty.
+    pub max_outbound: u16,
+    /// How long a TCP connection may take to come about.
+    #[serde(with = "units::span")]
+    pub connect_timeout: Duration,
+    /// How long version and verack may take.
+    #[serde(with = "units::span")]
+    pub handshake_timeout: Duration,
+    /// How often a peer is asked whether it is there.
+    #[serde(with = "units::span")]
+    pub ping_interval: Duration,
+    /// A peer that was not heard for so long is dropped.
+    #[serde(with = "units::span")]
+    pub silence_timeout: Duration,
+    /// A peer that holds up the download window for so long is dropped. Doubles with each staller, up to `stall_timeout_max`.
+    #[serde(with = "units::span")]
+    pub stall_timeout: Duration,
+    /// The most that `stall_timeout` grows to.
+    #[serde(with = "units::span")]
+    pub stall_timeout_max: Duration,
+    /// No new block for so long: another peer is asked.
+    #[serde(with = "units::span")]
+    pub stale_tip_timeout: Duration,
+    /// A tick that comes so much too late means that the machine slept: all peers are stale.
+    #[serde(with = "units::span")]
+    pub late_tick: Duration,
+    /// Pause before a lost peer is tried again. Doubles with each failure, up to `reconnect_pause_max`.
+    #[serde(with = "units::span")]
+    pub reconnect_pause: Duration,
+    /// The most that `reconnect_pause` grows to.
+    #[serde(with = "units::span")]
+    pub reconnect_pause_max: Duration,
+    /// Added to our user agent in parentheses (BIP14). Empty: nothing.
+    pub user_agent_comment: String,
+    /// CSV file that peer and message events are added to. Empty: none. See [`Config::event_log`].
+    pub event_log: PathBuf,
+}
+
+/// `[chain]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Chain {
+    /// Headers with less total work than this are not followed: `default` (the network's own) or a hexadecimal number.
+    pub minimum_work: MinimumWork,
+    /// How many bytes of blocks are kept.
+    pub keep_blocks: KeepBlocks,
+    /// What is checked of the block log at start.
+    pub check_start: CheckStart,
+    /// How many blocks back the state can be rewound at least.
+    pub undo_depth: u32,
+    /// How many blocks past the first missing one are asked for.
+    pub download_window: u32,
+    /// How many blocks one peer is asked for at once.
+    pub blocks_per_peer: u16,
+}
+
+/// The total work below which a chain of headers is not followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MinimumWork {
+    /// What is built in for the network.
+    Default,
+    /// This, big-endian.
+    Work([u8; 32]),
+}
+
+/// How much of the chain's blocks is kept on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeepBlocks {
+    /// Every block.
+    All,
+    /// The last so many bytes, never less than a running lane still needs.
+    Bytes(u64),
+}
+
+/// How the block log is checked at start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CheckStart {
+    /// Only what cannot be left out: a torn tail is cut.
+    None,
+    /// The last 288 blocks are read and hashed.
+    Quick,
+    /// Every block that is kept is read and hashed.
+    Full,
+}
+
+impl CheckStart {
+    /// How many of the last blocks are read and hashed at start.
+    pub fn depth(self) -> u32 {
+        match self {
+            Self::None => 0,
+            Self::Quick => 288,
+            Self::Full => u32::MAX,
+        }
+    }
+}
+
+/// `[database]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Database {
+    /// Where rows go. See [`Config::database_url`].
+    pub url: String,
+    /// Memory in bytes for changes that wait for the disk while syncing, all plugins together.
+    #[serde(with = "size")]
+    pub state_cache: u64,
+    /// Memory in bytes for what was read from the state's files.
+    #[serde(with = "size")]
+    pub block_cache: u64,
+    /// While syncing, changes reach the disk at least so often.
+    #[serde(with = "units::span")]
+    pub flush_interval: Duration,
+}
+
+/// `[mempool]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mempool {
+    /// Whether unconfirmed transactions are kept at all.
+    pub enabled: bool,
+    /// Above so many bytes of serialized transactions the worst paying ones leave.
+    #[serde(with = "size")]
+    pub max_size: u64,
+    /// A transaction that waited for so long leaves.
+    #[serde(with = "units::span")]
+    pub expiry: Duration,
+    /// Whether the pool is saved at the end and offered again at start.
+    pub persist: bool,
+}
+
+/// `[api]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Api {
+    /// Whether the interface is served at all.
+    pub enabled: bool,
+    /// Where it is served, and where `blockmill status` and the like ask.
+    pub listen: SocketAddr,
+    /// How many plugin queries run at once; others wait.
+    pub max_queries: u16,
+}
+
+/// `[plugins]`, but for the tables of single plugins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Plugins {
+    /// Where plugin files lie. See [`Config::plugins_dir`].
+    pub dir: PathBuf,
+    /// The most memory in bytes of one instance.
+    #[serde(with = "size")]
+    pub memory_limit: u64,
+    /// The most time for one call with a block or with changes of the pool.
+    #[serde(with = "units::span")]
+    pub block_time_limit: Duration,
+    /// The most time for one query.
+    #[serde(with = "units::span")]
+    pub query_time_limit: Duration,
+    /// Pause before a failed block is tried again. Doubles with each failure, up to `retry_pause_max`.
+    #[serde(with = "units::span")]
+    pub retry_pause: Duration,
+    /// The most that `retry_pause` grows to.
+    #[serde(with = "units::span")]
+    pub retry_pause_max: Duration,
+}
+
+/// `[plugins.NAME]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Plugin {
+    /// Whether it runs.
+    pub enabled: bool,
+    /// Its file, from the plugins' folder; `NAME.wasm` when not given. See [`Config::plugin_file`].
+    pub file: Option<PathBuf>,
+    /// Instead of [`Plugins::memory_limit`].
+    #[serde(with = "units::maybe_size")]
+    pub memory_limit: Option<u64>,
+    /// Instead of [`Plugins::block_time_limit`].
+    #[serde(with = "units::maybe_span")]
+    pub block_time_limit: Option<Duration>,
+    /// Instead of [`Plugins::query_time_limit`].
+    #[serde(with = "units::maybe_span")]
+    pub query_time_limit: Option<Duration>,
+    /// What the plugin itself is told, as it is.
+    pub settings: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Human,
+            level: "info".to_owned(),
+        }
+    }
+}
+
+impl Default for Peers {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            connect: Vec::new(),
+            max_outbound: 8,
+            connect_timeout: seconds(10),
+            handshake_timeout: seconds(60),
+            ping_interval: seconds(2 * 60),
+            silence_timeout: seconds(20 * 60),
+            stall_timeout: seconds(2),
+            stall_timeout_max: seconds(64),
+            stale_tip_timeout: seconds(30 * 60),
+            late_tick: seconds(30),
+            reconnect_pause: seconds(1),
+            reconnect_pause_max: seconds(5 * 60),
+            user_agent_comment: String::new(),
+            event_log: PathBuf::new(),
+        }
+    }
+}
+
+impl Default for Chain {
+    fn default() -> Self {
+        Self {
+            minimum_work: MinimumWork::Default,
+            keep_blocks: KeepBlocks::All,
+            check_start: CheckStart::Quick,
+            undo_depth: 100,
+            download_window: 1024,
+            blocks_per_peer: 16,
+        }
+    }
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self {
+            url: "sqlite:{data_dir}/{network}/blockmill.sqlite".to_owned(),
+            state_cache: 256_000_000,
+            block_cache: 64_000_000,
+            flush_interval: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Default for Mempool {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            max_size: 300_000_000,
+            expiry: Duration::from_secs(336 * 60 * 60),
+            persist: true,
+        }
+    }
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 3080)),
+            max_queries: 8,
+        }
+    }
+}
+
+impl Default for Plugins {
+    fn default() -> Self {
+        Self {
+            dir: "{data_dir}/plugins".into(),
+            memory_limit: 512_000_000,
+            block_time_limit: Duration::from_secs(30),
+            query_time_limit: Duration::from_secs(10),
+            retry_pause: Duration::from_secs(1),
+            retry_pause_max: Duration::from_secs(5 * 60),
+        }
+    }
+}
+
+impl Default for Plugin {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            file: None,
+            memory_limit: None,
+            block_time_limit: None,
+            query_time_limit: None,
+            settings: serde_json::Map::new(),
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! A lane is one plugin at work: one thread, one wasm instance, one cursor.
+//!
+//! Lanes do not wait for each other, but for what the coins lane says of a block when they ask for it. A lane reads the
+//! next block after its cursor from the [`Feed`], gives it to its plugin, and flushes what the plugin left: after every
+//! block at the tip, in larger pieces far behind it. Everything that goes wrong is one operation: drop what is not
+//! committed, start a fresh instance, go on from the cursor.
+
+mod active_chain;
+mod feed;
+mod pool_feed;
+mod pool_worker;
+mod status;
+mod worker;
+
+pub use active_chain::{ActiveChain, Position};
+pub use feed::{Feed, Next, Refusal};
+pub use pool_feed::{PoolBatch, PoolFeed};
+pub use pool_worker::PoolWorker;
+pub use status::{LaneShared, LaneStage, LaneStatus};
+pub use worker::{Lane, LaneSettings, OpenLane};

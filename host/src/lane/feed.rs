@@ -1,0 +1,306 @@
+//! What lanes read: the active chain, decoded blocks, and the outputs that they spend.
+//!
+//! Recent blocks wait here decoded, within a number of bytes. A lane that is further behind reads the block log and
+//! decodes again; it never holds up the others.
+
+use super::active_chain::{ActiveChain, Position};
+use crate::block_log::{BlockLog, SpentLog};
+use crate::frame::{Frame, Spent};
+use anyhow::{Context, Result, bail};
+use bitcoin::BlockHash;
+use bitcoin::block::Header;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{Duration, Instant};
+
+/// Where a lane has to go from its cursor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// The block after the cursor.
+    Block(Position),
+    /// The cursor's block is not in the chain: go back to this height or below.
+    Rewind(Option<u32>),
+    /// The cursor is at the tip.
+    Tip,
+}
+
+/// Why a block was refused by the plugin that keeps the coins.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    pub position: Position,
+    pub reason: String,
+}
+
+/// A decoded block and, once the coins lane has been there, what it spends.
+#[derive(Clone)]
+struct Recent {
+    frame: Arc<Frame>,
+    spent: Option<Arc<Spent>>,
+    announced: Option<Instant>,
+}
+
+#[derive(Default)]
+struct Recents {
+    blocks: HashMap<BlockHash, Recent>,
+    order: VecDeque<BlockHash>,
+    bytes: usize,
+}
+
+#[derive(Default)]
+struct Progress {
+    /// Grows with everything that a waiting lane may want to know of.
+    version: u64,
+    /// Where the lane with the role `coins` is, by what it has given to the others.
+    coins: Option<Position>,
+    refusals: Vec<Refusal>,
+    /// Height of the best header.
+    best: u32,
+    /// The chain is at its end, as far as anybody knows.
+    synced: bool,
+    stop: bool,
+}
+
+/// Shared between the chain, which fills it, and the lanes.
+pub struct Feed {
+    chain: RwLock<ActiveChain>,
+    recents: Mutex<Recents>,
+    recent_bytes: usize,
+    blocks: Arc<BlockLog>,
+    spent: Arc<SpentLog>,
+    progress: Mutex<Progress>,
+    changed: Condvar,
+}
+
+impl Feed {
+    /// A feed over two logs (blocks, and what they spend) that keeps up to `recent_bytes` of decoded blocks.
+    pub fn new(blocks: Arc<BlockLog>, spent: Arc<SpentLog>, recent_bytes: usize) -> Self {
+        Self {
+            chain: RwLock::default(),
+            recents: Mutex::default(),
+            recent_bytes,
+            blocks,
+            spent,
+            progress: Mutex::default(),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// The active chain, for as long as the guard lives: do not keep it.
+    pub fn chain(&self) -> RwLockReadGuard<'_, ActiveChain> {
+        self.chain.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The active chain changed: `blocks` now follow the block at `fork`.
+    pub fn set_chain<'a>(
+        &self,
+        fork: Option<u32>,
+        blocks: impl IntoIterator<Item = (BlockHash, &'a Header)>,
+    ) {
+        let mut chain = self.chain.write().unwrap_or_else(PoisonError::into_inner);
+        chain.truncate(fork);
+        for (hash, header) in blocks {
+            chain.push(hash, header);
+        }
+        drop(chain);
+        self.wake();
+    }
+
+    /// Keeps a checked block at hand, and forgets the oldest ones that are too many.
+    pub fn add_recent(&self, frame: Arc<Frame>, announced: Option<Instant>) {
+        let mut recents = lock(&self.recents);
+        let (hash, bytes) = (frame.hash, footprint(&frame));
+        if recents.blocks.insert(hash, Recent { frame, spent: None, announced }).is_none() {
+            recents.order.push_back(hash);
+            recents.bytes += bytes;
+        }
+        while recents.bytes > self.recent_bytes && recents.order.len() > 1 {
+            let Some(oldest) = recents.order.pop_front() else { break };
+            if let Some(gone) = recents.blocks.remove(&oldest) {
+                recents.bytes -= footprint(&gone.frame);
+            }
+        }
+    }
+
+    /// Forgets blocks that all lanes have gone past.
+    pub fn forget_recents(&self, wanted: impl Fn(&BlockHash) -> bool) {
+        let mut recents = lock(&self.recents);
+        let Recents { blocks, order, bytes } = &mut *recents;
+        order.retain(|hash| {
+            let keep = wanted(hash);
+            if !keep && let Some(gone) = blocks.remove(hash) {
+                *bytes -= footprint(&gone.frame);
+            }
+            keep
+        });
+    }
+
+    /// Bytes of decoded blocks at hand, and how many may be.
+    pub fn recent_bytes(&self) -> (usize, usize) {
+        (lock(&self.recents).bytes, self.recent_bytes)
+    }
+
+    /// What follows a lane's cursor; `None` is a lane that has seen nothing.
+    pub fn next(&self, cursor: Option<Position>) -> Next {
+        let chain = self.chain();
+        let height = match cursor {
+            None => 0,
+            Some(cursor) if chain.contains(cursor) => cursor.height + 1,
+            // Blocks that a lane has seen are gone from the log: they come again from peers.
+            Some(cursor) if chain.tip().is_none_or(|tip| tip.height < cursor.height) => return Next::Tip,
+            Some(cursor) => return Next::Rewind(cursor.height.checked_sub(1)),
+        };
+        match chain.hash_at(height) {
+            Some(hash) => Next::Block(Position { height, hash }),
+            None => Next::Tip,
+        }
+    }
+
+    /// A decoded block and when it was announced, if it came from a peer a moment ago.
+    ///
+    /// # Errors
+    ///
+    /// When the block is not at hand and the log does not have it or cannot be read.
+    pub fn frame(&self, position: Position) -> Result<(Arc<Frame>, Option<Instant>)> {
+        if let Some(recent) = lock(&self.recents).blocks.get(&position.hash) {
+            return Ok((recent.frame.clone(), recent.announced));
+        }
+        let raw = self
+            .blocks
+            .get(&position.hash)
+            .with_context(|| format!("failed to read block {} from the block log", position.height))?;
+        let Some(raw) = raw else {
+            bail!("block {} ({}) is not in the block log any more", position.height, position.hash);
+        };
+        let frame = Frame::decode(raw)
+            .with_context(|| format!("block {} in the block log is damaged", position.height))?;
+        Ok((Arc::new(frame), None))
+    }
+
+    /// What a block spends, if the coins lane has been there.
+    ///
+    /// # Errors
+    ///
+    /// When the log cannot be read or is damaged.
+    pub fn spent(&self, position: Position) -> Result<Option<Arc<Spent>>> {
+        if let Some(recent) = lock(&self.recents).blocks.get(&position.hash)
+            && recent.spent.is_some()
+        {
+            return Ok(recent.spent.clone());
+        }
+        let kept = self
+            .spent
+            .get(&position.hash)
+            .with_context(|| format!("failed to read what block {} spends", position.height))?;
+        kept.map(|bytes| Ok(Arc::new(Spent::decode(&bytes)?))).transpose()
+    }
+
+    /// The coins lane hands over what a block spends: it is kept in the log, and at hand while the block is.
+    ///
+    /// # Errors
+    ///
+    /// When the log cannot be written.
+    pub fn give_spent(&self, position: Position, spent: Spent) -> Result<()> {
+        self.spent
+            .append(&position.hash, position.height, &spent.encode())
+            .with_context(|| format!("failed to keep what block {} spends", position.height))?;
+        if let Some(recent) = lock(&self.recents).blocks.get_mut(&position.hash) {
+            recent.spent = Some(Arc::new(spent));
+        }
+        self.set_coins(Some(position));
+        Ok(())
+    }
+
+    /// Says where the coins lane is.
+    pub fn set_coins(&self, position: Option<Position>) {
+        lock(&self.progress).coins = position;
+        self.wake();
+    }
+
+    /// Where the coins lane is.
+    pub fn coins(&self) -> Option<Position> {
+        lock(&self.progress).coins
+    }
+
+    /// The coins lane refuses a block: the chain will leave its branch.
+    pub fn refuse(&self, refusal: Refusal) {
+        lock(&self.progress).refusals.push(refusal);
+        self.wake();
+    }
+
+    /// Blocks refused since the last call.
+    pub fn take_refusals(&self) -> Vec<Refusal> {
+        std::mem::take(&mut lock(&self.progress).refusals)
+    }
+
+    /// Says how far the best chain of headers goes, and whether the blocks have reached its end.
+    pub fn set_best(&self, best: u32, synced: bool) {
+        let mut progress = lock(&self.progress);
+        if (progress.best, progress.synced) != (best, synced) {
+            (progress.best, progress.synced) = (best, synced);
+            drop(progress);
+            self.wake();
+        }
+    }
+
+    /// Height of the best header; never below the tip.
+    pub fn best_height(&self) -> u32 {
+        let tip = self.chain().tip().map_or(0, |tip| tip.height);
+        lock(&self.progress).best.max(tip)
+    }
+
+    /// Whether the blocks have reached the end of the best chain of headers.
+    pub fn synced(&self) -> bool {
+        lock(&self.progress).synced
+    }
+
+    /// Makes both logs durable, so that no lane's cursor ever names a block that is lost.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be synced.
+    pub fn sync(&self) -> Result<()> {
+        self.blocks.sync().context("failed to sync the block log")?;
+        self.spent.sync().context("failed to sync the log of spent outputs")?;
+        Ok(())
+    }
+
+    /// Ends all waiting, for good.
+    pub fn stop(&self) {
+        lock(&self.progress).stop = true;
+        self.wake();
+    }
+
+    /// Whether the lanes should end.
+    pub fn stopping(&self) -> bool {
+        lock(&self.progress).stop
+    }
+
+    /// A number that changes with everything that [`Feed::wait`] waits for.
+    pub fn version(&self) -> u64 {
+        lock(&self.progress).version
+    }
+
+    /// Waits until something happened after `seen`, at most `timeout`.
+    pub fn wait(&self, seen: u64, timeout: Duration) {
+        let progress = lock(&self.progress);
+        let waited = self.changed.wait_timeout_while(progress, timeout, |progress| {
+            progress.version == seen && !progress.stop
+        });
+        drop(waited);
+    }
+
+    /// Wakes all who wait.
+    pub fn wake(&self) {
+        lock(&self.progress).version += 1;
+        self.changed.notify_all();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Bytes that a decoded block takes: its own and about as much in columns.
+fn footprint(frame: &Frame) -> usize {
+    2 * frame.raw.len() + 512
+}

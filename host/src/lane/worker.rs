@@ -1,0 +1,505 @@
+//! The thread of a lane.
+
+use super::active_chain::Position;
+use super::feed::{Feed, Next, Refusal};
+use super::pool_feed::PoolFeed;
+use super::status::{LaneShared, LaneStage};
+use crate::metrics::{PluginMetrics, StageTimer};
+use crate::plugin::{BlockInput, CallError, Instance, LaneSpace, MempoolInput};
+use crate::store::{Cursor, LaneState, Reconciled, Recovery, RowBuffer, RowStore, StateStore, StoreError, reconcile};
+use anyhow::{Context, Result};
+use bitcoin::BlockHash;
+use bitcoin::hashes::Hash;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Bytes of rows that wait for a flush while the lane is behind.
+const MAX_ROW_BYTES: usize = 32 << 20;
+/// Blocks whose hashes a lane remembers, to find a fork without stepping back one by one.
+const REMEMBERED: usize = 1_000;
+/// How long a lane that has nothing to do sleeps at most.
+const IDLE: Duration = Duration::from_millis(500);
+
+/// How a lane works.
+#[derive(Debug, Clone, Copy)]
+pub struct LaneSettings {
+    /// Bytes of state changes that may gather before they are flushed while the lane is behind.
+    pub state_cache: usize,
+    /// How long changes may gather while the lane is behind.
+    pub flush_interval: Duration,
+    /// Blocks below the best header that can be taken back.
+    pub undo_depth: u32,
+    /// The pause after the first failure; it doubles with each further one.
+    pub first_pause: Duration,
+    /// The longest pause.
+    pub longest_pause: Duration,
+}
+
+/// A lane, ready to run on a thread of its own.
+pub struct Lane {
+    pub shared: Arc<LaneShared>,
+    pub feed: Arc<Feed>,
+    pub pool: Option<Arc<PoolFeed>>,
+    pub state: StateStore,
+    pub rows: Arc<RowStore>,
+    pub settings: LaneSettings,
+    pub metrics: PluginMetrics,
+    /// From a block's announcement to its commit in this lane.
+    pub committed: StageTimer,
+}
+
+/// The instance, or the stores that wait for one.
+enum Seat {
+    Empty(Box<LaneSpace>),
+    Taken(Instance),
+    /// While one is made of the other.
+    Moving,
+}
+
+/// What a step did.
+enum Step {
+    Moved,
+    Idle(LaneStage),
+}
+
+struct Worker {
+    lane: Lane,
+    seat: Seat,
+    recent: VecDeque<Position>,
+    last_flush: Instant,
+    /// When the block at the cursor was announced, if it came from a peer just now.
+    announced: Option<Instant>,
+    indexes_built: bool,
+}
+
+impl From<Cursor> for Position {
+    fn from(cursor: Cursor) -> Self {
+        Self { height: cursor.height, hash: BlockHash::from_byte_array(cursor.hash) }
+    }
+}
+
+impl From<Position> for Cursor {
+    fn from(position: Position) -> Self {
+        Self { height: position.height, hash: position.hash.to_byte_array() }
+    }
+}
+
+/// A lane whose stores are open and agree.
+pub struct OpenLane(Worker);
+
+impl Lane {
+    /// Opens the stores and brings them to one block.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be opened.
+    pub fn open(self) -> Result<OpenLane> {
+        let space = self.stores()?;
+        let mut worker = Worker {
+            seat: Seat::Empty(Box::new(space)),
+            recent: VecDeque::new(),
+            last_flush: Instant::now(),
+            announced: None,
+            indexes_built: false,
+            lane: self,
+        };
+        worker.publish()?;
+        Ok(OpenLane(worker))
+    }
+
+    fn stores(&self) -> Result<LaneSpace> {
+        let descriptor = &self.shared.descriptor;
+        let name = self.shared.name();
+        let mut state = self.state.lane(name)?;
+        state.set_undo_depth(self.settings.undo_depth);
+        let rows = self.rows.register(name, &descriptor.tables)?;
+        match reconcile(&mut state, &self.rows, name)? {
+            Reconciled { recovery: Recovery::Agreed, .. } => {}
+            Reconciled { recovery, .. } => {
+                tracing::warn!(plugin = name, ?recovery, "state and rows were at different blocks");
+            }
+        }
+        self.rows.clear_volatile(name)?;
+        Ok(LaneSpace { state, rows })
+    }
+}
+
+impl OpenLane {
+    /// Runs until the feed stops, then flushes.
+    ///
+    /// # Errors
+    ///
+    /// When the last flush fails. What a plugin does wrong is never an error here.
+    pub fn run(self) -> Result<()> {
+        let Self(mut worker) = self;
+        worker.run();
+        worker.vacate();
+        let flushed = worker.flush().with_context(|| format!("failed to flush plugin {}", worker.name()));
+        worker.lane.shared.lock().stage = LaneStage::Stopped;
+        worker.lane.shared.close_view();
+        flushed
+    }
+}
+
+impl Worker {
+    fn name(&self) -> &str {
+        self.lane.shared.name()
+    }
+
+    fn space(&mut self) -> Option<&mut LaneSpace> {
+        match &mut self.seat {
+            Seat::Empty(space) => Some(space),
+            Seat::Taken(instance) => Some(instance.space_mut()),
+            Seat::Moving => None,
+        }
+    }
+
+    fn stores(&mut self) -> Result<(&mut LaneState, &mut RowBuffer)> {
+        let LaneSpace { state, rows } = self.space().context("the lane has lost its stores")?;
+        Ok((state, rows))
+    }
+
+    fn cursor(&mut self) -> Option<Position> {
+        self.space()?.state.cursor().map(Position::from)
+    }
+
+    fn run(&mut self) {
+        let mut pause = self.lane.settings.first_pause;
+        while !self.lane.feed.stopping() {
+            let seen = self.lane.feed.version();
+            match self.step() {
+                Ok(Step::Moved) => {
+                    pause = self.lane.settings.first_pause;
+                    let mut status = self.lane.shared.lock();
+                    status.last_error = None;
+                }
+                Ok(Step::Idle(stage)) => {
+                    self.lane.shared.lock().stage = stage;
+                    self.lane.feed.wait(seen, IDLE);
+                }
+                Err(error) => {
+                    self.failed(&error, pause);
+                    self.sleep(pause);
+                    pause = (pause * 2).min(self.lane.settings.longest_pause);
+                }
+            }
+        }
+    }
+
+    /// Drops the instance and what it did not finish, and says what happened.
+    fn failed(&mut self, error: &anyhow::Error, pause: Duration) {
+        self.vacate();
+        let next = self.cursor().map_or(0, |cursor| cursor.height + 1);
+        let reason = format!("{error:#}");
+        tracing::error!(plugin = self.name(), block = next, error = reason, retry_in = ?pause, "plugin failed");
+        self.lane.metrics.traps.inc();
+        let mut status = self.lane.shared.lock();
+        status.stage = LaneStage::Retrying;
+        status.failures += 1;
+        status.last_error = Some(format!("at block {next}: {reason}"));
+    }
+
+    /// Sleeps in short pieces, so that a stop is not kept waiting.
+    fn sleep(&self, pause: Duration) {
+        let end = Instant::now() + pause;
+        while !self.lane.feed.stopping() {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            self.lane.feed.wait(self.lane.feed.version(), left.min(IDLE));
+        }
+    }
+
+    fn step(&mut self) -> Result<Step> {
+        let cursor = self.cursor();
+        match self.lane.feed.next(cursor) {
+            Next::Rewind(height) => {
+                self.rewind(height)?;
+                Ok(Step::Moved)
+            }
+            Next::Block(position) => self.block(position),
+            Next::Tip => self.at_tip(cursor),
+        }
+    }
+
+    /// An instance, started; the one that is there or a fresh one.
+    fn instance(&mut self) -> Result<&mut Instance> {
+        if let Seat::Empty(_) = self.seat {
+            let cursor = self.cursor();
+            let Seat::Empty(space) = std::mem::replace(&mut self.seat, Seat::Moving) else {
+                anyhow::bail!("the lane has lost its stores");
+            };
+            let shared = &self.lane.shared;
+            let made = Instance::for_lane(
+                &shared.engine,
+                &shared.compiled,
+                shared.surroundings.clone(),
+                space,
+                &shared.settings,
+                cursor,
+                shared.limits,
+            );
+            match made {
+                Ok(instance) => self.seat = Seat::Taken(instance),
+                Err((error, space)) => {
+                    self.seat = Seat::Empty(space);
+                    return Err(error.into());
+                }
+            }
+            // What depends on the pool is built anew by each instance.
+            if let Some(pool) = self.lane.pool.as_ref().filter(|_| shared.descriptor.mempool) {
+                shared.surroundings.volatile.clear();
+                self.lane.rows.clear_volatile(shared.name())?;
+                pool.subscribe(shared.name());
+            }
+        }
+        match &mut self.seat {
+            Seat::Taken(instance) => Ok(instance),
+            _ => anyhow::bail!("the lane has lost its stores"),
+        }
+    }
+
+    /// Ends the instance, if there is one, and drops what it had not finished.
+    fn vacate(&mut self) {
+        let mut space = match std::mem::replace(&mut self.seat, Seat::Moving) {
+            Seat::Taken(instance) => instance.into_space(),
+            Seat::Empty(space) => space,
+            Seat::Moving => return,
+        };
+        space.state.abort_block();
+        space.rows.truncate_block();
+        self.seat = Seat::Empty(space);
+    }
+
+    fn block(&mut self, position: Position) -> Result<Step> {
+        let wanted = self.lane.shared.descriptor.columns;
+        let spent = match wanted.spent {
+            true => match self.lane.feed.spent(position)? {
+                Some(spent) => Some(spent),
+                None => {
+                    let coins = self.lane.feed.coins().filter(|&coins| self.lane.feed.chain().contains(coins));
+                    if coins.is_some_and(|coins| coins.height >= position.height) {
+                        anyhow::bail!("what block {} spends is not kept any more", position.height);
+                    }
+                    self.flush_if_due(false)?;
+                    return Ok(Step::Idle(LaneStage::Waiting));
+                }
+            },
+            false => None,
+        };
+        let (frame, announced) = self.lane.feed.frame(position)?;
+        let Some((_, median_time)) = self.lane.feed.chain().header_at(position.height) else {
+            return Ok(Step::Moved);
+        };
+        let journal = position.height + self.lane.settings.undo_depth >= self.lane.feed.best_height();
+
+        let input = BlockInput { position, frame: &frame, median_time, spent: spent.as_deref() };
+        let instance = self.instance()?;
+        let LaneSpace { state, rows } = instance.space_mut();
+        state.begin_block();
+        rows.begin_block();
+        let began = Instant::now();
+        let answer = instance.on_block(&input, wanted);
+        let took = began.elapsed();
+        let memory = instance.memory();
+        self.lane.metrics.call.observe(took);
+        match answer {
+            Ok(spent) => self.give_spent(position, spent)?,
+            Err(CallError::Invalid(reason)) if self.lane.shared.descriptor.coins => {
+                self.vacate();
+                let text = format!("block {} ({}) is not valid: {reason}", position.height, position.hash);
+                tracing::warn!(plugin = self.name(), height = position.height, hash = %position.hash, reason, "block refused");
+                self.lane.shared.lock().last_error = Some(text);
+                self.lane.feed.refuse(Refusal { position, reason });
+                return Ok(Step::Idle(LaneStage::Waiting));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let (state, _) = self.stores()?;
+        state.commit_block(position.into(), journal)?;
+        let dirty = state.dirty_bytes();
+        self.announced = announced;
+        self.remember(position);
+        {
+            let mut status = self.lane.shared.lock();
+            status.cursor = Some(position);
+            status.stage = LaneStage::Syncing;
+            (status.memory, status.dirty) = (memory, dirty);
+            status.call_time += took;
+        }
+        self.flush_if_due(self.lane.feed.next(Some(position)) == Next::Tip)?;
+        Ok(Step::Moved)
+    }
+
+    /// The coins lane's answer goes to the others.
+    fn give_spent(&mut self, position: Position, spent: Option<crate::frame::Spent>) -> Result<()> {
+        if !self.lane.shared.descriptor.coins {
+            return Ok(());
+        }
+        let spent = spent.context("the plugin with the role coins did not say what the block spends")?;
+        self.lane.feed.give_spent(position, spent)
+    }
+
+    fn remember(&mut self, position: Position) {
+        if self.recent.len() == REMEMBERED {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(position);
+    }
+
+    /// Goes back to the last block at or below `height` that the chain has.
+    fn rewind(&mut self, height: Option<u32>) -> Result<()> {
+        self.vacate();
+        let from = self.cursor();
+        let target = {
+            let chain = self.lane.feed.chain();
+            while self.recent.back().is_some_and(|&last| !chain.contains(last)) {
+                self.recent.pop_back();
+            }
+            self.recent.back().map(|last| last.height).or(height)
+        };
+        let name = self.name().to_owned();
+        let rows_store = self.lane.rows.clone();
+        let (state, rows) = self.stores()?;
+        rows.truncate_above(target);
+        let rewound = match target {
+            Some(target) => match state.rewind(target) {
+                Err(StoreError::Rewind(error)) => {
+                    tracing::warn!(plugin = name, %error, "built anew from the first block");
+                    None
+                }
+                other => other?,
+            },
+            None => None,
+        };
+        match rewound {
+            Some(cursor) => rows_store.rewind(&name, Some(cursor))?,
+            None => {
+                rows.clear();
+                state.reset()?;
+                rows_store.reset(&name)?;
+            }
+        }
+        let cursor = rewound.map(Position::from);
+        if self.lane.shared.descriptor.coins {
+            self.lane.feed.set_coins(cursor);
+        }
+        tracing::info!(
+            plugin = name,
+            from = from.map(|p| p.height),
+            to = cursor.map(|p| p.height),
+            "rewound for a reorg"
+        );
+        self.publish()?;
+        let mut status = self.lane.shared.lock();
+        (status.cursor, status.flushed) = (cursor, cursor);
+        Ok(())
+    }
+
+    fn at_tip(&mut self, cursor: Option<Position>) -> Result<Step> {
+        self.flush_if_due(true)?;
+        let Some(cursor) = cursor else { return Ok(Step::Idle(LaneStage::Starting)) };
+        if self.lane.feed.synced() && !self.indexes_built {
+            let began = Instant::now();
+            let name = self.lane.shared.name();
+            if !self.lane.rows.indexes_built(name)? {
+                self.lane.rows.build_indexes(name)?;
+                tracing::info!(plugin = name, took = ?began.elapsed(), "indexes built");
+            }
+            self.indexes_built = true;
+        }
+        let wanted = self.lane.shared.descriptor.mempool;
+        let Some(pool) = self.lane.pool.clone().filter(|_| wanted) else {
+            return Ok(Step::Idle(LaneStage::Following));
+        };
+        self.instance()?;
+        let Some(batch) = pool.take(self.lane.shared.name(), cursor.height) else {
+            return Ok(Step::Idle(LaneStage::Following));
+        };
+        let wanted = self.lane.shared.descriptor.columns;
+        let input = MempoolInput {
+            changes: &batch.changes,
+            reset: batch.reset,
+            time: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs()),
+            height: batch.height,
+            current: batch.current,
+        };
+        let instance = self.instance()?;
+        instance.space_mut().rows.begin_block();
+        instance.on_mempool(&input, wanted)?;
+        let name = self.name().to_owned();
+        let store = self.lane.rows.clone();
+        let (_, rows) = self.stores()?;
+        store.flush(&name, rows, None)?;
+        Ok(Step::Moved)
+    }
+
+    /// Flushes at the tip, and behind it when enough has gathered.
+    fn flush_if_due(&mut self, tip: bool) -> Result<()> {
+        let (cache, interval) = (self.lane.settings.state_cache, self.lane.settings.flush_interval);
+        let since = self.last_flush.elapsed();
+        let (state, rows) = self.stores()?;
+        let clean = state.cursor() == state.flushed_cursor() && rows.is_empty();
+        if clean {
+            return Ok(());
+        }
+        if tip || state.dirty_bytes() >= cache || rows.bytes() >= MAX_ROW_BYTES || since >= interval {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Makes everything committed durable: first the logs that it refers to, then the rows, then the state.
+    fn flush(&mut self) -> Result<()> {
+        let began = Instant::now();
+        let name = self.name().to_owned();
+        let (feed, store) = (self.lane.feed.clone(), self.lane.rows.clone());
+        let (state, rows) = self.stores()?;
+        let Some(cursor) = state.cursor() else { return Ok(()) };
+        feed.sync()?;
+        let synced = Instant::now();
+        store.flush(&name, rows, Some(cursor))?;
+        let rows_done = Instant::now();
+        state.flush()?;
+        let dirty = state.dirty_bytes();
+        let done = Instant::now();
+        self.lane.metrics.rows_flush.observe(rows_done - synced);
+        self.lane.metrics.state_flush.observe(done - rows_done);
+        self.last_flush = done;
+        self.publish()?;
+        if let Some(announced) = self.announced.take() {
+            self.lane.committed.observe(announced.elapsed());
+        }
+        {
+            let mut status = self.lane.shared.lock();
+            status.flushed = Some(cursor.into());
+            status.cursor = Some(cursor.into());
+            status.flushed_at = Some(done);
+            status.dirty = dirty;
+            status.flush_time += done - began;
+        }
+        feed.wake();
+        Ok(())
+    }
+
+    /// Lets queries see the state as it is on disk now.
+    fn publish(&mut self) -> Result<()> {
+        let shared = self.lane.shared.clone();
+        let coins = shared.descriptor.coins;
+        let feed = self.lane.feed.clone();
+        let (state, _) = self.stores()?;
+        let snapshot = state.snapshot()?;
+        let cursor = state.cursor().map(Position::from);
+        let flushed = snapshot.cursor().map(Position::from);
+        shared.publish(snapshot);
+        let mut status = shared.lock();
+        (status.cursor, status.flushed) = (cursor, flushed);
+        drop(status);
+        if coins {
+            feed.set_coins(cursor);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,339 @@
+//! What a transaction must be to enter the pool, scripts aside.
+
+use bitcoin::{Amount, OutPoint, Transaction, Txid, Wtxid};
+use bytes::Bytes;
+
+use super::COINBASE_MATURITY;
+use super::coins::{CoinLookup, Tip};
+use super::entry::{Entry, Figures};
+use super::graph::Graph;
+
+/// Core's `MAX_STANDARD_TX_WEIGHT`, in weight units.
+const MAX_WEIGHT: u64 = 400_000;
+
+/// Core's `MIN_STANDARD_TX_NONWITNESS_SIZE`: 64 bytes could be an inner node of a merkle tree (CVE-2017-12842).
+const MIN_BASE_BYTES: usize = 65;
+
+/// Lock times below this are heights, from it on unix times.
+const LOCK_TIME_THRESHOLD: u32 = 500_000_000;
+
+/// BIP68: set, the sequence is no lock; set, it is a lock by time; the value.
+const SEQUENCE_NO_LOCK: u32 = 1 << 31;
+const SEQUENCE_TIME: u32 = 1 << 22;
+const SEQUENCE_VALUE: u32 = 0xffff;
+
+/// How a transaction breaks a rule that holds whatever the chain is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// It does not decode, or bytes are left over.
+    #[error("it does not decode: {0}")]
+    Encoding(String),
+    /// No inputs or no outputs.
+    #[error("it has no inputs or no outputs")]
+    Empty,
+    /// An output, or their sum, is above 21 million bitcoin.
+    #[error("its outputs are out of range")]
+    OutputRange,
+    /// Two inputs spend the same outpoint (CVE-2018-17144).
+    #[error("two of its inputs spend the same output")]
+    DuplicateInput,
+    /// A coinbase outside of a block, or an input with the null outpoint.
+    #[error("it is a coinbase or has a null input")]
+    Coinbase,
+}
+
+/// Why a transaction is not in the pool.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// It breaks a consensus rule by itself: the peer that sent it misbehaves.
+    #[error("malformed: {0}")]
+    Malformed(#[from] Malformed),
+    /// More than 400,000 weight units, or fewer than 65 bytes without witnesses.
+    #[error("its size is not standard: {weight} weight units")]
+    NotStandard {
+        /// In weight units.
+        weight: u64,
+    },
+    /// The pool has it.
+    #[error("already in the pool")]
+    Known,
+    /// A block has it.
+    #[error("already confirmed")]
+    Confirmed,
+    /// Outputs that neither the chain nor the pool has. [`Mempool::accept`](super::Mempool::accept) keeps such a transaction as an
+    /// orphan and does not answer with this.
+    #[error("inputs are missing")]
+    MissingInputs {
+        /// Transactions that are not known.
+        missing: Vec<Txid>,
+    },
+    /// It spends a coinbase too early.
+    #[error("it spends a coinbase output of height {height} too early")]
+    Immature {
+        /// Of the coinbase.
+        height: u32,
+    },
+    /// Outputs are worth more than inputs.
+    #[error("it spends {spent} sat out of {available} sat")]
+    Overspends {
+        /// Sum of the outputs, in sat.
+        spent: u64,
+        /// Sum of the inputs, in sat.
+        available: u64,
+    },
+    /// Its lock time, or a relative lock by height (BIP68), keeps it out of the next block.
+    #[error("it is locked beyond the next block")]
+    Locked,
+    /// Less than the minimum fee rate.
+    #[error("fee of {fee} sat for {vsize} vB is below {min_fee_rate} sat/kvB")]
+    LowFee {
+        /// In sat.
+        fee: u64,
+        /// In virtual bytes.
+        vsize: u64,
+        /// In sat/kvB.
+        min_fee_rate: f64,
+    },
+    /// An entry spends the same output, and this is no replacement for it.
+    #[error("conflicts with {with}: {why}")]
+    Conflict {
+        /// One such entry.
+        with: Txid,
+        /// The term of a replacement that it fails.
+        why: &'static str,
+    },
+    /// Too many unconfirmed transactions hang together.
+    #[error("too long a chain of unconfirmed transactions")]
+    LongChain,
+    /// The pool is full of transactions that pay more.
+    #[error("the pool is full, its minimum is {min_fee_rate} sat/kvB")]
+    PoolFull {
+        /// In sat/kvB.
+        min_fee_rate: f64,
+    },
+    /// A saved transaction whose time is over.
+    #[error("expired")]
+    Expired,
+    /// The coins could not be looked up. Nothing is said about the transaction.
+    #[error("failed to look up coins")]
+    Coins(#[source] anyhow::Error),
+}
+
+impl Refused {
+    /// Whether offering it again before the next block would be refused again.
+    pub(super) fn is_about_the_transaction(&self) -> bool {
+        !matches!(
+            self,
+            Self::Known | Self::Coins(_) | Self::MissingInputs { .. }
+        )
+    }
+}
+
+/// A decoded transaction that is well formed.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    pub(super) txid: Txid,
+    pub(super) wtxid: Wtxid,
+    tx: Transaction,
+    raw: Bytes,
+    weight: u64,
+}
+
+impl Candidate {
+    pub(super) fn decode(raw: &Bytes) -> Result<Self, Refused> {
+        // Witness bytes weigh one unit each: nothing longer can be standard, and nothing longer is decoded.
+        if raw.len() as u64 > MAX_WEIGHT {
+            return Err(Refused::NotStandard {
+                weight: raw.len() as u64,
+            });
+        }
+        let tx: Transaction = bitcoin::consensus::deserialize(raw)
+            .map_err(|error| Malformed::Encoding(error.to_string()))?;
+        check_form(&tx)?;
+        let weight = tx.weight().to_wu();
+        if weight > MAX_WEIGHT || tx.base_size() < MIN_BASE_BYTES {
+            return Err(Refused::NotStandard { weight });
+        }
+        Ok(Self {
+            txid: tx.compute_txid(),
+            wtxid: tx.compute_wtxid(),
+            tx,
+            raw: Bytes::copy_from_slice(raw),
+            weight,
+        })
+    }
+
+    /// Looks up what it spends, in the pool and in the chain, and makes an entry of it, not yet linked to others.
+    pub(super) fn price(
+        self,
+        graph: &Graph,
+        coins: &dyn CoinLookup,
+        tip: Tip,
+    ) -> Result<Entry, Refused> {
+        let spends: Vec<OutPoint> = self
+            .tx
+            .input
+            .iter()
+            .map(|input| input.previous_output)
+            .collect();
+        let next_height = tip.height.saturating_add(1);
+        let mut depends = Vec::new();
+        let mut bound_to_height =
+            self.tx.is_lock_time_enabled() && self.tx.lock_time.to_consensus_u32() != 0;
+        // Value and height of each; `None` until the chain is asked.
+        let mut spent: Vec<Option<(u64, u32)>> = Vec::with_capacity(spends.len());
+        let mut unknown = Vec::new();
+        for outpoint in &spends {
+            let value = graph.output_value(outpoint);
+            if value.is_some() && !depends.contains(&outpoint.txid) {
+                depends.push(outpoint.txid);
+            }
+            if value.is_none() {
+                unknown.push(*outpoint);
+            }
+            spent.push(value.map(|value| (value, next_height)));
+        }
+
+        let mut missing = Vec::new();
+        if !unknown.is_empty() {
+            let found = coins.coins(&unknown).map_err(Refused::Coins)?;
+            if found.len() != unknown.len() {
+                return Err(Refused::Coins(anyhow::anyhow!(
+                    "{} answers to {} questions",
+                    found.len(),
+                    unknown.len()
+                )));
+            }
+            let mut answers = unknown.iter().zip(found);
+            for slot in spent.iter_mut().filter(|slot| slot.is_none()) {
+                match answers.next() {
+                    Some((_, Some(coin))) => {
+                        if coin.coinbase {
+                            bound_to_height = true;
+                            if next_height.saturating_sub(coin.height) < COINBASE_MATURITY {
+                                return Err(Refused::Immature {
+                                    height: coin.height,
+                                });
+                            }
+                        }
+                        *slot = Some((coin.value, coin.height));
+                    }
+                    Some((outpoint, None)) if !missing.contains(&outpoint.txid) => {
+                        missing.push(outpoint.txid)
+                    }
+                    _ => {}
+                }
+            }
+        }
+        if !missing.is_empty() {
+            return Err(self.why_missing(coins, missing));
+        }
+
+        let spent: Vec<(u64, u32)> = spent.into_iter().flatten().collect();
+        bound_to_height |= self.check_locks(&spent, next_height, tip.median_time)?;
+        let available = spent
+            .iter()
+            .try_fold(0u64, |sum, (value, _)| sum.checked_add(*value))
+            .unwrap_or(u64::MAX);
+        let output_values: Vec<u64> = self
+            .tx
+            .output
+            .iter()
+            .map(|output| output.value.to_sat())
+            .collect();
+        let paid: u64 = output_values.iter().sum();
+        let fee = available.checked_sub(paid).ok_or(Refused::Overspends {
+            spent: paid,
+            available,
+        })?;
+        Ok(Entry {
+            txid: self.txid,
+            wtxid: self.wtxid,
+            size: self.raw.len() as u64,
+            raw: self.raw,
+            fee,
+            vsize: self.weight.div_ceil(4),
+            weight: self.weight,
+            first_seen: 0,
+            depends,
+            spends,
+            output_values,
+            bound_to_height,
+            ancestors: Figures::default(),
+            descendants: Figures::default(),
+        })
+    }
+
+    /// Inputs are also missing when a block has the transaction itself: then an output of it may be there.
+    fn why_missing(&self, coins: &dyn CoinLookup, missing: Vec<Txid>) -> Refused {
+        let own: Vec<OutPoint> = (0..self.tx.output.len() as u32)
+            .map(|vout| OutPoint::new(self.txid, vout))
+            .collect();
+        match coins.coins(&own) {
+            Ok(found) if found.iter().any(Option::is_some) => Refused::Confirmed,
+            Ok(_) => Refused::MissingInputs { missing },
+            Err(error) => Refused::Coins(error),
+        }
+    }
+
+    /// Whether it has relative locks by height, all of which the next block satisfies; likewise its lock time.
+    fn check_locks(
+        &self,
+        spent: &[(u64, u32)],
+        next_height: u32,
+        median_time: u32,
+    ) -> Result<bool, Refused> {
+        let lock_time = self.tx.lock_time.to_consensus_u32();
+        let reached = if lock_time < LOCK_TIME_THRESHOLD {
+            next_height
+        } else {
+            median_time
+        };
+        if self.tx.is_lock_time_enabled() && lock_time != 0 && lock_time >= reached {
+            return Err(Refused::Locked);
+        }
+        let mut has_relative = false;
+        // Core compares the version as unsigned.
+        if self.tx.version.0 as u32 >= 2 {
+            for (input, (_, height)) in self.tx.input.iter().zip(spent) {
+                let sequence = input.sequence.to_consensus_u32();
+                let lock = sequence & SEQUENCE_VALUE;
+                if sequence & (SEQUENCE_NO_LOCK | SEQUENCE_TIME) == 0 && lock > 0 {
+                    has_relative = true;
+                    if height.saturating_add(lock) > next_height {
+                        return Err(Refused::Locked);
+                    }
+                }
+            }
+        }
+        Ok(has_relative)
+    }
+}
+
+/// Core's `CheckTransaction`.
+fn check_form(tx: &Transaction) -> Result<(), Malformed> {
+    if tx.input.is_empty() || tx.output.is_empty() {
+        return Err(Malformed::Empty);
+    }
+    let mut sum = 0u64;
+    for output in &tx.output {
+        // Each is checked before it is added, so the sum cannot overflow.
+        sum += output
+            .value
+            .min(Amount::MAX_MONEY + Amount::ONE_SAT)
+            .to_sat();
+        if sum > Amount::MAX_MONEY.to_sat() {
+            return Err(Malformed::OutputRange);
+        }
+    }
+    if tx.is_coinbase() || tx.input.iter().any(|input| input.previous_output.is_null()) {
+        return Err(Malformed::Coinbase);
+    }
+    let mut outpoints: Vec<OutPoint> = tx.input.iter().map(|input| input.previous_output).collect();
+    outpoints.sort_unstable();
+    outpoints.dedup();
+    if outpoints.len() != tx.input.len() {
+        return Err(Malformed::DuplicateInput);
+    }
+    Ok(())
+}

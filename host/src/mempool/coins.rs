@@ -1,0 +1,48 @@
+//! What the pool must know of the chain: the coins that transactions spend, and the tip.
+
+use bitcoin::OutPoint;
+
+/// An unspent output of the active chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Coin {
+    /// In sat.
+    pub value: u64,
+    /// Height of the block that created it.
+    pub height: u32,
+    /// Whether a coinbase created it.
+    pub coinbase: bool,
+}
+
+/// The block the pool stands on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tip {
+    /// Its height.
+    pub height: u32,
+    /// Its median time past, in unix seconds (BIP113).
+    pub median_time: u32,
+}
+
+/// The set of coins at the tip, as whoever has the role `coins` keeps it.
+///
+/// Scripts are not asked for, as they are not run.
+pub trait CoinLookup {
+    /// The coin, or `None` when there is no such unspent output.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the lookup from answering; the transaction is then refused as [`Refused::Coins`](super::Refused::Coins) and may
+    /// be offered again.
+    fn coin(&self, outpoint: &OutPoint) -> anyhow::Result<Option<Coin>>;
+
+    /// Many at once, in the order asked: for a lookup to which each question costs a call.
+    ///
+    /// # Errors
+    ///
+    /// As [`coin`](Self::coin).
+    fn coins(&self, outpoints: &[OutPoint]) -> anyhow::Result<Vec<Option<Coin>>> {
+        outpoints
+            .iter()
+            .map(|outpoint| self.coin(outpoint))
+            .collect()
+    }
+}

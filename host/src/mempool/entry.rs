@@ -1,0 +1,96 @@
+//! One unconfirmed transaction.
+
+use bitcoin::{OutPoint, Txid, Wtxid};
+use bytes::Bytes;
+
+/// Sums over a set of entries, the entry itself included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Figures {
+    /// Entries.
+    pub count: u64,
+    /// Virtual bytes.
+    pub vsize: u64,
+    /// Fees in sat.
+    pub fees: u64,
+}
+
+impl Figures {
+    pub(super) fn add(&mut self, other: Self) {
+        self.count += other.count;
+        self.vsize += other.vsize;
+        self.fees += other.fees;
+    }
+
+    pub(super) fn subtract(&mut self, other: Self) {
+        self.count = self.count.saturating_sub(other.count);
+        self.vsize = self.vsize.saturating_sub(other.vsize);
+        self.fees = self.fees.saturating_sub(other.fees);
+    }
+}
+
+/// A transaction in the pool. An `Arc<Entry>` handed out is as of then; [`Mempool::get`](super::Mempool::get) has the present figures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Hash without witnesses.
+    pub txid: Txid,
+    /// Hash with witnesses (BIP141).
+    pub wtxid: Wtxid,
+    /// Network serialization, witnesses included.
+    pub raw: Bytes,
+    /// Inputs minus outputs, in sat.
+    pub fee: u64,
+    /// A quarter of the weight, rounded up, in virtual bytes. Core's policy size, which also counts signature operations, is not known
+    /// without the scripts spent.
+    pub vsize: u64,
+    /// Weight units (BIP141).
+    pub weight: u64,
+    /// Bytes of `raw`.
+    pub size: u64,
+    /// When it was first seen, in unix seconds.
+    pub first_seen: u64,
+    /// Transactions in the pool whose outputs it spends, each once.
+    pub depends: Vec<Txid>,
+    /// The outpoints it spends, in input order.
+    pub spends: Vec<OutPoint>,
+    /// Values of its outputs in sat, in order.
+    pub output_values: Vec<u64>,
+    /// Whether a reorg can make it invalid by height alone: it spends a coinbase or has a lock.
+    pub bound_to_height: bool,
+    /// It and everything in the pool it depends on.
+    pub ancestors: Figures,
+    /// It and everything in the pool that depends on it.
+    pub descendants: Figures,
+}
+
+/// Memory of an entry beside its variable parts: the slot in the map by txid (32 + 88 bytes), the slot by wtxid (64), the slot in
+/// the eviction order (48), each with the slack of a growing table or tree, the `Arc<Entry>` (304) and the allocator's rounding of
+/// five allocations. Measured, not computed to the byte.
+const FIXED_BYTES: usize = 720;
+
+/// A spent outpoint: 36 bytes in the entry, 68 in the map by outpoint, with its slack.
+const SPEND_BYTES: usize = 36 + 112;
+
+impl Entry {
+    /// Its own part of any sum.
+    pub(super) fn own(&self) -> Figures {
+        Figures {
+            count: 1,
+            vsize: self.vsize,
+            fees: self.fee,
+        }
+    }
+
+    /// Memory it takes in the pool, estimated, in bytes.
+    pub fn usage(&self) -> usize {
+        // `depends` is left out: it changes while the entry is in the pool, and this must not.
+        FIXED_BYTES
+            + self.raw.len()
+            + self.spends.len() * SPEND_BYTES
+            + self.output_values.len() * 8
+    }
+
+    /// Fee rate in sat/kvB.
+    pub fn fee_rate(&self) -> f64 {
+        self.fee as f64 * 1000.0 / (self.vsize.max(1) as f64)
+    }
+}

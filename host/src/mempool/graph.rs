@@ -1,0 +1,422 @@
+//! The entries, who spends whose outputs, and the sums over ancestors and descendants.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use bitcoin::{OutPoint, Txid, Wtxid};
+
+use super::checks::Refused;
+use super::entry::{Entry, Figures};
+
+type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+#[derive(Debug)]
+struct Node {
+    entry: Arc<Entry>,
+    children: Vec<Txid>,
+    /// Order of arrival.
+    sequence: u64,
+}
+
+/// Who is evicted first: the lowest rate, and of equals the latest.
+type EvictionKey = (u64, Reverse<u64>, Txid);
+
+impl Node {
+    /// An entry is worth keeping for its own fee or for what its descendants pay, whichever is the better rate.
+    fn eviction_key(&self) -> EvictionKey {
+        let rate = |figures: Figures| {
+            let scaled = u128::from(figures.fees) * 1_000_000 / u128::from(figures.vsize.max(1));
+            u64::try_from(scaled).unwrap_or(u64::MAX)
+        };
+        let best = rate(self.entry.own()).max(rate(self.entry.descendants));
+        (best, Reverse(self.sequence), self.entry.txid)
+    }
+}
+
+/// The entries and their relations.
+#[derive(Debug, Default)]
+pub(super) struct Graph {
+    nodes: Map<Txid, Node>,
+    by_wtxid: Map<Wtxid, Txid>,
+    spenders: Map<OutPoint, Txid>,
+    eviction: BTreeSet<EvictionKey>,
+    totals: Figures,
+    usage: usize,
+    arrivals: u64,
+}
+
+impl Graph {
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    pub(super) fn totals(&self) -> Figures {
+        self.totals
+    }
+
+    /// Memory, estimated, in bytes.
+    pub(super) fn usage(&self) -> usize {
+        self.usage
+    }
+
+    pub(super) fn contains(&self, txid: &Txid) -> bool {
+        self.nodes.contains_key(txid)
+    }
+
+    pub(super) fn get(&self, txid: &Txid) -> Option<&Arc<Entry>> {
+        self.nodes.get(txid).map(|node| &node.entry)
+    }
+
+    pub(super) fn txid_of(&self, wtxid: &Wtxid) -> Option<Txid> {
+        self.by_wtxid.get(wtxid).copied()
+    }
+
+    pub(super) fn spender(&self, outpoint: &OutPoint) -> Option<Txid> {
+        self.spenders.get(outpoint).copied()
+    }
+
+    /// The value in sat of an output of an entry.
+    pub(super) fn output_value(&self, outpoint: &OutPoint) -> Option<u64> {
+        self.get(&outpoint.txid)?
+            .output_values
+            .get(outpoint.vout as usize)
+            .copied()
+    }
+
+    /// The lowest in the eviction order, with the sums over it and its descendants.
+    pub(super) fn cheapest(&self) -> Option<(Txid, Figures)> {
+        let (_, _, txid) = self.eviction.first()?;
+        self.get(txid).map(|entry| (*txid, entry.descendants))
+    }
+
+    /// Entries first seen at or before `time`.
+    pub(super) fn seen_until(&self, time: u64) -> Vec<Txid> {
+        self.entries()
+            .filter(|entry| entry.first_seen <= time)
+            .map(|entry| entry.txid)
+            .collect()
+    }
+
+    /// Entries that a lower tip can make invalid.
+    pub(super) fn bound_to_height(&self) -> Vec<Txid> {
+        self.entries()
+            .filter(|entry| entry.bound_to_height)
+            .map(|entry| entry.txid)
+            .collect()
+    }
+
+    fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.nodes.values().map(|node| &node.entry)
+    }
+
+    /// Every entry, parents before children: an ancestor always has fewer ancestors.
+    pub(super) fn topological(&self) -> Vec<Arc<Entry>> {
+        let mut nodes: Vec<&Node> = self.nodes.values().collect();
+        nodes.sort_unstable_by_key(|node| (node.entry.ancestors.count, node.sequence));
+        nodes
+            .into_iter()
+            .map(|node| Arc::clone(&node.entry))
+            .collect()
+    }
+
+    /// Entries that spend one of the first `outputs` outputs of `txid`, which may be in the pool or not.
+    pub(super) fn spenders_of(&self, txid: Txid, outputs: u32) -> Vec<Txid> {
+        let mut found = Vec::new();
+        for vout in 0..outputs {
+            if let Some(spender) = self.spender(&OutPoint::new(txid, vout))
+                && !found.contains(&spender)
+            {
+                found.push(spender);
+            }
+        }
+        found
+    }
+
+    /// These entries and all their descendants, each once, descendants first.
+    pub(super) fn with_descendants(&self, roots: impl IntoIterator<Item = Txid>) -> Vec<Txid> {
+        let roots: Vec<Txid> = roots
+            .into_iter()
+            .filter(|txid| self.contains(txid))
+            .collect();
+        let mut found = self.reach(&roots, |node| &node.children);
+        found.sort_unstable_by_key(|txid| {
+            Reverse(self.get(txid).map(|entry| (entry.ancestors.count, *txid)))
+        });
+        found
+    }
+
+    /// Everything that can be reached from `roots`, those included, each once.
+    fn reach(&self, roots: &[Txid], next: impl Fn(&Node) -> &Vec<Txid>) -> Vec<Txid> {
+        let mut found: Vec<Txid> = Vec::with_capacity(roots.len());
+        let mut seen: HashSet<Txid, foldhash::fast::RandomState> = HashSet::default();
+        let mut ahead = roots.to_vec();
+        while let Some(txid) = ahead.pop() {
+            if let Some(node) = self.nodes.get(&txid)
+                && seen.insert(txid)
+            {
+                found.push(txid);
+                ahead.extend_from_slice(next(node));
+            }
+        }
+        found
+    }
+
+    fn sum(&self, txids: &[Txid]) -> Figures {
+        let mut sum = Figures::default();
+        for entry in txids.iter().filter_map(|txid| self.get(txid)) {
+            sum.add(entry.own());
+        }
+        sum
+    }
+
+    fn ancestors_of(&self, depends: &[Txid]) -> Vec<Txid> {
+        if depends.is_empty() {
+            Vec::new()
+        } else {
+            self.reach(depends, |node| &node.entry.depends)
+        }
+    }
+
+    fn descendants_of(&self, children: &[Txid]) -> Vec<Txid> {
+        if children.is_empty() {
+            Vec::new()
+        } else {
+            self.reach(children, |node| &node.children)
+        }
+    }
+
+    /// Refuses an entry with which some ancestor or descendant set would grow too large: the cost of every later change grows with
+    /// these sets.
+    pub(super) fn check_chain(
+        &self,
+        entry: &Entry,
+        max_entries: u64,
+        max_vsize: u64,
+    ) -> Result<(), Refused> {
+        let too_large = |figures: Figures| figures.count > max_entries || figures.vsize > max_vsize;
+        let joined = |mut figures: Figures, more: Figures| {
+            figures.add(more);
+            figures
+        };
+        let ancestors = self.ancestors_of(&entry.depends);
+        let descendants = self.descendants_of(&self.children_of(entry));
+        // A single large transaction is no chain.
+        if ancestors.is_empty() && descendants.is_empty() {
+            return Ok(());
+        }
+        let above = joined(self.sum(&ancestors), entry.own());
+        let below = joined(self.sum(&descendants), entry.own());
+        let refused = too_large(above)
+            || too_large(below)
+            || ancestors
+                .iter()
+                .filter_map(|txid| self.get(txid))
+                .any(|ancestor| too_large(joined(ancestor.descendants, below)))
+            || descendants
+                .iter()
+                .filter_map(|txid| self.get(txid))
+                .any(|descendant| too_large(joined(descendant.ancestors, above)));
+        if refused {
+            Err(Refused::LongChain)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Entries that already spend outputs of one that is about to come back.
+    fn children_of(&self, entry: &Entry) -> Vec<Txid> {
+        self.spenders_of(entry.txid, entry.output_values.len() as u32)
+    }
+
+    /// Takes an entry in and links it with its parents and with children that were there before it.
+    pub(super) fn insert(&mut self, mut entry: Entry) {
+        let txid = entry.txid;
+        let children = self.children_of(&entry);
+        let ancestors = self.ancestors_of(&entry.depends);
+        let own = entry.own();
+        entry.ancestors = self.sum(&ancestors);
+        entry.ancestors.add(own);
+        entry.descendants = own;
+
+        for parent in &entry.depends {
+            if let Some(node) = self.nodes.get_mut(parent) {
+                node.children.push(txid);
+            }
+        }
+        for outpoint in &entry.spends {
+            self.spenders.insert(*outpoint, txid);
+        }
+        self.by_wtxid.insert(entry.wtxid, txid);
+        self.totals.add(own);
+        self.usage += entry.usage();
+        self.arrivals += 1;
+        for child in &children {
+            if let Some(node) = self.nodes.get_mut(child) {
+                Arc::make_mut(&mut node.entry).depends.push(txid);
+            }
+        }
+        let has_children = !children.is_empty();
+        let node = Node {
+            entry: Arc::new(entry),
+            children,
+            sequence: self.arrivals,
+        };
+        self.eviction.insert(node.eviction_key());
+        self.nodes.insert(txid, node);
+
+        if has_children {
+            self.sum_again(&ancestors, txid);
+        } else {
+            for ancestor in &ancestors {
+                self.change(ancestor, |entry| entry.descendants.add(own));
+            }
+        }
+    }
+
+    /// Takes an entry out; what depends on it stays and is one parent poorer.
+    pub(super) fn remove(&mut self, txid: &Txid) -> Option<Arc<Entry>> {
+        let node = self.nodes.remove(txid)?;
+        let entry = node.entry.clone();
+        self.eviction.remove(&node.eviction_key());
+        self.by_wtxid.remove(&entry.wtxid);
+        for outpoint in &entry.spends {
+            self.spenders.remove(outpoint);
+        }
+        let own = entry.own();
+        self.totals.subtract(own);
+        self.usage = self.usage.saturating_sub(entry.usage());
+
+        for parent in &entry.depends {
+            if let Some(parent) = self.nodes.get_mut(parent) {
+                parent.children.retain(|child| child != txid);
+            }
+        }
+        for child in &node.children {
+            if let Some(child) = self.nodes.get_mut(child) {
+                Arc::make_mut(&mut child.entry)
+                    .depends
+                    .retain(|parent| parent != txid);
+            }
+        }
+        let ancestors = self.ancestors_of(&entry.depends);
+        let descendants = self.descendants_of(&node.children);
+        if ancestors.is_empty() {
+            for descendant in &descendants {
+                self.change(descendant, |entry| entry.ancestors.subtract(own));
+            }
+        } else if descendants.is_empty() {
+            for ancestor in &ancestors {
+                self.change(ancestor, |entry| entry.descendants.subtract(own));
+            }
+        } else {
+            // Taken out of the middle: what was joined through it may be joined otherwise too.
+            self.sum_up(&ancestors, &descendants);
+        }
+        Some(entry)
+    }
+
+    /// Computes afresh what joining `txid` between its ancestors and its descendants changed.
+    fn sum_again(&mut self, ancestors: &[Txid], txid: Txid) {
+        let mut above = ancestors.to_vec();
+        above.push(txid);
+        let below = self.reach(&[txid], |node| &node.children);
+        self.sum_up(&above, &below);
+    }
+
+    /// Computes the descendants' sums of `above` and the ancestors' sums of `below`.
+    fn sum_up(&mut self, above: &[Txid], below: &[Txid]) {
+        for txid in above {
+            let descendants = self.sum(&self.reach(&[*txid], |node| &node.children));
+            self.change(txid, |entry| entry.descendants = descendants);
+        }
+        for txid in below {
+            let ancestors = self.sum(&self.reach(&[*txid], |node| &node.entry.depends));
+            self.change(txid, |entry| entry.ancestors = ancestors);
+        }
+    }
+
+    /// Changes an entry's sums and keeps the eviction order in step.
+    fn change(&mut self, txid: &Txid, change: impl FnOnce(&mut Entry)) {
+        if let Some(node) = self.nodes.get_mut(txid) {
+            let before = node.eviction_key();
+            change(Arc::make_mut(&mut node.entry));
+            let after = node.eviction_key();
+            if before != after {
+                self.eviction.remove(&before);
+                self.eviction.insert(after);
+            }
+        }
+    }
+
+    /// Panics unless every sum equals what is computed from nothing, and no output is spent twice.
+    #[cfg(test)]
+    pub(super) fn verify(&self) {
+        let mut spent = HashSet::new();
+        let mut totals = Figures::default();
+        let mut usage = 0;
+        for (txid, node) in &self.nodes {
+            let entry = &node.entry;
+            assert_eq!(*txid, entry.txid);
+            let parents: HashSet<Txid> = entry
+                .spends
+                .iter()
+                .map(|outpoint| outpoint.txid)
+                .filter(|parent| self.contains(parent))
+                .collect();
+            assert_eq!(
+                parents,
+                entry.depends.iter().copied().collect(),
+                "parents of {txid}"
+            );
+            assert_eq!(
+                parents.len(),
+                entry.depends.len(),
+                "a parent of {txid} twice"
+            );
+            let children: HashSet<Txid> = self
+                .nodes
+                .values()
+                .filter(|other| {
+                    other
+                        .entry
+                        .spends
+                        .iter()
+                        .any(|outpoint| outpoint.txid == *txid)
+                })
+                .map(|other| other.entry.txid)
+                .collect();
+            assert_eq!(
+                children,
+                node.children.iter().copied().collect(),
+                "children of {txid}"
+            );
+            assert_eq!(
+                entry.ancestors,
+                self.sum(&self.reach(&[*txid], |node| &node.entry.depends)),
+                "ancestors of {txid}"
+            );
+            assert_eq!(
+                entry.descendants,
+                self.sum(&self.reach(&[*txid], |node| &node.children)),
+                "descendants of {txid}"
+            );
+            for outpoint in &entry.spends {
+                assert!(spent.insert(*outpoint), "{outpoint} is spent twice");
+                assert_eq!(self.spender(outpoint), Some(*txid));
+            }
+            assert_eq!(self.txid_of(&entry.wtxid), Some(*txid));
+            assert!(self.eviction.contains(&node.eviction_key()));
+            totals.add(entry.own());
+            usage += entry.usage();
+        }
+        assert_eq!(self.spenders.len(), spent.len());
+        assert_eq!(self.by_wtxid.len(), self.nodes.len());
+        assert_eq!(self.eviction.len(), self.nodes.len());
+        assert_eq!((self.totals, self.usage), (totals, usage));
+    }
+}

@@ -1,0 +1,554 @@
+//! What Prometheus reads: heights, lags, times by stage, the pool, peers, traps, and the gauges that plugins set.
+//!
+//! Every handle is cheap to clone and may be used from any thread.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, AtomicU64},
+    },
+    time::{Duration, Instant},
+};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{
+        DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric, LabelValueEncoder,
+    },
+    metrics::{
+        counter::Counter,
+        family::{Family, MetricConstructor},
+        gauge::{ConstGauge, Gauge},
+        histogram::{Histogram, exponential_buckets},
+        info::Info,
+    },
+    registry::{Registry, Unit},
+};
+
+/// How many gauges a plugin may set. What it sets beyond is dropped: each is a time series that a Prometheus keeps for ever.
+pub const MAX_PLUGIN_GAUGES: usize = 1_000;
+
+/// The longest name of a plugin's gauge.
+pub const MAX_GAUGE_NAME: usize = 64;
+
+/// What is done with a block, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// From bytes to a block, with its hashes.
+    Decode,
+    /// The rules of consensus that need no coins.
+    Check,
+    /// Into the block log.
+    Log,
+    /// The columns that plugins see.
+    Columns,
+    /// Fetching a block's coins ahead of the call.
+    Prefetch,
+    /// The call into the plugin.
+    Call,
+    /// State to the disk.
+    StateFlush,
+    /// Rows to the disk.
+    RowsFlush,
+    /// From a block's announcement to its commit in every lane, near the tip.
+    AnnouncedToCommitted,
+}
+
+impl Stage {
+    /// The value of the label `stage`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Decode => "decode",
+            Self::Check => "check",
+            Self::Log => "log",
+            Self::Columns => "columns",
+            Self::Prefetch => "prefetch",
+            Self::Call => "call",
+            Self::StateFlush => "state_flush",
+            Self::RowsFlush => "rows_flush",
+            Self::AnnouncedToCommitted => "announced_to_committed",
+        }
+    }
+}
+
+impl EncodeLabelValue for Stage {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
+        self.name().encode(encoder)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StageLabels {
+    stage: Stage,
+    plugin: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PluginLabels {
+    plugin: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GaugeLabels {
+    plugin: String,
+    name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct QueryLabels {
+    plugin: String,
+    outcome: &'static str,
+}
+
+/// 10 µs to 84 s, four times each: from a nearly empty block's check to a flush of everything.
+#[derive(Clone, Copy, Debug)]
+struct StageBuckets;
+
+impl MetricConstructor<Histogram> for StageBuckets {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(exponential_buckets(10e-6, 2.0, 24))
+    }
+}
+
+/// Everything that is measured.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    /// Height of the best chain of headers.
+    pub headers_height: Gauge,
+    /// Height of the last stored and checked block of the active branch.
+    pub blocks_height: Gauge,
+    /// 1 when at the tip, 0 when not.
+    pub synced: Gauge,
+    /// Blocks that joined the active branch since the start.
+    pub blocks: Counter,
+    /// Their transactions.
+    pub transactions: Counter,
+    /// Reorganisations since the start.
+    pub reorgs: Counter,
+    /// Transactions in the pool.
+    pub mempool_txs: Gauge,
+    /// Virtual bytes in the pool.
+    pub mempool_vbytes: Gauge,
+    /// Fees in the pool, sat.
+    pub mempool_fees_sats: Gauge,
+    /// Peers that have finished their handshake.
+    pub peers: Gauge,
+    /// Peers that were dropped for what they did or did not do.
+    pub peers_dropped: Counter,
+    /// Bytes received from peers.
+    pub bytes_in: Counter,
+    /// Bytes sent to peers.
+    pub bytes_out: Counter,
+    /// Bytes of blocks in the block log.
+    pub block_log_bytes: Gauge,
+    stages: Family<StageLabels, Histogram, StageBuckets>,
+    plugin_height: Family<PluginLabels, Gauge>,
+    plugin_lag: Family<PluginLabels, Gauge>,
+    plugin_traps: Family<PluginLabels, Counter>,
+    plugin_memory: Family<PluginLabels, Gauge>,
+    plugin_log_dropped: Family<PluginLabels, Counter>,
+    plugin_queries: Family<QueryLabels, Counter>,
+    gauges: Family<GaugeLabels, Gauge<f64, AtomicU64>>,
+    gauge_names: Arc<Mutex<HashMap<String, HashSet<String>>>>,
+}
+
+/// Seconds since the start, read when asked for.
+#[derive(Debug)]
+struct Uptime(Instant);
+
+impl Collector for Uptime {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        let seconds = ConstGauge::new(self.0.elapsed().as_secs_f64());
+        let metric = encoder.encode_descriptor(
+            "uptime",
+            "Time since the host started",
+            Some(&Unit::Seconds),
+            prometheus_client::metrics::MetricType::Gauge,
+        )?;
+        seconds.encode(metric)
+    }
+}
+
+impl Metrics {
+    /// Metrics with nothing measured yet. `version` and `network` are shown as labels of `blockmill_build_info`.
+    pub fn new(version: &str, network: &str) -> Self {
+        let mut registry = Registry::with_prefix("blockmill");
+        let registry_mut = &mut registry;
+        let mut gauge = |name: &str, help: &str| {
+            let gauge = Gauge::<i64, AtomicI64>::default();
+            registry_mut.register(name, help, gauge.clone());
+            gauge
+        };
+        let headers_height = gauge("headers_height", "Height of the best chain of headers");
+        let blocks_height = gauge(
+            "blocks_height",
+            "Height of the last checked block of the active branch",
+        );
+        let synced = gauge("synced", "1 when at the tip, 0 when not");
+        let mempool_txs = gauge("mempool_transactions", "Unconfirmed transactions");
+        let mempool_vbytes = gauge(
+            "mempool_vbytes",
+            "Virtual bytes of the unconfirmed transactions",
+        );
+        let mempool_fees_sats = gauge(
+            "mempool_fees_sats",
+            "Fees of the unconfirmed transactions in sat",
+        );
+        let peers = gauge("peers", "Peers that have finished their handshake");
+        let block_log_bytes = gauge("block_log_bytes", "Bytes of blocks that are kept");
+
+        // counters are shown with `_total` behind their names
+        let mut counter = |name: &str, help: &str| {
+            let counter = Counter::<u64, AtomicU64>::default();
+            registry_mut.register(name, help, counter.clone());
+            counter
+        };
+        let blocks = counter("blocks", "Blocks that joined the active branch");
+        let transactions = counter(
+            "transactions",
+            "Transactions of the blocks that joined the active branch",
+        );
+        let reorgs = counter("reorgs", "Reorganisations");
+        let peers_dropped = counter(
+            "peers_dropped",
+            "Peers that were dropped for what they did or did not do",
+        );
+        let bytes_in = counter("peer_bytes_in", "Bytes received from peers");
+        let bytes_out = counter("peer_bytes_out", "Bytes sent to peers");
+
+        let stages = Family::<_, _, StageBuckets>::new_with_constructor(StageBuckets);
+        registry.register_with_unit(
+            "block_stage",
+            "Time of a block in a stage, by plugin where the stage is a plugin's",
+            Unit::Seconds,
+            stages.clone(),
+        );
+        let plugin_height = Family::<PluginLabels, Gauge>::default();
+        registry.register(
+            "plugin_height",
+            "Height of the last block that the plugin was given",
+            plugin_height.clone(),
+        );
+        let plugin_lag = Family::<PluginLabels, Gauge>::default();
+        registry.register(
+            "plugin_lag_blocks",
+            "Blocks between the plugin and the tip",
+            plugin_lag.clone(),
+        );
+        let plugin_traps = Family::<PluginLabels, Counter>::default();
+        registry.register(
+            "plugin_traps",
+            "Calls into the plugin that failed",
+            plugin_traps.clone(),
+        );
+        let plugin_memory = Family::<PluginLabels, Gauge>::default();
+        registry.register(
+            "plugin_memory_bytes",
+            "Memory of the plugin's instance",
+            plugin_memory.clone(),
+        );
+        let plugin_log_dropped = Family::<PluginLabels, Counter>::default();
+        registry.register(
+            "plugin_log_lines_dropped",
+            "Log lines of the plugin over its bound",
+            plugin_log_dropped.clone(),
+        );
+        let plugin_queries = Family::<QueryLabels, Counter>::default();
+        registry.register(
+            "plugin_queries",
+            "Queries to the plugin, by outcome",
+            plugin_queries.clone(),
+        );
+        let gauges = Family::<GaugeLabels, Gauge<f64, AtomicU64>>::default();
+        registry.register(
+            "plugin_value",
+            "What the plugin set, by name",
+            gauges.clone(),
+        );
+        registry.register(
+            "build",
+            "Version of the host and the network it follows",
+            Info::new(vec![
+                ("version".to_owned(), version.to_owned()),
+                ("network".to_owned(), network.to_owned()),
+            ]),
+        );
+        registry.register_collector(Box::new(Uptime(Instant::now())));
+
+        Self {
+            registry: Arc::new(registry),
+            headers_height,
+            blocks_height,
+            synced,
+            blocks,
+            transactions,
+            reorgs,
+            mempool_txs,
+            mempool_vbytes,
+            mempool_fees_sats,
+            peers,
+            peers_dropped,
+            bytes_in,
+            bytes_out,
+            block_log_bytes,
+            stages,
+            plugin_height,
+            plugin_lag,
+            plugin_traps,
+            plugin_memory,
+            plugin_log_dropped,
+            plugin_queries,
+            gauges,
+            gauge_names: Arc::default(),
+        }
+    }
+
+    /// The clock of a stage that belongs to no plugin. Keep the handle: making it takes a lock.
+    pub fn stage(&self, stage: Stage) -> StageTimer {
+        self.timer(stage, "")
+    }
+
+    /// What is measured of one plugin. Keep the handle: making it takes locks.
+    pub fn plugin(&self, name: &str) -> PluginMetrics {
+        let labels = PluginLabels {
+            plugin: name.to_owned(),
+        };
+        PluginMetrics {
+            height: self.plugin_height.get_or_create_owned(&labels),
+            lag: self.plugin_lag.get_or_create_owned(&labels),
+            traps: self.plugin_traps.get_or_create_owned(&labels),
+            memory_bytes: self.plugin_memory.get_or_create_owned(&labels),
+            log_lines_dropped: self.plugin_log_dropped.get_or_create_owned(&labels),
+            prefetch: self.timer(Stage::Prefetch, name),
+            call: self.timer(Stage::Call, name),
+            state_flush: self.timer(Stage::StateFlush, name),
+            rows_flush: self.timer(Stage::RowsFlush, name),
+            name: name.to_owned(),
+            metrics: self.clone(),
+        }
+    }
+
+    /// Counts a query to a plugin. `outcome` is `ok` or the code of the error.
+    pub(crate) fn count_query(&self, plugin: &str, outcome: &'static str) {
+        let labels = QueryLabels {
+            plugin: plugin.to_owned(),
+            outcome,
+        };
+        self.plugin_queries.get_or_create_owned(&labels).inc();
+    }
+
+    /// All of it, as text for Prometheus (OpenMetrics).
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // writing to a string does not fail
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        text
+    }
+
+    fn timer(&self, stage: Stage, plugin: &str) -> StageTimer {
+        let labels = StageLabels {
+            stage,
+            plugin: plugin.to_owned(),
+        };
+        StageTimer(self.stages.get_or_create_owned(&labels))
+    }
+}
+
+/// The times of one stage.
+#[derive(Clone, Debug)]
+pub struct StageTimer(Histogram);
+
+impl StageTimer {
+    /// Adds one time.
+    pub fn observe(&self, time: Duration) {
+        self.0.observe(time.as_secs_f64());
+    }
+
+    /// Runs `work` and adds the time that it took.
+    pub fn time<T>(&self, work: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let result = work();
+        self.observe(start.elapsed());
+        result
+    }
+}
+
+/// What is measured of one plugin.
+#[derive(Clone, Debug)]
+pub struct PluginMetrics {
+    /// Height of the last block it was given.
+    pub height: Gauge,
+    /// Blocks between that one and the tip.
+    pub lag: Gauge,
+    /// Calls that failed.
+    pub traps: Counter,
+    /// Memory of its instance in bytes.
+    pub memory_bytes: Gauge,
+    /// Log lines over its bound.
+    pub log_lines_dropped: Counter,
+    /// Fetching a block's coins ahead of the call.
+    pub prefetch: StageTimer,
+    /// The call with a block.
+    pub call: StageTimer,
+    /// State to the disk.
+    pub state_flush: StageTimer,
+    /// Rows to the disk.
+    pub rows_flush: StageTimer,
+    name: String,
+    metrics: Metrics,
+}
+
+impl PluginMetrics {
+    /// Sets one of the plugin's own gauges. False when it was dropped: the name is not allowed (lower-case letters, digits and
+    /// `_`, at most [`MAX_GAUGE_NAME`]) or there are [`MAX_PLUGIN_GAUGES`] others.
+    pub fn set_value(&self, name: &str, value: f64) -> bool {
+        let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_';
+        if name.is_empty() || name.len() > MAX_GAUGE_NAME || !name.bytes().all(allowed) {
+            return false;
+        }
+        let mut names = self
+            .metrics
+            .gauge_names
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mine = names.entry(self.name.clone()).or_default();
+        if !mine.contains(name) {
+            if mine.len() >= MAX_PLUGIN_GAUGES {
+                return false;
+            }
+            mine.insert(name.to_owned());
+        }
+        // under the lock, so that clear_values leaves nothing behind
+        self.metrics
+            .gauges
+            .get_or_create_owned(&self.labels(name))
+            .set(value);
+        true
+    }
+
+    /// Removes the plugin's own gauges, as when it is replaced.
+    pub fn clear_values(&self) {
+        let mut names = self
+            .metrics
+            .gauge_names
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for name in names.remove(&self.name).unwrap_or_default() {
+            self.metrics.gauges.remove(&self.labels(&name));
+        }
+    }
+
+    fn labels(&self, name: &str) -> GaugeLabels {
+        GaugeLabels {
+            plugin: self.name.clone(),
+            name: name.to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+    use super::*;
+
+    #[test]
+    fn what_was_set_is_in_the_text() {
+        let metrics = Metrics::new("0.1.0", "regtest");
+        metrics.headers_height.set(140);
+        metrics.blocks_height.set(132);
+        metrics.mempool_txs.set(60);
+        metrics.bytes_in.inc_by(1_000);
+        metrics
+            .stage(Stage::Decode)
+            .observe(Duration::from_millis(3));
+        let plugin = metrics.plugin("tx-writer");
+        plugin.height.set(131);
+        plugin.lag.set(1);
+        plugin.traps.inc();
+        plugin.rows_flush.time(|| ());
+        assert!(plugin.set_value("fee_rate", 2.5));
+
+        let text = metrics.text();
+        for line in [
+            "blockmill_headers_height 140",
+            "blockmill_blocks_height 132",
+            "blockmill_mempool_transactions 60",
+            "blockmill_peer_bytes_in_total 1000",
+            "blockmill_block_stage_seconds_count{stage=\"decode\",plugin=\"\"} 1",
+            "blockmill_block_stage_seconds_sum{stage=\"decode\",plugin=\"\"} 0.003",
+            "blockmill_block_stage_seconds_count{stage=\"rows_flush\",plugin=\"tx-writer\"} 1",
+            "blockmill_plugin_height{plugin=\"tx-writer\"} 131",
+            "blockmill_plugin_lag_blocks{plugin=\"tx-writer\"} 1",
+            "blockmill_plugin_traps_total{plugin=\"tx-writer\"} 1",
+            "blockmill_plugin_value{plugin=\"tx-writer\",name=\"fee_rate\"} 2.5",
+            "blockmill_build_info{version=\"0.1.0\",network=\"regtest\"} 1",
+        ] {
+            assert!(
+                text.lines().any(|found| found == line),
+                "{line} is not in\n{text}"
+            );
+        }
+        assert!(
+            text.lines()
+                .any(|line| line.starts_with("blockmill_uptime_seconds ")),
+            "{text}"
+        );
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn a_plugin_sets_a_bounded_number_of_gauges_with_harmless_names() {
+        let metrics = Metrics::new("0.1.0", "regtest");
+        let (one, other) = (metrics.plugin("one"), metrics.plugin("other"));
+        for name in [
+            "",
+            "UPPER",
+            "a-b",
+            "a\"} 1\nevil 2",
+            &"x".repeat(MAX_GAUGE_NAME + 1),
+        ] {
+            assert!(!one.set_value(name, 1.0), "{name}");
+        }
+        for number in 0..MAX_PLUGIN_GAUGES {
+            assert!(one.set_value(&format!("g{number}"), 1.0));
+        }
+        assert!(!one.set_value("one_more", 1.0));
+        assert!(
+            one.set_value("g0", 2.0),
+            "one that is there can still be set"
+        );
+        assert!(
+            other.set_value("one_more", 1.0),
+            "another plugin is not concerned"
+        );
+
+        one.clear_values();
+        let text = metrics.text();
+        assert_eq!(
+            text.lines()
+                .filter(|line| line.starts_with("blockmill_plugin_value{"))
+                .count(),
+            1
+        );
+        assert!(one.set_value("one_more", 1.0));
+    }
+
+    #[test]
+    fn handles_of_one_plugin_share_their_numbers_across_threads() {
+        let metrics = Metrics::new("0.1.0", "regtest");
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                let plugin = metrics.plugin("one");
+                scope.spawn(move || {
+                    for _ in 0..1_000 {
+                        plugin.traps.inc();
+                    }
+                });
+            }
+        });
+        assert_eq!(metrics.plugin("one").traps.get(), 4_000);
+    }
+}

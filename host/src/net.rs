@@ -1,0 +1,13 @@
+//! The sockets: a thin shell around [`Sync`], which decides everything.
+//!
+//! One task owns the machine. Every connection has a task that reads and one that writes; blocks that were asked for go
+//! to the checker, whose verdicts come back here.
+
+mod checker;
+mod connection;
+mod event_log;
+mod shell;
+
+pub use checker::{Checked, Checker, ToCheck};
+pub use event_log::EventLog;
+pub use shell::{Net, NetConfig, NetHandle, NetView, TransactionSink, chain_of};

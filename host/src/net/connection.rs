@@ -1,0 +1,93 @@
+//! One connection: bytes in, bytes out.
+
+use crate::chain::sync::PeerId;
+use bytes::Bytes;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// Bytes that are read from a socket at once.
+const READ: usize = 256 << 10;
+
+/// What happens on a connection.
+pub(super) enum SocketEvent {
+    Connected { peer: PeerId, addr: SocketAddr, connection: Connection },
+    ConnectFailed { addr: SocketAddr, error: String },
+    Received { peer: PeerId, bytes: Bytes },
+    Closed { peer: PeerId },
+    /// A name from the configuration has an address.
+    Resolved { addr: SocketAddr },
+}
+
+/// Our end of a connection; dropping it closes the socket.
+pub(super) struct Connection {
+    outgoing: mpsc::UnboundedSender<Bytes>,
+    reader: JoinHandle<()>,
+    writer: JoinHandle<()>,
+}
+
+impl Connection {
+    /// Queues bytes; a closed connection swallows them.
+    pub(super) fn send(&self, bytes: Bytes) {
+        let _ = self.outgoing.send(bytes);
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.reader.abort();
+        self.writer.abort();
+    }
+}
+
+/// Connects and says how it went.
+pub(super) async fn connect(
+    peer: PeerId,
+    addr: SocketAddr,
+    timeout: Duration,
+    events: mpsc::Sender<SocketEvent>,
+) {
+    let event = match tokio::time::timeout(timeout, TcpStream::connect(addr)).await {
+        Ok(Ok(stream)) => {
+            let connection = open(peer, stream, events.clone());
+            SocketEvent::Connected { peer, addr, connection }
+        }
+        Ok(Err(error)) => SocketEvent::ConnectFailed { addr, error: error.to_string() },
+        Err(_) => SocketEvent::ConnectFailed { addr, error: format!("no answer within {timeout:?}") },
+    };
+    let _ = events.send(event).await;
+}
+
+fn open(peer: PeerId, stream: TcpStream, events: mpsc::Sender<SocketEvent>) -> Connection {
+    let _ = stream.set_nodelay(true);
+    let (mut read, mut write) = stream.into_split();
+    let (outgoing, mut queue) = mpsc::unbounded_channel::<Bytes>();
+    let reader = tokio::spawn(async move {
+        let mut buffer = bytes::BytesMut::with_capacity(READ);
+        loop {
+            buffer.reserve(READ);
+            match read.read_buf(&mut buffer).await {
+                Ok(1..) => {
+                    let bytes = buffer.split().freeze();
+                    // A full queue holds the socket back: the peer waits, not our memory.
+                    if events.send(SocketEvent::Received { peer, bytes }).await.is_err() {
+                        return;
+                    }
+                }
+                Ok(0) | Err(_) => break,
+            }
+        }
+        let _ = events.send(SocketEvent::Closed { peer }).await;
+    });
+    let writer = tokio::spawn(async move {
+        while let Some(bytes) = queue.recv().await {
+            if write.write_all(&bytes).await.is_err() {
+                return;
+            }
+        }
+    });
+    Connection { outgoing, reader, writer }
+}

@@ -1,0 +1,296 @@
+//! What the API shows of a running host.
+
+use crate::api::{Backend, BlockId, QueryFailure};
+use crate::block_log::BlockLog;
+use crate::config::Config;
+use crate::frame::Frame;
+use crate::lane::{Feed, LaneShared, LaneStage, PoolFeed, Position};
+use crate::net::{NetHandle, NetView};
+use crate::status::{self, BlockInfo, Health, Headers, Plugin, PluginState, Status, Tip, TxOutSet};
+use anyhow::Result;
+use bitcoin::BlockHash;
+use bitcoin::hashes::Hash;
+use bitcoin::p2p::ServiceFlags;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// Blocks that a lane may be behind the tip and still be called following.
+const MAX_LAG: u32 = 2;
+
+pub(super) struct NodeBackend {
+    network: &'static str,
+    started: Instant,
+    feed: Arc<Feed>,
+    lanes: Vec<Arc<LaneShared>>,
+    disabled: Vec<String>,
+    net: NetHandle,
+    pool: Option<Arc<PoolFeed>>,
+    blocks: Arc<BlockLog>,
+}
+
+impl NodeBackend {
+    pub(super) fn new(
+        config: &Config,
+        feed: Arc<Feed>,
+        lanes: Vec<Arc<LaneShared>>,
+        net: NetHandle,
+        pool: Option<Arc<PoolFeed>>,
+        blocks: Arc<BlockLog>,
+    ) -> Self {
+        let disabled = config
+            .plugin
+            .iter()
+            .filter(|(_, plugin)| !plugin.enabled)
+            .map(|(name, _)| name.clone())
+            .collect();
+        Self {
+            network: config.network.name(),
+            started: Instant::now(),
+            feed,
+            lanes,
+            disabled,
+            net,
+            pool,
+            blocks,
+        }
+    }
+
+    pub(super) fn net(&self) -> NetView {
+        self.net.view()
+    }
+
+    /// Writes the log line of a block that every lane has committed.
+    pub(super) fn say_block(&self, height: u32) {
+        let Some(hash) = self.feed.chain().hash_at(height) else { return };
+        let position = Position { height, hash };
+        let Ok((frame, announced)) = self.feed.frame(position) else { return };
+        let fees = self.feed.spent(position).ok().flatten().map(|spent| {
+            let coinbase = frame.columns.transactions.output_ends.first().map_or(0, |&end| end as usize);
+            let out: u64 = frame.columns.outputs.values.iter().skip(coinbase).sum();
+            spent.total().saturating_sub(out)
+        });
+        // From the announcement to the last lane's flush.
+        let done = self.lanes.iter().filter_map(|lane| lane.status().flushed_at).max();
+        let took = announced.zip(done).map(|(announced, done)| done.saturating_duration_since(announced));
+        let lanes: Vec<String> = self
+            .lanes
+            .iter()
+            .map(|lane| format!("{}@{}", lane.name(), lane.status().flushed.map_or(0, |at| at.height)))
+            .collect();
+        tracing::info!(
+            height,
+            %hash,
+            txs = frame.tx_count(),
+            size = frame.raw.len(),
+            fees_sat = fees,
+            committed_ms = took.map(|took| took.as_secs_f64() * 1e3),
+            plugins = lanes.join(" "),
+            "block"
+        );
+    }
+
+    fn synced(&self) -> bool {
+        self.feed.synced() && self.lanes.iter().all(|lane| self.lag(lane) == 0)
+    }
+
+    fn lag(&self, lane: &LaneShared) -> u32 {
+        let tip = self.feed.chain().tip().map_or(0, |tip| tip.height);
+        match lane.status().cursor {
+            Some(at) => tip.saturating_sub(at.height),
+            None => tip.saturating_add(1),
+        }
+    }
+
+    fn plugin(&self, lane: &LaneShared) -> Plugin {
+        let lane_status = lane.status();
+        Plugin {
+            name: lane.name().to_owned(),
+            version: lane.descriptor.version.clone(),
+            sha256: lane.compiled.sha256.to_string(),
+            state: match lane_status.stage {
+                LaneStage::Starting => PluginState::Starting,
+                LaneStage::Syncing => PluginState::Syncing,
+                LaneStage::Following => PluginState::Following,
+                LaneStage::Waiting => PluginState::Waiting,
+                LaneStage::Retrying => PluginState::Retrying,
+                LaneStage::Stopped => PluginState::Stopped,
+            },
+            height: lane_status.cursor.map(|at| at.height),
+            hash: lane_status.cursor.map(|at| at.hash.to_string()),
+            lag: self.lag(lane),
+            last_error: lane_status.last_error,
+        }
+    }
+}
+
+fn services(flags: ServiceFlags) -> Vec<String> {
+    const NAMES: [(u64, &str); 7] = [
+        (0, "NETWORK"),
+        (2, "BLOOM"),
+        (3, "WITNESS"),
+        (6, "COMPACT_FILTERS"),
+        (10, "NETWORK_LIMITED"),
+        (11, "P2P_V2"),
+        (1, "GETUTXO"),
+    ];
+    let bits = flags.to_u64();
+    (0..64)
+        .filter(|bit| bits & (1 << bit) != 0)
+        .map(|bit| {
+            let known = NAMES.iter().find(|(known, _)| *known == bit);
+            known.map_or_else(|| format!("2^{bit}"), |(_, name)| (*name).to_owned())
+        })
+        .collect()
+}
+
+impl Backend for NodeBackend {
+    fn status(&self) -> Status {
+        let net = self.net.view();
+        let tip = self.tip();
+        let mempool = self.pool.as_ref().map(|pool| {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs());
+            pool.pool().info(now)
+        });
+        let peers = net.peers.iter().map(|peer| status::Peer {
+            addr: peer.addr.to_string(),
+            user_agent: peer.user_agent.clone(),
+            services: services(peer.services),
+            height: peer.height,
+            start_height: peer.start_height,
+            since: peer.since.0 / 1_000,
+            version: peer.version,
+            bytes_in: peer.bytes_in,
+            bytes_out: peer.bytes_out,
+            ping_ms: peer.latency.map(|latency| latency.as_millis() as u64),
+        });
+        Status {
+            network: self.network.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            headers: Headers { height: net.best_header.max(tip.height) },
+            tip,
+            synced: self.synced(),
+            peers: peers.collect(),
+            mempool: mempool.map_or_else(status::Mempool::default, |info| status::Mempool {
+                txs: info.txs as u64,
+                vbytes: info.vbytes,
+                fees_sats: info.fees_sats,
+            }),
+            plugins: self.plugins(),
+            reorgs: net.reorgs,
+        }
+    }
+
+    fn health(&self) -> Health {
+        let net = self.net.view();
+        if net.peers.is_empty() {
+            return Health::NotFollowing("no peer is connected".to_owned());
+        }
+        if !self.feed.synced() {
+            let tip = self.tip().height;
+            return Health::NotFollowing(format!("at block {tip} of {}", net.best_header.max(tip)));
+        }
+        for lane in &self.lanes {
+            let status = lane.status();
+            if status.stage == LaneStage::Retrying {
+                let why = status.last_error.unwrap_or_default();
+                return Health::NotFollowing(format!("plugin {} fails: {why}", lane.name()));
+            }
+            let lag = self.lag(lane);
+            if lag > MAX_LAG {
+                return Health::NotFollowing(format!("plugin {} is {lag} blocks behind", lane.name()));
+            }
+        }
+        Health::Following
+    }
+
+    fn tip(&self) -> Tip {
+        let chain = self.feed.chain();
+        let Some(tip) = chain.tip() else { return Tip::default() };
+        let time = chain.header_at(tip.height).map_or(0, |(header, _)| header.time);
+        Tip { height: tip.height, hash: tip.hash.to_string(), time }
+    }
+
+    fn block(&self, id: BlockId) -> Result<Option<BlockInfo>> {
+        let chain = self.feed.chain();
+        let position = match id {
+            BlockId::Height(height) => chain.hash_at(height).map(|hash| Position { height, hash }),
+            BlockId::Hash(bytes) => {
+                let hash = BlockHash::from_byte_array(bytes);
+                chain.find(&hash).or_else(|| {
+                    self.blocks.height_of(&hash).map(|height| Position { height, hash })
+                })
+            }
+        };
+        let Some(position) = position else { return Ok(None) };
+        let active = chain.contains(position);
+        let next = chain.hash_at(position.height + 1).filter(|_| active);
+        let tip = chain.tip().map_or(0, |tip| tip.height);
+        let known = chain.header_at(position.height).filter(|_| active);
+        drop(chain);
+        let frame = self.blocks.get(&position.hash)?.map(Frame::decode_without_txids).transpose()?;
+        let (header, median_time) = match (known, &frame) {
+            (Some(known), _) => known,
+            (None, Some(frame)) => (frame.header, frame.header.time),
+            (None, None) => return Ok(None),
+        };
+        Ok(Some(BlockInfo {
+            height: position.height,
+            hash: position.hash.to_string(),
+            previous: header.prev_blockhash.to_string(),
+            next: next.map(|hash| hash.to_string()),
+            active,
+            confirmations: if active { tip - position.height + 1 } else { 0 },
+            version: header.version.to_consensus(),
+            merkle_root: header.merkle_root.to_string(),
+            time: header.time,
+            median_time,
+            bits: format!("{:08x}", header.bits.to_consensus()),
+            nonce: header.nonce,
+            txs: frame.as_ref().map(|frame| frame.tx_count() as u32),
+            size: frame.as_ref().map(|frame| frame.raw.len() as u32),
+            weight: frame.as_ref().map(Frame::weight),
+        }))
+    }
+
+    fn plugins(&self) -> Vec<Plugin> {
+        let running = self.lanes.iter().map(|lane| self.plugin(lane));
+        let disabled = self.disabled.iter().map(|name| Plugin {
+            name: name.clone(),
+            version: String::new(),
+            sha256: String::new(),
+            state: PluginState::Disabled,
+            height: None,
+            hash: None,
+            lag: 0,
+            last_error: None,
+        });
+        running.chain(disabled).collect()
+    }
+
+    fn query(
+        &self,
+        plugin: &str,
+        path: &str,
+        params: Vec<(String, String)>,
+    ) -> Result<String, QueryFailure> {
+        let Some(lane) = self.lanes.iter().find(|lane| lane.name() == plugin) else {
+            return Err(QueryFailure::NoSuchPlugin(format!("no plugin {plugin:?} runs")));
+        };
+        let params: Vec<(&str, &str)> =
+            params.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        lane.query(path, &params)
+    }
+
+    fn txoutset(&self) -> Result<TxOutSet, QueryFailure> {
+        let Some(lane) = self.lanes.iter().find(|lane| lane.descriptor.coins) else {
+            let message = "no plugin with the role \"coins\" runs: switch utxo-tracker on";
+            return Err(QueryFailure::NoSuchPlugin(message.to_owned()));
+        };
+        let Some(view) = lane.view().filter(|view| view.cursor().is_some()) else {
+            return Err(QueryFailure::Busy("no block has been stored yet".to_owned()));
+        };
+        super::txoutset(&view, || !self.feed.stopping())
+            .map_err(|error| QueryFailure::Failed(format!("{error:#}")))
+    }
+}

@@ -1,0 +1,213 @@
+//! Opening: plugins, data folder, chain. Everything that can be wrong is found here, before anything is started.
+
+use crate::block_log::{BlockLog, SegmentLogOptions, SpentLog};
+use crate::chain::{BlockContext, HeaderTree, check_block};
+use crate::config::{CheckStart, Config, ConfigError, EnabledPlugin};
+use crate::frame::Frame;
+use crate::headers_file::HeadersFile;
+use crate::network::Params;
+use crate::plugin::{Compiled, Descriptor, Instance, Limits, PluginEngine};
+use crate::store::{DataDir, StoreError};
+use anyhow::{Context, Result};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Names the plugin that had the role `coins` when the host last ran.
+const COINS_FILE: &str = "coins-plugin";
+/// Holds the height below which blocks were pruned.
+const PRUNED_FILE: &str = "pruned-below";
+
+/// A plugin that can run.
+pub(super) struct LoadedPlugin {
+    pub settings: EnabledPlugin,
+    pub compiled: Compiled,
+    pub descriptor: Descriptor,
+}
+
+/// What is wrong with a plugin, as an error about its key.
+pub(super) fn plugin_error(
+    config: &Config,
+    name: &str,
+    key: &str,
+    error: &dyn std::fmt::Display,
+) -> ConfigError {
+    config.error(&format!("plugins.{name}.{key}"), format!("{error:#}"), "")
+}
+
+pub(super) fn limits(plugin: &EnabledPlugin) -> Limits {
+    Limits {
+        memory: usize::try_from(plugin.memory_limit).unwrap_or(usize::MAX),
+        block_time: plugin.block_time_limit,
+        query_time: plugin.query_time_limit,
+    }
+}
+
+/// Compiles the enabled plugins and asks each what it is; checks that they fit together.
+pub(super) fn load_plugins(config: &Config, engine: &PluginEngine) -> Result<Vec<LoadedPlugin>> {
+    let mut plugins = Vec::new();
+    for settings in config.enabled_plugins() {
+        let name = settings.name.clone();
+        let compiled = engine.load(&settings.file).map_err(|e| plugin_error(config, &name, "file", &e))?;
+        let descriptor =
+            Instance::describe(engine, &compiled).map_err(|e| plugin_error(config, &name, "file", &e))?;
+        if descriptor.name != name {
+            let problem = format!("{} is the plugin {:?}", settings.file.display(), descriptor.name);
+            let hint = format!("call the table [plugins.{}] or name another file", descriptor.name);
+            return Err(config.error(&format!("plugins.{name}"), problem, hint).into());
+        }
+        plugins.push(LoadedPlugin { settings, compiled, descriptor });
+    }
+    let mut coins = plugins.iter().filter(|plugin| plugin.descriptor.coins);
+    let first = coins.next().map(|plugin| plugin.settings.name.clone());
+    if let (Some(first), Some(second)) = (&first, coins.next()) {
+        let problem = format!("both {first} and {} have the role \"coins\"", second.settings.name);
+        let key = format!("plugins.{}.enabled", second.settings.name);
+        return Err(config.error(&key, problem, "switch one of them off").into());
+    }
+    if first.is_none()
+        && let Some(follower) = plugins.iter().find(|plugin| plugin.descriptor.columns.spent)
+    {
+        let name = &follower.settings.name;
+        let problem = format!("{name} asks for what blocks spend, and no plugin with the role \"coins\" is on");
+        let hint = "switch utxo-tracker on: [plugins.utxo-tracker] enabled = true";
+        return Err(config.error(&format!("plugins.{name}.enabled"), problem, hint).into());
+    }
+    for (index, plugin) in plugins.iter().enumerate() {
+        for table in &plugin.descriptor.tables {
+            let twin = plugins.iter().take(index).find(|other| {
+                other.descriptor.tables.iter().any(|theirs| theirs.name == table.name)
+            });
+            if let Some(twin) = twin {
+                let problem = format!("the table {} is declared by {} too", table.name, twin.settings.name);
+                let key = format!("plugins.{}.enabled", plugin.settings.name);
+                return Err(config.error(&key, problem, "switch one of them off").into());
+            }
+        }
+    }
+    Ok(plugins)
+}
+
+/// A store's refusal of the data folder, as an error about its key.
+fn data_dir_error(config: &Config, error: StoreError) -> anyhow::Error {
+    let hint = match &error {
+        StoreError::OtherNetwork { .. } => "give another data_dir, or the network that the data are of",
+        StoreError::NewerVersion { .. } => "use the newer blockmill that wrote it, or give another data_dir",
+        StoreError::Locked { .. } => "end the other blockmill, or give another data_dir",
+        _ => return error.into(),
+    };
+    config.error("data_dir", error.to_string(), hint).into()
+}
+
+/// Says whether the data folder can be used, without making it.
+pub(super) fn check_data_dir(config: &Config) -> Result<()> {
+    match DataDir::open_existing(&config.network_dir(), config.network.name()) {
+        Ok(_) | Err(StoreError::NoData { .. } | StoreError::Locked { .. }) => Ok(()),
+        Err(error) => Err(data_dir_error(config, error)),
+    }
+}
+
+/// Takes the data folder.
+pub(super) fn data_dir(config: &Config, params: &Params) -> Result<DataDir> {
+    let folder = DataDir::open(&config.network_dir(), config.network.name())
+        .map_err(|e| data_dir_error(config, e))?;
+    folder.bind_genesis(&params.genesis_hash.to_string()).map_err(|e| data_dir_error(config, e))?;
+    Ok(folder)
+}
+
+/// Remembers which plugin keeps the coins, for `txoutset` of a stopped host.
+pub(super) fn keep_coins_lane(folder: &DataDir, name: &str) -> Result<()> {
+    let path = folder.path().join(COINS_FILE);
+    std::fs::write(&path, name).with_context(|| format!("failed to write {}", path.display()))
+}
+
+/// The plugin that kept the coins when the host last ran.
+pub(super) fn coins_lane(folder: &DataDir) -> Result<String> {
+    std::fs::read_to_string(folder.path().join(COINS_FILE))
+        .context("no plugin with the role \"coins\" has run on this data")
+}
+
+/// The chain on the disk.
+pub(super) struct OpenChain {
+    pub tree: HeaderTree,
+    pub headers: HeadersFile,
+    pub blocks: Arc<BlockLog>,
+    pub spent: Arc<SpentLog>,
+}
+
+/// Opens headers and blocks, and finds the chain that they make.
+pub(super) fn chain(config: &Config, params: &'static Params, folder: &DataDir) -> Result<OpenChain> {
+    let dir = folder.path().join("blocks");
+    let blocks = BlockLog::open(&dir, params.magic, SegmentLogOptions::default())?;
+    let spent = SpentLog::open(&dir, params.magic, SegmentLogOptions::default())?;
+    let genesis = params.genesis_block.clone();
+    blocks.append(&params.genesis_hash, 0, &genesis)?;
+
+    let (mut file, kept) = HeadersFile::open(&folder.path().join("headers.dat"))?;
+    let mut tree = match HeaderTree::load(params, kept.iter().copied()) {
+        Ok(tree) => tree,
+        Err(error) => {
+            // Torn or written by a version with other rules: what comes after is asked for again.
+            tracing::warn!(%error, "the headers file is kept up to a header that is not valid");
+            file.cut(error.index)?;
+            HeaderTree::load(params, kept.iter().take(error.index).copied())
+                .map_err(|e| anyhow::anyhow!("the headers file cannot be used: {e}"))?
+        }
+    };
+    let pruned = pruned_below(folder);
+    for header in &kept {
+        let hash = header.block_hash();
+        if !blocks.contains(&hash) {
+            continue;
+        }
+        // Blocks below were checked once, and pruned.
+        if pruned.is_some_and(|lowest| tree.height_of(&hash) == Some(lowest)) {
+            tree.mark_checked_through(&hash);
+        }
+        tree.mark_checked(&hash);
+    }
+    check_blocks(config.chain.check_start, params, &blocks, &mut tree);
+    Ok(OpenChain { tree, headers: file, blocks: Arc::new(blocks), spent: Arc::new(spent) })
+}
+
+/// Reads and hashes the last blocks; a damaged one is forgotten and comes again from a peer.
+fn check_blocks(how: CheckStart, params: &'static Params, blocks: &BlockLog, tree: &mut HeaderTree) {
+    let (tip, _) = tree.tip();
+    let lowest = tip.saturating_sub(how.depth()).max(1);
+    for height in lowest..=tip {
+        let Some(hash) = tree.hash_at(height) else { break };
+        // A pruned block is not there to be checked.
+        if !blocks.contains(&hash) {
+            continue;
+        }
+        let median_time_past =
+            tree.header(&hash).and_then(|header| tree.median_time(&header.prev_blockhash)).unwrap_or(0);
+        let context = BlockContext { params, height, median_time_past };
+        let whole = blocks.get(&hash).map_err(anyhow::Error::from).and_then(|raw| {
+            let frame = Frame::decode(raw.context("it is gone")?)?;
+            anyhow::ensure!(frame.hash == hash, "it is another block");
+            Ok(check_block(&frame, &context)?)
+        });
+        if let Err(error) = whole {
+            tracing::warn!(height, %hash, error = format!("{error:#}"), "a block in the log is damaged");
+            tree.mark_missing(&hash);
+            break;
+        }
+    }
+}
+
+fn pruned_path(folder: &Path) -> PathBuf {
+    folder.join(PRUNED_FILE)
+}
+
+fn pruned_below(folder: &DataDir) -> Option<u32> {
+    std::fs::read_to_string(pruned_path(folder.path())).ok()?.trim().parse().ok()
+}
+
+/// Remembers that blocks below a height were pruned.
+pub(super) fn keep_pruned_below(folder: &Path, height: u32) -> Result<()> {
+    let path = pruned_path(folder);
+    let unfinished = path.with_extension("tmp");
+    std::fs::write(&unfinished, height.to_string())
+        .and_then(|()| std::fs::rename(&unfinished, &path))
+        .with_context(|| format!("failed to write {}", path.display()))
+}

@@ -1,0 +1,192 @@
+//! What the host's main thread does while everything runs: figures, progress, a line a block, pruning, the end.
+
+use super::backend::NodeBackend;
+use super::open;
+use super::start::Lanes;
+use crate::block_log::{BlockLog, SpentLog};
+use crate::cli::RunOptions;
+use crate::config::{Config, KeepBlocks};
+use crate::lane::{Feed, LaneStage, Position};
+use crate::metrics::Metrics;
+use crate::progress;
+use anyhow::{Context, Result};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
+
+/// How often it looks.
+const LOOK: Duration = Duration::from_millis(50);
+/// How often blocks are pruned.
+const PRUNE: Duration = Duration::from_secs(10);
+/// Blocks below the tip that are never pruned: what Bitcoin Core keeps for reorgs.
+const MIN_KEPT: u32 = 288;
+
+pub(super) struct Watch {
+    keep_blocks: KeepBlocks,
+    undo_depth: u32,
+    options: RunOptions,
+    feed: Arc<Feed>,
+    backend: Arc<NodeBackend>,
+    metrics: Arc<Metrics>,
+    blocks: Arc<BlockLog>,
+    spent: Arc<SpentLog>,
+    folder: PathBuf,
+    lanes: Lanes,
+    pruned: Instant,
+    /// The last block that a line was written for, once the host has been at the tip.
+    said: Option<Position>,
+    bytes: (u64, u64),
+    synced: bool,
+}
+
+impl Watch {
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn new(
+        config: &Config,
+        options: RunOptions,
+        feed: Arc<Feed>,
+        backend: Arc<NodeBackend>,
+        metrics: Arc<Metrics>,
+        blocks: Arc<BlockLog>,
+        spent: Arc<SpentLog>,
+        folder: PathBuf,
+        lanes: Lanes,
+    ) -> Self {
+        Self {
+            keep_blocks: config.chain.keep_blocks,
+            undo_depth: config.chain.undo_depth,
+            options,
+            feed,
+            backend,
+            metrics,
+            blocks,
+            spent,
+            folder,
+            lanes,
+            pruned: Instant::now(),
+            said: None,
+            bytes: (0, 0),
+            synced: false,
+        }
+    }
+
+    pub(super) fn into_lanes(self) -> Lanes {
+        self.lanes
+    }
+
+    /// Watches until a signal, the height that was asked for, or the end of a part that the host cannot do without.
+    pub(super) async fn run(
+        &mut self,
+        shutdown: impl Future<Output = ()>,
+        net: &JoinHandle<Result<()>>,
+    ) -> Result<()> {
+        tokio::pin!(shutdown);
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = &mut shutdown => return Ok(()),
+                _ = looks.tick() => {}
+            }
+            if let Some(error) = self.lanes.failed() {
+                return Err(error);
+            }
+            anyhow::ensure!(!net.is_finished(), "the network has ended");
+            self.look()?;
+            if self.arrived() {
+                tracing::info!(height = self.options.stop_at_height, "reached the height to stop at");
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether every lane has the height to stop at on disk.
+    fn arrived(&self) -> bool {
+        let Some(height) = self.options.stop_at_height else { return false };
+        self.lanes.shared.iter().all(|lane| lane.status().flushed.is_some_and(|at| at.height >= height))
+            && self.feed.chain().tip().is_some_and(|tip| tip.height >= height)
+    }
+
+    fn look(&mut self) -> Result<()> {
+        let net = self.backend.net();
+        let Some(tip) = self.feed.chain().tip() else { return Ok(()) };
+        let mut slowest = tip.height;
+        let mut flushed = Some(tip.height);
+        for lane in &self.lanes.shared {
+            let status = lane.status();
+            let height = status.cursor.map_or(0, |at| at.height);
+            let metrics = self.metrics.plugin(lane.name());
+            metrics.height.set(height.into());
+            metrics.lag.set(tip.height.saturating_sub(height).into());
+            metrics.memory_bytes.set(status.memory as i64);
+            slowest = slowest.min(height);
+            let on_disk = status.flushed.filter(|&at| self.feed.chain().contains(at)).map(|at| at.height);
+            // A lane that fails does not keep the others' blocks from being shown.
+            if status.stage != LaneStage::Retrying {
+                flushed = flushed.min(on_disk);
+            }
+        }
+        self.metrics.headers_height.set(net.best_header.into());
+        self.metrics.synced.set(i64::from(net.synced));
+        self.metrics.bytes_in.inc_by(net.bytes_in - self.bytes.0);
+        self.metrics.bytes_out.inc_by(net.bytes_out - self.bytes.1);
+        self.bytes = (net.bytes_in, net.bytes_out);
+        self.metrics.block_log_bytes.set(self.blocks.bytes() as i64);
+        self.show(net.best_header.max(tip.height), slowest, flushed.unwrap_or(0));
+        if self.pruned.elapsed() >= PRUNE {
+            self.pruned = Instant::now();
+            self.prune(tip.height)?;
+        }
+        Ok(())
+    }
+
+    /// The progress while behind the tip, and a line for each block at it.
+    fn show(&mut self, target: u32, slowest: u32, flushed: u32) {
+        let behind = !self.feed.synced() || target.saturating_sub(slowest) > 10;
+        if behind {
+            let transactions = self.metrics.transactions.get();
+            self.options.progress.update(progress::Position { height: slowest, target, transactions });
+            self.synced = false;
+            return;
+        }
+        self.options.progress.finish();
+        if !self.synced {
+            self.synced = true;
+            tracing::info!(height = slowest, "at the tip");
+        }
+        let chain = self.feed.chain();
+        let Some(hash) = chain.hash_at(flushed) else { return };
+        let now = Position { height: flushed, hash };
+        // After a reorg the lines go on above the fork.
+        let from = match self.said {
+            None => now.height,
+            Some(said) if chain.contains(said) => said.height,
+            Some(said) => (0..said.height.min(now.height)).next_back().unwrap_or(0),
+        };
+        drop(chain);
+        for height in from + 1..=now.height {
+            self.backend.say_block(height);
+        }
+        self.said = Some(now);
+    }
+
+    /// Removes the oldest blocks when there are more than wanted, but none that a lane or a reorg may need.
+    fn prune(&self, tip: u32) -> Result<()> {
+        let KeepBlocks::Bytes(keep) = self.keep_blocks else { return Ok(()) };
+        let mut lowest = tip.saturating_sub(MIN_KEPT.max(self.undo_depth));
+        for lane in &self.lanes.shared {
+            lowest = lowest.min(lane.status().flushed.map_or(0, |at| at.height));
+        }
+        let pruned = self.blocks.prune(keep, lowest).context("failed to prune the block log")?;
+        if pruned.segments == 0 {
+            return Ok(());
+        }
+        if let Some(height) = self.blocks.contiguous_from(tip) {
+            open::keep_pruned_below(&self.folder, height)?;
+            self.spent.prune(0, height).context("failed to prune the log of spent outputs")?;
+            tracing::info!(below = height, bytes = pruned.bytes, "blocks pruned");
+        }
+        Ok(())
+    }
+}

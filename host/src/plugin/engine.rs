@@ -1,0 +1,223 @@
+//! Compiling plugins: one engine and one linker for all of them, and a cache of compiled code.
+//!
+//! # Which files are trusted
+//!
+//! A compiled file is machine code. Only files that this host wrote into its own data folder are ever loaded: their name
+//! holds the hash of the plugin and of the engine's settings, they are written under a temporary name and renamed when
+//! they are whole, and they carry the hash of their own content, so that a torn or changed file is compiled anew instead.
+
+use super::bindings::{Plugin, PluginPre};
+use super::host::Host;
+use anyhow::{Context as _, Result, anyhow, bail};
+use bitcoin::hashes::{self, sha256};
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash as _, Hasher as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::{Config, Engine};
+
+/// How often the engine looks whether a call is over its time.
+pub const EPOCH: Duration = Duration::from_millis(10);
+
+/// The largest plugin file that is read, in bytes.
+pub const MAX_PLUGIN_SIZE: u64 = 64 << 20;
+
+/// Compiles and links plugins. Cheap to share.
+pub struct PluginEngine {
+    engine: Engine,
+    linker: Linker<Host>,
+    cache: Option<PathBuf>,
+    ticker: Option<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+}
+
+/// A plugin, compiled and linked but not yet running.
+#[derive(Clone)]
+pub struct Compiled {
+    /// Of the file as it was read.
+    pub sha256: sha256::Hash,
+    /// Bytes of the file.
+    pub size: u64,
+    pub(super) pre: PluginPre<Host>,
+}
+
+impl PluginEngine {
+    /// An engine that keeps compiled code in `cache`, or nowhere.
+    ///
+    /// # Errors
+    ///
+    /// When the machine is not one that the compiler knows, or the folder cannot be made.
+    pub fn new(cache: Option<PathBuf>) -> Result<Self> {
+        let mut config = Config::new();
+        config
+            .concurrency_support(false)
+            .epoch_interruption(true)
+            .wasm_component_model(true)
+            // The same blocks must give the same state on every machine.
+            .cranelift_nan_canonicalization(true)
+            .wasm_relaxed_simd(false)
+            .max_wasm_stack(1 << 20);
+        let engine = Engine::new(&config).map_err(anyhow::Error::from)?;
+        let mut linker = Linker::new(&engine);
+        Plugin::add_to_linker::<_, HasSelf<_>>(&mut linker, |host| host).map_err(anyhow::Error::from)?;
+        if let Some(folder) = &cache {
+            std::fs::create_dir_all(folder)
+                .with_context(|| format!("failed to create {}", folder.display()))?;
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let ticker = {
+            let (engine, stop) = (engine.weak(), stop.clone());
+            std::thread::Builder::new().name("epochs".into()).spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    std::thread::sleep(EPOCH);
+                    match engine.upgrade() {
+                        Some(engine) => engine.increment_epoch(),
+                        None => break,
+                    }
+                }
+            })?
+        };
+        Ok(Self { engine, linker, cache, ticker: Some(ticker), stop })
+    }
+
+    /// Reads, checks and compiles a plugin file: a component, or a core module that carries its component type.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, is not WebAssembly, has no component type, or imports what no plugin is given: the
+    /// message says which import was refused.
+    pub fn load(&self, path: &Path) -> Result<Compiled> {
+        let size = std::fs::metadata(path)
+            .with_context(|| format!("failed to read the plugin {}", path.display()))?
+            .len();
+        if size > MAX_PLUGIN_SIZE {
+            bail!("the plugin {} has {size} bytes, at most {MAX_PLUGIN_SIZE} are read", path.display());
+        }
+        let bytes = std::fs::read(path)
+            .with_context(|| format!("failed to read the plugin {}", path.display()))?;
+        self.compile(&bytes).with_context(|| format!("the plugin {} cannot be used", path.display()))
+    }
+
+    /// As [`PluginEngine::load`], from bytes in memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`PluginEngine::load`].
+    pub fn compile(&self, bytes: &[u8]) -> Result<Compiled> {
+        let sha256 = hash_of(bytes);
+        let component = match self.cached(&sha256) {
+            Some(component) => component,
+            None => {
+                let encoded = as_component(bytes)?;
+                let component = Component::from_binary(&self.engine, &encoded)
+                    .map_err(|e| anyhow!("{e:#}"))
+                    .context("failed to compile it")?;
+                self.keep(&sha256, &component);
+                component
+            }
+        };
+        let pre = self.linker.instantiate_pre(&component).map_err(refused_import)?;
+        let pre = PluginPre::new(pre).map_err(|e| {
+            anyhow!("it does not export what wit/plugin.wit asks of a plugin: {e:#}")
+        })?;
+        Ok(Compiled { sha256, size: bytes.len() as u64, pre })
+    }
+
+    /// Ends every call that is going on, as if its time were over: the host is ending.
+    pub fn interrupt(&self) {
+        for _ in 0..1_000_000 {
+            self.engine.increment_epoch();
+        }
+    }
+
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    fn cache_path(&self, sha256: &sha256::Hash) -> Option<PathBuf> {
+        let mut hasher = DefaultHasher::new();
+        self.engine.precompile_compatibility_hash().hash(&mut hasher);
+        Some(self.cache.as_ref()?.join(format!("{sha256}-{:016x}.cwasm", hasher.finish())))
+    }
+
+    /// Compiled code from an earlier run, if it is there and whole.
+    fn cached(&self, sha256: &sha256::Hash) -> Option<Component> {
+        let kept = std::fs::read(self.cache_path(sha256)?).ok()?;
+        let (code, seal) = kept.split_last_chunk::<32>()?;
+        if hashes::Hash::as_byte_array(&hash_of(code)) != seal {
+            return None;
+        }
+        #[allow(unsafe_code)]
+        // SAFETY: `deserialize` runs what it is given as machine code, so the bytes must come from `serialize` of an
+        // engine with the same settings. They do: the file is in the host's own data folder, was written by `keep`
+        // below and nobody else, its name holds the engine's compatibility hash, and its content is whole.
+        let component = unsafe { Component::deserialize(&self.engine, code) };
+        component.ok()
+    }
+
+    /// Keeps compiled code for the next start. A full disk only costs that start some time.
+    fn keep(&self, sha256: &sha256::Hash, component: &Component) {
+        let Some(path) = self.cache_path(sha256) else { return };
+        let kept = component.serialize().map_err(anyhow::Error::from).and_then(|mut code| {
+            let seal = hash_of(&code);
+            code.extend_from_slice(hashes::Hash::as_byte_array(&seal));
+            let unfinished = path.with_extension(format!("{}.tmp", std::process::id()));
+            std::fs::write(&unfinished, code)?;
+            std::fs::rename(&unfinished, &path)?;
+            Ok(())
+        });
+        if let Err(error) = kept {
+            tracing::warn!(path = %path.display(), %error, "compiled plugin code was not kept");
+        }
+    }
+}
+
+impl Drop for PluginEngine {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(ticker) = self.ticker.take() {
+            let _ = ticker.join();
+        }
+    }
+}
+
+/// A component as it is; a core module encoded into the component that it says it is.
+fn as_component(bytes: &[u8]) -> Result<Vec<u8>> {
+    // Layer 1 in the version field makes a component, layer 0 a core module.
+    match bytes.get(..8) {
+        Some([0, b'a', b's', b'm', _, _, 1, 0]) => Ok(bytes.to_vec()),
+        Some([0, b'a', b's', b'm', 1, 0, 0, 0]) => wit_component::ComponentEncoder::default()
+            .module(bytes)
+            .and_then(|encoder| encoder.validate(true).encode())
+            .map_err(|e| {
+                refused_import_text(&format!("{e:#}"))
+                    .map_or_else(|| anyhow!("it carries no component type of a Blockmill plugin: {e:#}"), |t| anyhow!(t))
+            }),
+        _ => bail!("it is not WebAssembly (the file does not begin with \\0asm)"),
+    }
+}
+
+fn refused_import(error: wasmtime::Error) -> anyhow::Error {
+    anyhow!(
+        "it imports what no plugin is given: {error:#}. A plugin may import the interfaces of wit/plugin.wit and \
+         nothing else: no WASI, no clock, no files, no network"
+    )
+}
+
+/// The encoder's words for an import that the component type does not have.
+fn refused_import_text(error: &str) -> Option<String> {
+    error.contains("import").then(|| {
+        format!(
+            "it imports what no plugin is given: {error}. A plugin may import the interfaces of wit/plugin.wit and \
+             nothing else: no WASI, no clock, no files, no network"
+        )
+    })
+}
+
+fn hash_of(bytes: &[u8]) -> sha256::Hash {
+    hashes::Hash::hash(bytes)
+}

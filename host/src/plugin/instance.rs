@@ -1,0 +1,417 @@
+//! One running plugin: an instance in a wasm store of its own, and the calls into it.
+
+use super::bindings::Plugin;
+use super::bindings::blockmill::plugin::types as wit;
+use super::bindings::exports::blockmill::plugin::processor;
+use super::descriptor::{Descriptor, WantedColumns};
+use super::engine::{Compiled, EPOCH, PluginEngine};
+use super::error::{CallError, HostFault, MemoryRefused, RuleBroken};
+use super::host::{Host, LaneSpace, Phase, Space, Surroundings};
+use crate::frame::{Columns, Frame, Spent, Witnesses};
+use crate::lane::Position;
+use crate::mempool::MempoolChanges;
+use crate::store::StateSnapshot;
+use bitcoin::hashes::Hash;
+use std::sync::Arc;
+use std::time::Duration;
+use wasmtime::{Store, Trap};
+
+/// What an instance may use.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes of memory.
+    pub memory: usize,
+    /// Time of one call that handles a block, pool changes or the start.
+    pub block_time: Duration,
+    /// Time of one query.
+    pub query_time: Duration,
+}
+
+/// Time of `describe`, which has nothing to do but to answer.
+const DESCRIBE_TIME: Duration = Duration::from_secs(2);
+
+/// Bytes of memory that `describe` may use.
+const DESCRIBE_MEMORY: usize = 64 << 20;
+
+/// The largest answer of a query in bytes.
+const MAX_ANSWER: usize = 16 << 20;
+
+/// A block and all that can be said of it; what a plugin did not ask for is not built.
+pub struct BlockInput<'a> {
+    pub position: Position,
+    pub frame: &'a Frame,
+    /// Unix seconds.
+    pub median_time: u32,
+    pub spent: Option<&'a Spent>,
+}
+
+/// Changes of the pool with the columns that a plugin asked for.
+pub struct MempoolInput<'a> {
+    pub changes: &'a MempoolChanges,
+    pub reset: bool,
+    /// Unix seconds.
+    pub time: u64,
+    pub height: u32,
+    pub current: bool,
+}
+
+/// Why a query has no answer.
+#[derive(Debug)]
+pub enum QueryError {
+    NotFound(String),
+    BadRequest(String),
+    /// The plugin says that it failed.
+    Failed(String),
+    /// The call itself failed.
+    Call(CallError),
+}
+
+/// A plugin that runs.
+pub struct Instance {
+    store: Store<Host>,
+    plugin: Plugin,
+    limits: Limits,
+}
+
+impl Instance {
+    fn new(
+        engine: &PluginEngine,
+        compiled: &Compiled,
+        host: Host,
+        limits: Limits,
+    ) -> Result<Self, (CallError, Box<Host>)> {
+        let mut store = Store::new(engine.engine(), host);
+        store.limiter(|host| host);
+        store.set_epoch_deadline(ticks(limits.block_time));
+        match compiled.pre.instantiate(&mut store) {
+            Ok(plugin) => Ok(Self { store, plugin, limits }),
+            Err(error) => {
+                let error = classify("instantiate", error, store.data_mut(), limits.block_time);
+                Err((error, Box::new(store.into_data())))
+            }
+        }
+    }
+
+    /// Asks a plugin what it is, in an instance of its own.
+    ///
+    /// # Errors
+    ///
+    /// When the call fails or the answer is not one that the host can use.
+    pub fn describe(engine: &PluginEngine, compiled: &Compiled) -> Result<Descriptor, CallError> {
+        let limits = Limits { memory: DESCRIBE_MEMORY, block_time: DESCRIBE_TIME, query_time: DESCRIBE_TIME };
+        let host = Host::new(None, Space::None, limits.memory);
+        let mut instance = Self::new(engine, compiled, host, limits).map_err(|(error, _)| error)?;
+        let answer = instance.call("describe", Phase::Describe, DESCRIBE_TIME, |plugin, store| {
+            plugin.blockmill_plugin_processor().call_describe(store)
+        })?;
+        Descriptor::from_wit(answer)
+            .map_err(|e| CallError::Answer { call: "describe", reason: e.to_string() })
+    }
+
+    /// Starts a plugin on no state at all, to see whether it takes its settings. What it writes is refused, so that only
+    /// a complaint about the settings counts.
+    ///
+    /// # Errors
+    ///
+    /// What the plugin says of its settings.
+    pub fn check(
+        engine: &PluginEngine,
+        compiled: &Compiled,
+        settings: &str,
+        limits: Limits,
+    ) -> Result<(), CallError> {
+        let host = Host::new(None, Space::None, limits.memory);
+        let mut instance = Self::new(engine, compiled, host, limits).map_err(|(error, _)| error)?;
+        match instance.start(settings, None) {
+            Err(error @ CallError::Failed { .. }) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// An instance that handles blocks, started. The space comes back when it cannot be made.
+    ///
+    /// # Errors
+    ///
+    /// When the instance cannot be made or its `start` fails.
+    pub fn for_lane(
+        engine: &PluginEngine,
+        compiled: &Compiled,
+        surroundings: Arc<Surroundings>,
+        space: Box<LaneSpace>,
+        settings: &str,
+        position: Option<Position>,
+        limits: Limits,
+    ) -> Result<Self, (CallError, Box<LaneSpace>)> {
+        let mut host = Host::new(Some(surroundings), Space::Lane(space), limits.memory);
+        host.position = position;
+        let mut instance = Self::new(engine, compiled, host, limits).map_err(|(error, host)| {
+            let Space::Lane(space) = host.space else { unreachable!("a lane's host has a lane's space") };
+            (error, space)
+        })?;
+        instance.space_mut().state.begin_block();
+        match instance.start(settings, position) {
+            Ok(()) => {
+                instance.space_mut().state.commit_start();
+                Ok(instance)
+            }
+            Err(error) => {
+                let mut space = instance.into_space();
+                space.state.abort_block();
+                Err((error, space))
+            }
+        }
+    }
+
+    fn start(&mut self, settings: &str, position: Option<Position>) -> Result<(), CallError> {
+        let info = processor::StartInfo { settings, height: position.map(|p| p.height) };
+        let started = self.call("start", Phase::Start, self.limits.block_time, |plugin, store| {
+            plugin.blockmill_plugin_processor().call_start(store, info)
+        })?;
+        started.map_err(|message| CallError::Failed { call: "start", message })
+    }
+
+    /// Gives a block. The caller opens and closes it in the state and the rows.
+    ///
+    /// # Errors
+    ///
+    /// When the call fails; the block's changes must then be dropped, and so must the instance.
+    pub fn on_block(
+        &mut self,
+        input: &BlockInput<'_>,
+        wanted: WantedColumns,
+    ) -> Result<Option<Spent>, CallError> {
+        const CALL: &str = "on-block";
+        let frame = input.frame;
+        let witnesses = match wanted.witnesses {
+            true => Some(frame.columns.witnesses(|index| frame.raw_transaction(index)).map_err(
+                |e| CallError::Host { call: CALL, source: e.into() },
+            )?),
+            false => None,
+        };
+        let block = wit::Block {
+            header: header(input),
+            columns: columns(&frame.columns, wanted, witnesses.as_ref(), input.spent),
+            raw: wanted.raw.then_some(&frame.raw[..]),
+        };
+        self.store.data_mut().position = Some(input.position);
+        let phase = Phase::Block { height: input.position.height, time: frame.header.time };
+        let answer = self.call(CALL, phase, self.limits.block_time, |plugin, store| {
+            plugin.blockmill_plugin_processor().call_on_block(store, block)
+        })?;
+        match answer {
+            Ok(processor::BlockAnswer { spent: None }) => Ok(None),
+            Ok(processor::BlockAnswer { spent: Some(spent) }) => {
+                let spent = Spent {
+                    values: spent.values,
+                    script_ends: spent.script_ends,
+                    scripts: spent.scripts,
+                    heights: spent.heights,
+                    coinbases: spent.coinbases,
+                };
+                spent
+                    .check(frame.columns.inputs.prev_vouts.len())
+                    .map_err(|e| CallError::Answer { call: CALL, reason: e.to_string() })?;
+                Ok(Some(spent))
+            }
+            Err(processor::BlockError::Invalid(reason)) => Err(CallError::Invalid(reason)),
+            Err(processor::BlockError::Failed(message)) => Err(CallError::Failed { call: CALL, message }),
+        }
+    }
+
+    /// Gives changes of the memory pool.
+    ///
+    /// # Errors
+    ///
+    /// When the call fails; the instance must then be dropped.
+    pub fn on_mempool(&mut self, input: &MempoolInput<'_>, wanted: WantedColumns) -> Result<(), CallError> {
+        const CALL: &str = "on-mempool";
+        let own = super::pool_columns::PoolColumns::new(input.changes, wanted)
+            .map_err(|source| CallError::Host { call: CALL, source })?;
+        let changes = wit::MempoolChanges {
+            reset: input.reset,
+            time: input.time,
+            height: input.height,
+            current: input.current,
+            removed: &own.removed,
+            removed_reasons: &own.removed_reasons,
+            added: columns(&own.columns, wanted, own.witnesses.as_ref(), None),
+            fees: &own.fees,
+            vsizes: &own.vsizes,
+            first_seen: &own.first_seen,
+            origins: &own.origins,
+            parent_ends: &own.parent_ends,
+            parents: &own.parents,
+        };
+        let answer = self.call(CALL, Phase::Mempool, self.limits.block_time, |plugin, store| {
+            plugin.blockmill_plugin_processor().call_on_mempool(store, changes)
+        })?;
+        answer.map_err(|message| CallError::Failed { call: CALL, message })
+    }
+
+    /// Answers a query on an instance of its own that sees a snapshot.
+    ///
+    /// # Errors
+    ///
+    /// When the plugin says so, or the call fails.
+    #[allow(clippy::too_many_arguments)]
+    pub fn query(
+        engine: &PluginEngine,
+        compiled: &Compiled,
+        surroundings: Arc<Surroundings>,
+        snapshot: StateSnapshot,
+        settings: &str,
+        limits: Limits,
+        path: &str,
+        params: &[(&str, &str)],
+    ) -> Result<String, QueryError> {
+        let position = snapshot.cursor().map(Position::from);
+        let mut host = Host::new(Some(surroundings), Space::Snapshot(Box::new(snapshot)), limits.memory);
+        host.position = position;
+        let limits = Limits { block_time: limits.query_time, ..limits };
+        let mut instance =
+            Self::new(engine, compiled, host, limits).map_err(|(error, _)| QueryError::Call(error))?;
+        instance.start(settings, position).map_err(QueryError::Call)?;
+        let answer = instance
+            .call("query", Phase::Query, limits.query_time, |plugin, store| {
+                plugin.blockmill_plugin_processor().call_query(store, path, params)
+            })
+            .map_err(QueryError::Call)?;
+        match answer {
+            Ok(json) if json.len() > MAX_ANSWER => Err(QueryError::Call(CallError::Answer {
+                call: "query",
+                reason: format!("{} bytes, at most {MAX_ANSWER}", json.len()),
+            })),
+            Ok(json) => Ok(json),
+            Err(processor::QueryError::NotFound(message)) => Err(QueryError::NotFound(message)),
+            Err(processor::QueryError::BadRequest(message)) => Err(QueryError::BadRequest(message)),
+            Err(processor::QueryError::Failed(message)) => Err(QueryError::Failed(message)),
+        }
+    }
+
+    /// The lane's stores.
+    pub fn space_mut(&mut self) -> &mut LaneSpace {
+        match &mut self.store.data_mut().space {
+            Space::Lane(space) => space,
+            _ => unreachable!("only an instance for a lane is asked for its stores"),
+        }
+    }
+
+    /// Ends the instance and gives the lane's stores back.
+    pub fn into_space(self) -> Box<LaneSpace> {
+        match self.store.into_data().space {
+            Space::Lane(space) => space,
+            _ => unreachable!("only an instance for a lane is asked for its stores"),
+        }
+    }
+
+    /// Bytes of memory that the instance has.
+    pub fn memory(&self) -> usize {
+        self.store.data().memory()
+    }
+
+    fn call<T>(
+        &mut self,
+        call: &'static str,
+        phase: Phase,
+        limit: Duration,
+        run: impl FnOnce(&Plugin, &mut Store<Host>) -> wasmtime::Result<T>,
+    ) -> Result<T, CallError> {
+        self.store.data_mut().begin_call(phase);
+        self.store.set_epoch_deadline(ticks(limit));
+        let answer = run(&self.plugin, &mut self.store);
+        self.store.data_mut().end_call();
+        answer.map_err(|error| classify(call, error, self.store.data_mut(), limit))
+    }
+}
+
+/// Epochs that make up a time; one more because the first is already running.
+fn ticks(limit: Duration) -> u64 {
+    (limit.as_millis() / EPOCH.as_millis()) as u64 + 1
+}
+
+/// Tells apart why a call ended early.
+fn classify(call: &'static str, error: wasmtime::Error, host: &mut Host, limit: Duration) -> CallError {
+    if error.downcast_ref::<HostFault>().is_some()
+        && let Some(source) = host.fault.take()
+    {
+        return CallError::Host { call, source };
+    }
+    if let Some(RuleBroken(rule)) = error.downcast_ref() {
+        return CallError::Rule { call, rule: rule.clone() };
+    }
+    if let Some(MemoryRefused { wanted }) = error.downcast_ref() {
+        return CallError::Memory { call, wanted: *wanted, limit: host.memory_limit };
+    }
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) => CallError::Deadline { call, limit },
+        Some(trap) => {
+            let place = error.downcast_ref::<wasmtime::WasmBacktrace>().and_then(|backtrace| {
+                backtrace.frames().iter().find_map(|frame| frame.func_name().map(str::to_owned))
+            });
+            let place = place.map(|name| format!(" in {name}")).unwrap_or_default();
+            CallError::Trap { call, message: format!("{trap}{place}") }
+        }
+        None => CallError::Trap { call, message: format!("{error:#}") },
+    }
+}
+
+fn header<'a>(input: &BlockInput<'a>) -> wit::BlockHeaderParam<'a> {
+    let frame = input.frame;
+    wit::BlockHeaderParam {
+        height: input.position.height,
+        hash: frame.hash.as_byte_array(),
+        previous: frame.header.prev_blockhash.as_byte_array(),
+        merkle_root: frame.header.merkle_root.as_byte_array(),
+        version: frame.header.version.to_consensus(),
+        time: frame.header.time,
+        bits: frame.header.bits.to_consensus(),
+        nonce: frame.header.nonce,
+        median_time: input.median_time,
+        size: frame.raw.len() as u32,
+        weight: frame.weight(),
+    }
+}
+
+fn columns<'a>(
+    columns: &'a Columns,
+    wanted: WantedColumns,
+    witnesses: Option<&'a Witnesses>,
+    spent: Option<&'a Spent>,
+) -> wit::Columns<'a> {
+    let Columns { transactions, inputs, outputs, .. } = columns;
+    wit::Columns {
+        transactions: wit::Transactions {
+            txids: &transactions.txids,
+            versions: &transactions.versions,
+            lock_times: &transactions.lock_times,
+            sizes: &transactions.sizes,
+            weights: &transactions.weights,
+            input_ends: &transactions.input_ends,
+            output_ends: &transactions.output_ends,
+        },
+        inputs: wanted.inputs.then_some(wit::Inputs {
+            prev_txids: &inputs.prev_txids,
+            prev_vouts: &inputs.prev_vouts,
+            sequences: &inputs.sequences,
+            script_ends: &inputs.script_ends,
+            scripts: &inputs.scripts,
+        }),
+        witnesses: witnesses.map(|witnesses| wit::Witnesses {
+            item_ends: &witnesses.item_ends,
+            ends: &witnesses.ends,
+            items: &witnesses.items,
+        }),
+        outputs: wanted.outputs.then_some(wit::Outputs {
+            values: &outputs.values,
+            script_ends: &outputs.script_ends,
+            scripts: &outputs.scripts,
+        }),
+        spent: spent.filter(|_| wanted.spent).map(|spent| wit::SpentParam {
+            values: &spent.values,
+            script_ends: &spent.script_ends,
+            scripts: &spent.scripts,
+            heights: &spent.heights,
+            coinbases: &spent.coinbases,
+        }),
+    }
+}

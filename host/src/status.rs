@@ -1,0 +1,325 @@
+//! What the host says about itself: the JSON of the API, and what the command line reads of it.
+//!
+//! Hashes are hexadecimal in display order (as explorers show them), amounts are sat, times are unix seconds.
+
+use serde::{Deserialize, Serialize};
+
+/// `GET /api/v1/status`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// `mainnet`, `testnet3`, `testnet4`, `signet` or `regtest`.
+    pub network: String,
+    /// Version of the host.
+    pub version: String,
+    /// Seconds since the host started.
+    pub uptime_seconds: u64,
+    /// The last block of the active branch that is stored and checked.
+    pub tip: Tip,
+    /// The best chain of headers.
+    pub headers: Headers,
+    /// Whether the tip is the end of the best chain and every running plugin follows it.
+    pub synced: bool,
+    /// The peers that have finished their handshake.
+    pub peers: Vec<Peer>,
+    /// Unconfirmed transactions.
+    pub mempool: Mempool,
+    /// Every plugin of the configuration.
+    pub plugins: Vec<Plugin>,
+    /// Reorganisations since the start.
+    #[serde(default)]
+    pub reorgs: u64,
+}
+
+/// A block's place. `GET /api/v1/tip`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tip {
+    /// Distance from genesis.
+    pub height: u32,
+    /// The block's hash.
+    pub hash: String,
+    /// The header's time.
+    pub time: u32,
+}
+
+/// The best chain of headers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Headers {
+    /// Height of its end.
+    pub height: u32,
+}
+
+/// A peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its address and port.
+    pub addr: String,
+    /// What it calls itself (BIP14).
+    pub user_agent: String,
+    /// Its service bits, by their names in Bitcoin Core (`NETWORK`, `WITNESS`, …); unknown ones as `2^n`.
+    pub services: Vec<String>,
+    /// The highest block it is known to have.
+    pub height: u32,
+    /// The height that it said at the handshake.
+    #[serde(default)]
+    pub start_height: u32,
+    /// When the connection came about.
+    pub since: u64,
+    /// Protocol version.
+    #[serde(default)]
+    pub version: u32,
+    /// Bytes received from it.
+    #[serde(default)]
+    pub bytes_in: u64,
+    /// Bytes sent to it.
+    #[serde(default)]
+    pub bytes_out: u64,
+    /// Milliseconds that the last ping took, once one was answered.
+    #[serde(default)]
+    pub ping_ms: Option<u64>,
+}
+
+/// Unconfirmed transactions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mempool {
+    /// How many.
+    pub txs: u64,
+    /// Their virtual bytes.
+    pub vbytes: u64,
+    /// Their fees.
+    pub fees_sats: u64,
+}
+
+/// A plugin and its lane. `GET /api/v1/plugins` is a list of these.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plugin {
+    /// Its name.
+    pub name: String,
+    /// Its own version; empty as long as it could not be loaded.
+    pub version: String,
+    /// Hash of its file.
+    pub sha256: String,
+    /// What it is doing.
+    pub state: PluginState,
+    /// Height of the last block it was given; none before the first.
+    pub height: Option<u32>,
+    /// Hash of that block.
+    pub hash: Option<String>,
+    /// Blocks between that one and the tip.
+    pub lag: u32,
+    /// What went wrong last, if anything ever did since the start.
+    pub last_error: Option<String>,
+}
+
+/// What a plugin is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PluginState {
+    /// Its file is being compiled, or its first instance started.
+    Starting,
+    /// It is behind the tip and takes in blocks.
+    Syncing,
+    /// It has the tip.
+    Following,
+    /// It waits for another plugin or for peers.
+    Waiting,
+    /// Its last block failed and is tried again after a pause.
+    Retrying,
+    /// It cannot run: its file or its settings are wrong.
+    Failed,
+    /// It has ended because the host ends.
+    Stopped,
+    /// The configuration switches it off.
+    Disabled,
+}
+
+impl PluginState {
+    /// The word that stands for it in JSON and in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Syncing => "syncing",
+            Self::Following => "following",
+            Self::Waiting => "waiting",
+            Self::Retrying => "retrying",
+            Self::Failed => "failed",
+            Self::Stopped => "stopped",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+/// `GET /health`: following the chain, or why not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// At the tip, and every plugin with it.
+    Following,
+    /// The reason, for people.
+    NotFollowing(String),
+}
+
+/// `GET /api/v1/blocks/{height or hash}`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlockInfo {
+    /// Distance from genesis.
+    pub height: u32,
+    /// The block's hash.
+    pub hash: String,
+    /// Hash of the parent; zeros for genesis.
+    pub previous: String,
+    /// Hash of the block after it on the active branch, if there is one.
+    pub next: Option<String>,
+    /// Whether it is on the active branch.
+    pub active: bool,
+    /// Blocks from this one to the tip, this one included; 0 when it is not on the active branch.
+    pub confirmations: u32,
+    /// Header version.
+    pub version: i32,
+    /// Root of the tree of txids.
+    pub merkle_root: String,
+    /// The header's time.
+    pub time: u32,
+    /// Median time of this block and the ten before.
+    pub median_time: u32,
+    /// Compact target, eight hexadecimal digits.
+    pub bits: String,
+    /// The header's nonce.
+    pub nonce: u32,
+    /// Number of transactions; none when the block itself is not kept.
+    pub txs: Option<u32>,
+    /// Serialized size in bytes; none when the block itself is not kept.
+    pub size: Option<u32>,
+    /// Weight units (BIP141); none when the block itself is not kept.
+    pub weight: Option<u32>,
+}
+
+/// The set of unspent outputs. `GET /api/v1/txoutset`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TxOutSet {
+    /// Height of the block after which the set was taken.
+    pub height: u32,
+    /// Hash of that block.
+    pub bestblock: String,
+    /// Number of unspent outputs.
+    pub txouts: u64,
+    /// Their sum.
+    pub total_sats: u64,
+    /// Bitcoin Core's `muhash`, as `gettxoutsetinfo` shows it.
+    pub muhash: String,
+    /// Bitcoin Core's `hash_serialized_3`, as `gettxoutsetinfo` shows it.
+    pub hash_serialized_3: String,
+}
+
+/// The body of every answer that is an error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// The error.
+    pub error: ErrorDetail,
+}
+
+/// An error, for programs and for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorDetail {
+    /// One word, which stays the same: `not_found`, `bad_request`, …
+    pub code: String,
+    /// A sentence.
+    pub message: String,
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+    use super::*;
+
+    /// A status in which everything is set.
+    pub(crate) fn example() -> Status {
+        Status {
+            network: "regtest".to_owned(),
+            version: "0.1.0".to_owned(),
+            uptime_seconds: 93_784,
+            tip: Tip {
+                height: 132,
+                hash: "2d".repeat(32),
+                time: 1_700_000_000,
+            },
+            headers: Headers { height: 140 },
+            synced: false,
+            peers: vec![Peer {
+                addr: "127.0.0.1:18444".to_owned(),
+                user_agent: "/Satoshi:31.0.0/".to_owned(),
+                services: vec!["NETWORK".to_owned(), "WITNESS".to_owned()],
+                height: 140,
+                start_height: 139,
+                since: 1_700_000_001,
+                version: 70016,
+                bytes_in: 12_345_678,
+                bytes_out: 4_321,
+                ping_ms: Some(3),
+            }],
+            mempool: Mempool {
+                txs: 60,
+                vbytes: 12_000,
+                fees_sats: 60_000,
+            },
+            plugins: vec![
+                Plugin {
+                    name: "utxo-tracker".to_owned(),
+                    version: "0.1.0".to_owned(),
+                    sha256: "ab".repeat(32),
+                    state: PluginState::Following,
+                    height: Some(132),
+                    hash: Some("2d".repeat(32)),
+                    lag: 0,
+                    last_error: None,
+                },
+                Plugin {
+                    name: "tx-writer".to_owned(),
+                    version: "0.1.0".to_owned(),
+                    sha256: "cd".repeat(32),
+                    state: PluginState::Retrying,
+                    height: None,
+                    hash: None,
+                    lag: 133,
+                    last_error: Some("trap: unreachable".to_owned()),
+                },
+            ],
+            reorgs: 2,
+        }
+    }
+
+    #[test]
+    fn the_json_of_status_has_the_keys_that_are_promised() {
+        let json = serde_json::to_value(example()).unwrap();
+        for pointer in [
+            "/network",
+            "/version",
+            "/uptime_seconds",
+            "/tip/height",
+            "/tip/hash",
+            "/tip/time",
+            "/headers/height",
+            "/synced",
+            "/peers/0/addr",
+            "/peers/0/user_agent",
+            "/peers/0/services",
+            "/peers/0/height",
+            "/peers/0/since",
+            "/mempool/txs",
+            "/mempool/vbytes",
+            "/mempool/fees_sats",
+            "/plugins/0/name",
+            "/plugins/0/version",
+            "/plugins/0/sha256",
+            "/plugins/0/state",
+            "/plugins/0/height",
+            "/plugins/0/hash",
+            "/plugins/0/lag",
+            "/plugins/1/last_error",
+        ] {
+            assert!(json.pointer(pointer).is_some(), "{pointer} is missing");
+        }
+        assert!(json.pointer("/plugins/1/height").unwrap().is_null());
+        assert_eq!(json.pointer("/plugins/1/state").unwrap(), "retrying");
+        assert_eq!(serde_json::from_value::<Status>(json).unwrap(), example());
+    }
+}

@@ -1,0 +1,616 @@
+//! A lane's own state: block by block into memory, to the disk in bulk, and back by the undo journal.
+//!
+//! # How a flush becomes durable
+//!
+//! A small flush is one engine batch: values, removals, undo records, pruned undo records and the cursor, synced.
+//! A large one (the first sync) is loaded as sorted tables, which costs a fraction: the undo records go first, synced;
+//! then the tables with all values, removals and the cursor become visible in one step. That step is the commit: after a
+//! crash before it, the undo records above the cursor are dropped when the lane is opened.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Bound, Deref};
+use std::sync::Arc;
+
+use fjall::{OwnedWriteBatch, PersistMode, Slice};
+
+use super::columns::{Keys, ScanPage, ValueColumn, Values};
+use super::error::{ArgumentError, RewindError, StoreError};
+use super::overlay::{Dirty, Lookup, Overlay};
+use super::snapshot::{StateSnapshot, prefix_range};
+use super::state::{CURSOR_KEY, LaneKeyspaces, Shared, UNDO_DEPTH, decode_cursor};
+use super::undo::{self, UndoWriter};
+use super::{Cursor, MAX_KEY, MAX_VALUE};
+
+/// From this many changes on a flush is loaded as tables. Below it the engine's journal, one sequential write and one
+/// sync, is quicker than making files.
+const BULK_CHANGES: usize = 20_000;
+/// The overlay addresses 32 GiB; it refuses changes some way before.
+const MAX_OVERLAY: usize = 24 << 30;
+/// Keys read ahead by one thread: fewer are not worth a second one.
+const PREFETCH_SPLIT: usize = 64;
+
+/// A value, in the overlay's memory or read from disk.
+#[derive(Debug)]
+pub enum Value<'a> {
+    /// From the overlay.
+    Memory(&'a [u8]),
+    /// From the disk.
+    Disk(Slice),
+}
+
+impl Deref for Value<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Memory(bytes) => bytes,
+            Self::Disk(bytes) => bytes,
+        }
+    }
+}
+
+/// The state of one plugin, owned by its lane's thread.
+pub struct LaneState {
+    shared: Arc<Shared>,
+    name: String,
+    keyspaces: LaneKeyspaces,
+    overlay: Overlay,
+    /// The last block committed, flushed or not.
+    cursor: Option<Cursor>,
+    /// The last block flushed.
+    flushed: Option<Cursor>,
+    /// Undo records of blocks that are not flushed, by height.
+    pending_undo: BTreeMap<u32, Vec<u8>>,
+    pending_undo_bytes: usize,
+    /// Heights whose undo records are on disk.
+    disk_undo: BTreeSet<u32>,
+    undo_depth: u32,
+    in_block: bool,
+    bulk_changes: usize,
+}
+
+impl LaneState {
+    pub(super) fn open(shared: Arc<Shared>, name: &str, mut keyspaces: LaneKeyspaces) -> Result<Self, StoreError> {
+        let cursor = decode_cursor(name, keyspaces.state.get(CURSOR_KEY)?)?;
+        if cursor.is_none() && !(keyspaces.state.is_empty()? && keyspaces.undo.is_empty()?) {
+            // A reset that was interrupted after it took the cursor away.
+            keyspaces = shared.recreate(name)?;
+        }
+        let mut disk_undo = BTreeSet::new();
+        let mut stale = Vec::new();
+        for entry in keyspaces.undo.iter() {
+            let key = entry.key()?;
+            let height = key.first_chunk::<4>().map(|height| u32::from_be_bytes(*height));
+            let height =
+                height.ok_or_else(|| StoreError::Corrupt { lane: name.to_owned(), what: "an undo record's height" })?;
+            if cursor.is_some_and(|cursor| height <= cursor.height) {
+                disk_undo.insert(height);
+            } else {
+                stale.push(height);
+            }
+        }
+        if !stale.is_empty() {
+            let mut batch = shared.db.batch();
+            stale.iter().for_each(|height| batch.remove(&keyspaces.undo, height.to_be_bytes()));
+            batch.durability(Some(PersistMode::SyncAll)).commit()?;
+        }
+        let disk_empty = cursor.is_none();
+        Ok(Self {
+            shared,
+            name: name.to_owned(),
+            keyspaces,
+            overlay: Overlay::new(disk_empty),
+            cursor,
+            flushed: cursor,
+            pending_undo: BTreeMap::new(),
+            pending_undo_bytes: 0,
+            disk_undo,
+            undo_depth: UNDO_DEPTH,
+            in_block: false,
+            bulk_changes: BULK_CHANGES,
+        })
+    }
+
+    /// The plugin's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The last block committed, whether flushed or not.
+    pub fn cursor(&self) -> Option<Cursor> {
+        self.cursor
+    }
+
+    /// The last block flushed: where the lane goes on after a crash.
+    pub fn flushed_cursor(&self) -> Option<Cursor> {
+        self.flushed
+    }
+
+    /// How many blocks can be undone, at least; older undo records are dropped by a flush.
+    pub fn set_undo_depth(&mut self, blocks: u32) {
+        self.undo_depth = blocks;
+    }
+
+    /// From how many changes on a flush is loaded as sorted tables.
+    #[doc(hidden)]
+    pub fn set_bulk_changes(&mut self, changes: usize) {
+        self.bulk_changes = changes;
+    }
+
+    /// Memory that unflushed changes, undo records and entries read ahead take, in bytes.
+    pub fn dirty_bytes(&self) -> usize {
+        self.overlay.bytes() + self.pending_undo_bytes
+    }
+
+    /// A view of what is flushed.
+    pub fn snapshot(&self) -> Result<StateSnapshot, StoreError> {
+        StateSnapshot::new(self.shared.db.snapshot(), self.keyspaces.state.clone(), &self.name)
+    }
+
+    /// Opens a block: its changes can be aborted. Changes of a block left open are dropped.
+    pub fn begin_block(&mut self) {
+        self.abort_block();
+        self.in_block = true;
+    }
+
+    /// The value of a key, with the open block's changes.
+    pub fn get(&mut self, key: &[u8]) -> Result<Option<Value<'_>>, StoreError> {
+        check_key(key)?;
+        match self.overlay.get(key) {
+            Lookup::Value(value) => Ok(Some(Value::Memory(value))),
+            Lookup::Absent => Ok(None),
+            Lookup::Unknown => Ok(self.keyspaces.state.get(key)?.map(Value::Disk)),
+        }
+    }
+
+    /// Sets a key.
+    pub fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        self.check_write(key)?;
+        check_value(value)?;
+        self.overlay.put(key, value);
+        Ok(())
+    }
+
+    /// Removes a key.
+    pub fn delete(&mut self, key: &[u8]) -> Result<(), StoreError> {
+        self.check_write(key)?;
+        if self.overlay.take(key) == Lookup::Unknown {
+            self.overlay.bury(key);
+        }
+        Ok(())
+    }
+
+    /// Removes a key and gives what it held.
+    pub fn take(&mut self, key: &[u8]) -> Result<Option<Value<'_>>, StoreError> {
+        self.check_write(key)?;
+        match self.overlay.take(key) {
+            Lookup::Value(at) => Ok(Some(Value::Memory(self.overlay.value(at)))),
+            Lookup::Absent => Ok(None),
+            Lookup::Unknown => {
+                let Some(value) = self.keyspaces.state.get(key)? else {
+                    return Ok(None);
+                };
+                // Kept in memory for the undo record.
+                self.overlay.load(key, Some(&value));
+                self.overlay.take(key);
+                Ok(Some(Value::Disk(value)))
+            }
+        }
+    }
+
+    /// Appends the values of keys to a column.
+    pub fn get_many(&mut self, keys: Keys<'_>, out: &mut ValueColumn) -> Result<(), StoreError> {
+        keys.check()?;
+        for key in keys.iter() {
+            let value = self.get(key)?;
+            out.push(value.as_deref())?;
+        }
+        Ok(())
+    }
+
+    /// Removes keys and appends what they held to a column.
+    pub fn take_many(&mut self, keys: Keys<'_>, out: &mut ValueColumn) -> Result<(), StoreError> {
+        keys.check()?;
+        for key in keys.iter() {
+            let value = self.take(key)?;
+            out.push(value.as_deref())?;
+        }
+        Ok(())
+    }
+
+    /// Sets keys to the values of the same index.
+    pub fn put_many(&mut self, keys: Keys<'_>, values: Values<'_>) -> Result<(), StoreError> {
+        keys.check()?;
+        values.check()?;
+        if keys.len() != values.len() {
+            return Err(ArgumentError::Counts { keys: keys.len(), values: values.len() }.into());
+        }
+        for (key, value) in keys.iter().zip(values.iter()) {
+            self.put(key, value)?;
+        }
+        Ok(())
+    }
+
+    /// Removes keys.
+    pub fn delete_many(&mut self, keys: Keys<'_>) -> Result<(), StoreError> {
+        keys.check()?;
+        keys.iter().try_for_each(|key| self.delete(key))
+    }
+
+    /// Reads keys that only the disk knows into memory, on two threads, so that the next `get` or `take` of them does not
+    /// wait. What is not found is remembered too. Counted in [`dirty_bytes`](Self::dirty_bytes) until the next flush.
+    pub fn prefetch(&mut self, keys: Keys<'_>) -> Result<(), StoreError> {
+        keys.check()?;
+        if self.overlay.disk_empty() {
+            return Ok(());
+        }
+        let missing: Vec<&[u8]> =
+            keys.iter().filter(|key| check_key(key).is_ok() && self.overlay.get(key) == Lookup::Unknown).collect();
+        let state = &self.keyspaces.state;
+        let read = |keys: &[&[u8]]| keys.iter().map(|key| state.get(key)).collect::<Result<Vec<_>, _>>();
+        let found = if missing.len() < PREFETCH_SPLIT {
+            read(&missing)?
+        } else {
+            let (first, second) = missing.split_at(missing.len() / 2);
+            std::thread::scope(|scope| {
+                let other = scope.spawn(|| read(second));
+                let mut found = read(first)?;
+                found.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+                Ok::<_, StoreError>(found)
+            })?
+        };
+        for (key, value) in missing.iter().zip(found) {
+            self.overlay.load(key, value.as_deref());
+        }
+        Ok(())
+    }
+
+    /// The entries whose keys begin with `prefix`, in order, after the key `after` when one is given, with the open
+    /// block's changes: at most `limit_entries` and about `limit_bytes`, but at least one where there is one.
+    pub fn scan(
+        &mut self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit_entries: usize,
+        limit_bytes: usize,
+    ) -> Result<ScanPage, StoreError> {
+        self.overlay.order();
+        let (from, to) = prefix_range(prefix, after);
+        let memory_from = match &from {
+            Bound::Included(key) => Bound::Included(key.as_slice()),
+            Bound::Excluded(key) => Bound::Excluded(key.as_slice()),
+            Bound::Unbounded => Bound::Unbounded,
+        };
+        let mut memory =
+            self.overlay.range(memory_from).take_while(|(key, _)| key.starts_with(prefix)).peekable();
+        let mut disk = (!self.overlay.disk_empty())
+            .then(|| self.keyspaces.state.range((from.clone(), to)))
+            .into_iter()
+            .flatten()
+            .map(fjall::Guard::into_inner)
+            .filter(|entry| entry.as_ref().map_or(true, |(key, _)| key.len() <= MAX_KEY))
+            .peekable();
+        let mut page = ScanPage::default();
+        loop {
+            let before = match (memory.peek(), disk.peek()) {
+                (None, None) => break,
+                (Some(_), None) => std::cmp::Ordering::Less,
+                (_, Some(Err(_))) | (None, Some(_)) => std::cmp::Ordering::Greater,
+                (Some((memory, _)), Some(Ok((disk, _)))) => (*memory).cmp(disk),
+            };
+            let fits = if before.is_gt() {
+                let Some(entry) = disk.next() else { break };
+                let (key, value) = entry?;
+                page.push(&key, &value, limit_entries, limit_bytes)?
+            } else {
+                if before.is_eq() {
+                    // What the overlay says of a key covers the disk.
+                    disk.next();
+                }
+                match memory.next() {
+                    Some((key, Some(value))) => page.push(key, value, limit_entries, limit_bytes)?,
+                    Some((_, None)) => true,
+                    None => break,
+                }
+            };
+            if !fits {
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    /// Closes the block and keeps its changes. With `journal` its undo record is kept, so that it can be rewound.
+    pub fn commit_block(&mut self, cursor: Cursor, journal: bool) -> Result<(), StoreError> {
+        if let Some(last) = self.cursor
+            && last.height.checked_add(1) != Some(cursor.height)
+        {
+            return Err(StoreError::OutOfOrder { last: last.height, next: cursor.height });
+        }
+        if journal {
+            let record = self.undo_record()?;
+            self.pending_undo_bytes += record.len();
+            self.pending_undo.insert(cursor.height, record);
+            // What a flush would not write need not be kept.
+            let oldest = oldest_kept(cursor.height, self.undo_depth);
+            while let Some(entry) = self.pending_undo.first_entry().filter(|entry| *entry.key() < oldest) {
+                self.pending_undo_bytes -= entry.remove().len();
+            }
+        }
+        self.overlay.commit();
+        self.cursor = Some(cursor);
+        self.in_block = false;
+        Ok(())
+    }
+
+    /// Closes a block that is none: what a plugin wrote when it started. The cursor stays, and nothing is journaled.
+    pub fn commit_start(&mut self) {
+        self.overlay.commit();
+        self.in_block = false;
+    }
+
+    /// Closes the block and drops its changes: the state is what it was before [`begin_block`](Self::begin_block).
+    pub fn abort_block(&mut self) {
+        self.overlay.abort();
+        self.in_block = false;
+    }
+
+    /// What the open block's keys held before it.
+    fn undo_record(&mut self) -> Result<Vec<u8>, StoreError> {
+        let mut record = UndoWriter::new(self.cursor);
+        let mut learned = Vec::new();
+        for (at, key, prior) in self.overlay.changes() {
+            match prior {
+                Lookup::Value(value) => record.change(key, Some(value)),
+                Lookup::Absent => record.change(key, None),
+                Lookup::Unknown => {
+                    let value = self.keyspaces.state.get(key)?;
+                    learned.push((at, value.is_some()));
+                    record.change(key, value.as_deref());
+                }
+            }
+        }
+        for (at, on_disk) in learned {
+            self.overlay.learn(at, on_disk);
+        }
+        Ok(record.finish())
+    }
+
+    /// Makes everything committed durable. A block left open is dropped. When this fails the overlay is as before, and it
+    /// can be tried again.
+    pub fn flush(&mut self) -> Result<(), StoreError> {
+        self.abort_block();
+        let Some(cursor) = self.cursor else {
+            // No block yet: what the plugin wrote when it started is written again when it starts again.
+            return Ok(());
+        };
+        let oldest = oldest_kept(cursor.height, self.undo_depth);
+        let stale = |height: &u32| *height < oldest || *height > cursor.height;
+        let pruned: Vec<u32> = self.disk_undo.iter().copied().filter(stale).collect();
+        let kept: Vec<u32> = self.pending_undo.keys().copied().filter(|height| *height >= oldest).collect();
+
+        let mut dirty = self.overlay.dirty();
+        self.cancel(&mut dirty)?;
+        if dirty.len() >= self.bulk_changes {
+            self.flush_bulk(cursor, &dirty, &kept, &pruned)?;
+        } else if !dirty.is_empty() || self.cursor != self.flushed || !pruned.is_empty() {
+            self.flush_batch(cursor, &dirty, &kept, &pruned)?;
+        }
+        drop(dirty);
+        for height in &pruned {
+            self.disk_undo.remove(height);
+        }
+        self.disk_undo.extend(kept);
+        self.pending_undo.clear();
+        self.pending_undo_bytes = 0;
+        self.flushed = self.cursor;
+        self.overlay.clear(false);
+        Ok(())
+    }
+
+    /// Leaves out the removals of keys that the disk never had: most coins are created and spent between two flushes.
+    fn cancel(&self, dirty: &mut Vec<Dirty>) -> Result<(), StoreError> {
+        let mut failed = None;
+        dirty.retain(|change| {
+            if failed.is_some() || self.overlay.holds_value(change.at) || !self.overlay.is_unsure(change.at) {
+                return true;
+            }
+            self.keyspaces.state.contains_key(self.overlay.key(change.at)).unwrap_or_else(|error| {
+                failed = Some(error);
+                true
+            })
+        });
+        failed.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    fn write_undo(&self, batch: &mut OwnedWriteBatch, kept: &[u32], pruned: &[u32]) {
+        for height in pruned {
+            batch.remove(&self.keyspaces.undo, height.to_be_bytes());
+        }
+        for (height, record) in kept.iter().filter_map(|height| self.pending_undo.get_key_value(height)) {
+            batch.insert(&self.keyspaces.undo, height.to_be_bytes(), record.as_slice());
+        }
+    }
+
+    /// Everything in one engine batch.
+    fn flush_batch(&self, cursor: Cursor, dirty: &[Dirty], kept: &[u32], pruned: &[u32]) -> Result<(), StoreError> {
+        let state = &self.keyspaces.state;
+        let mut batch = self.shared.db.batch();
+        for change in dirty {
+            let key = self.overlay.key(change.at);
+            if self.overlay.holds_value(change.at) {
+                batch.insert(state, key, self.overlay.value(change.at));
+            } else {
+                batch.remove(state, key);
+            }
+        }
+        self.write_undo(&mut batch, kept, pruned);
+        batch.insert(state, CURSOR_KEY, cursor.to_bytes());
+        Ok(batch.durability(Some(PersistMode::SyncAll)).commit()?)
+    }
+
+    /// Undo records in a batch, then everything else as sorted tables.
+    fn flush_bulk(&self, cursor: Cursor, dirty: &[Dirty], kept: &[u32], pruned: &[u32]) -> Result<(), StoreError> {
+        let mut batch = self.shared.db.batch();
+        self.write_undo(&mut batch, kept, &[]);
+        batch.durability(Some(PersistMode::SyncAll)).commit()?;
+
+        let mut tables = self.keyspaces.state.start_ingestion()?;
+        for change in dirty {
+            let key = self.overlay.key(change.at);
+            if self.overlay.holds_value(change.at) {
+                tables.write(key, self.overlay.value(change.at))?;
+            } else {
+                tables.write_tombstone(key)?;
+            }
+        }
+        tables.write(CURSOR_KEY, cursor.to_bytes())?;
+        tables.finish()?;
+
+        // From here on the flush has happened: a record that stays behind is dropped by the next one.
+        let mut batch = self.shared.db.batch();
+        self.write_undo(&mut batch, &[], pruned);
+        Ok(batch.commit()?)
+    }
+
+    /// Takes the state back to block `to_height`, block by block, and makes that durable. Gives the cursor that the state
+    /// is at then: lower than asked for where blocks were never there, `None` before the first block. Nothing is changed
+    /// when an undo record is missing. A block left open is dropped.
+    pub fn rewind(&mut self, to_height: u32) -> Result<Option<Cursor>, StoreError> {
+        self.abort_block();
+        let Some(from) = self.cursor.filter(|cursor| cursor.height > to_height) else {
+            return Ok(self.cursor);
+        };
+        self.check_undo(from.height, to_height)?;
+        let undone = self.undo_blocks(to_height);
+        match undone {
+            // Before its first block a lane has no state: its plugin starts anew.
+            Ok(None) => {
+                self.reset()?;
+                return Ok(None);
+            }
+            Ok(cursor) => {
+                self.overlay.commit();
+                self.cursor = cursor;
+            }
+            Err(error) => {
+                self.overlay.abort();
+                return Err(error);
+            }
+        }
+        let above = self.cursor.map_or(0, |cursor| cursor.height + 1);
+        for record in self.pending_undo.split_off(&above).values() {
+            self.pending_undo_bytes -= record.len();
+        }
+        self.flush()?;
+        Ok(self.cursor)
+    }
+
+    /// Whether every block above `to` can be undone.
+    fn check_undo(&self, from: u32, to: u32) -> Result<(), StoreError> {
+        let missing = (to + 1..=from)
+            .rev()
+            .find(|height| !self.pending_undo.contains_key(height) && !self.disk_undo.contains(height));
+        let Some(missing) = missing else {
+            return Ok(());
+        };
+        // The first block of all has nothing below it.
+        if missing < from {
+            let record = self.undo_bytes(missing + 1)?;
+            let (before, _) = undo::decode_before(&record).ok_or_else(|| self.corrupt("an undo record"))?;
+            if before.is_none() {
+                return Ok(());
+            }
+        }
+        Err(RewindError::NoUndo { lane: self.name.clone(), from, to, missing }.into())
+    }
+
+    /// Undoes blocks in the overlay, as one open block.
+    fn undo_blocks(&mut self, to_height: u32) -> Result<Option<Cursor>, StoreError> {
+        let mut cursor = self.cursor;
+        while let Some(at) = cursor.filter(|cursor| cursor.height > to_height) {
+            let bytes = self.undo_bytes(at.height)?;
+            let record = undo::decode(&bytes).ok_or_else(|| self.corrupt("an undo record"))?;
+            for (key, value) in record.changes {
+                match value {
+                    Some(value) => self.overlay.put(key, value),
+                    None => {
+                        if self.overlay.take(key) == Lookup::Unknown {
+                            self.overlay.bury(key);
+                        }
+                    }
+                }
+            }
+            cursor = record.before;
+        }
+        Ok(cursor)
+    }
+
+    fn undo_bytes(&self, height: u32) -> Result<Slice, StoreError> {
+        if let Some(record) = self.pending_undo.get(&height) {
+            return Ok(record.as_slice().into());
+        }
+        self.keyspaces.undo.get(height.to_be_bytes())?.ok_or_else(|| self.corrupt("an undo record"))
+    }
+
+    fn corrupt(&self, what: &'static str) -> StoreError {
+        StoreError::Corrupt { lane: self.name.clone(), what }
+    }
+
+    /// Drops everything that is not flushed and gives the cursor that is left.
+    pub fn discard_unflushed(&mut self) -> Option<Cursor> {
+        self.in_block = false;
+        self.overlay.clear(self.flushed.is_none());
+        self.pending_undo.clear();
+        self.pending_undo_bytes = 0;
+        self.cursor = self.flushed;
+        self.cursor
+    }
+
+    /// Empties the state. The cursor goes first: when this is interrupted, the next opening finishes it.
+    pub fn reset(&mut self) -> Result<(), StoreError> {
+        let mut batch = self.shared.db.batch();
+        batch.remove(&self.keyspaces.state, CURSOR_KEY);
+        batch.durability(Some(PersistMode::SyncAll)).commit()?;
+        self.flushed = None;
+        self.discard_unflushed();
+        self.disk_undo.clear();
+        self.keyspaces = self.shared.recreate(&self.name)?;
+        Ok(())
+    }
+
+    fn check_write(&self, key: &[u8]) -> Result<(), StoreError> {
+        if !self.in_block {
+            return Err(ArgumentError::NoOpenBlock.into());
+        }
+        if self.overlay.bytes() > MAX_OVERLAY {
+            return Err(StoreError::OverlayFull { bytes: self.overlay.bytes() });
+        }
+        check_key(key)
+    }
+}
+
+impl Drop for LaneState {
+    fn drop(&mut self) {
+        self.shared.release(&self.name);
+    }
+}
+
+/// The lowest height whose undo record is kept when the cursor is at `height`.
+fn oldest_kept(height: u32, depth: u32) -> u32 {
+    (height + 1).saturating_sub(depth)
+}
+
+fn check_key(key: &[u8]) -> Result<(), StoreError> {
+    if key.is_empty() || key.len() > MAX_KEY {
+        return Err(ArgumentError::Key { len: key.len(), max: MAX_KEY }.into());
+    }
+    Ok(())
+}
+
+fn check_value(value: &[u8]) -> Result<(), StoreError> {
+    if value.len() > MAX_VALUE {
+        return Err(ArgumentError::Value { len: value.len(), max: MAX_VALUE }.into());
+    }
+    Ok(())
+}

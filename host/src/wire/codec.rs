@@ -1,0 +1,248 @@
+//! The framing of protocol version 1: magic, command, length, checksum, payload.
+
+use bitcoin::hashes::{Hash, sha256d};
+use bytes::{Buf, Bytes, BytesMut};
+
+/// Bytes before a payload.
+pub const HEADER_SIZE: usize = 24;
+/// The longest payload of any message (Core's `MAX_PROTOCOL_MESSAGE_LENGTH`).
+pub const MAX_PAYLOAD: usize = 4_000_000;
+/// The most inventory entries in one message (Core's `MAX_INV_SZ`).
+pub const MAX_INVENTORY: usize = 50_000;
+/// The most headers in one message (Core's `MAX_HEADERS_RESULTS`).
+pub const MAX_HEADERS_RESULTS: usize = 2_000;
+/// The most addresses in one message (Core's `MAX_ADDR_TO_SEND`).
+pub const MAX_ADDRESSES: usize = 1_000;
+
+/// A message whose payload has not been read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawMessage {
+    /// The command, without its padding.
+    pub command: Command,
+    /// The payload; a piece of the buffer it arrived in, not a copy.
+    pub payload: Bytes,
+}
+
+/// The name of a message: up to twelve printable ASCII characters.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Command {
+    bytes: [u8; 12],
+    length: u8,
+}
+
+impl Command {
+    /// The command in a message header: printable characters, then zeros.
+    pub fn from_padded(bytes: [u8; 12]) -> Option<Command> {
+        let length = bytes
+            .iter()
+            .position(|byte| *byte == 0)
+            .unwrap_or(bytes.len());
+        let (name, padding) = bytes.split_at_checked(length)?;
+        let valid = name.iter().all(|byte| (0x20..0x7f).contains(byte))
+            && padding.iter().all(|byte| *byte == 0);
+        valid.then_some(Command {
+            bytes,
+            length: u8::try_from(length).ok()?,
+        })
+    }
+
+    /// Its characters.
+    pub fn as_str(&self) -> &str {
+        self.bytes
+            .get(..usize::from(self.length))
+            .and_then(|name| std::str::from_utf8(name).ok())
+            .unwrap_or_default()
+    }
+}
+
+impl std::fmt::Display for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl std::fmt::Debug for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.as_str())
+    }
+}
+
+/// Why bytes are no messages. Nothing after such an error can be trusted: the connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// Another network, or no Bitcoin peer at all.
+    #[error("wrong magic {0:02x?}")]
+    Magic([u8; 4]),
+    /// The command is not printable ASCII padded with zeros.
+    #[error("malformed command {0:02x?}")]
+    Command([u8; 12]),
+    /// The payload is longer than such a message may be.
+    #[error("{command} of {length} bytes, at most {limit}")]
+    TooLong {
+        /// The command.
+        command: Command,
+        /// Bytes announced.
+        length: usize,
+        /// Bytes allowed.
+        limit: usize,
+    },
+    /// The payload does not hash to the checksum.
+    #[error("wrong checksum of {0}")]
+    Checksum(Command),
+}
+
+/// The longest payload of a command. What is small by nature gets a small bound, so that a peer cannot make us buffer
+/// megabytes for a ping.
+fn payload_limit(command: &str) -> usize {
+    match command {
+        "verack" | "wtxidrelay" | "sendaddrv2" | "sendheaders" | "getaddr" | "mempool"
+        | "filterclear" => 64,
+        "ping" | "pong" | "feefilter" | "sendcmpct" => 64,
+        "version" => 1_024,
+        "headers" => 3 + MAX_HEADERS_RESULTS * 81,
+        "inv" | "getdata" | "notfound" => 5 + MAX_INVENTORY * 36,
+        "getheaders" | "getblocks" => 4 + 3 + 101 * 32 + 32,
+        "addr" => 3 + MAX_ADDRESSES * 30,
+        // An address of version 2 has up to 512 bytes.
+        "addrv2" => 3 + MAX_ADDRESSES * (4 + 9 + 1 + 3 + 512 + 2),
+        _ => MAX_PAYLOAD,
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct FrameHeader {
+    command: Command,
+    length: usize,
+    checksum: [u8; 4],
+}
+
+/// Cuts the bytes of a connection into messages, whatever pieces they arrive in.
+#[derive(Debug)]
+pub struct Decoder {
+    magic: [u8; 4],
+    buffer: BytesMut,
+    header: Option<FrameHeader>,
+    failed: Option<WireError>,
+}
+
+impl Decoder {
+    /// A decoder for the network with this magic.
+    pub fn new(magic: [u8; 4]) -> Decoder {
+        Decoder {
+            magic,
+            buffer: BytesMut::new(),
+            header: None,
+            failed: None,
+        }
+    }
+
+    /// Takes bytes as they came.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The buffer that bytes may be read into directly, instead of [`feed`](Self::feed). It has room for the message
+    /// that is under way, so that a block is not moved as it grows.
+    pub fn buffer(&mut self) -> &mut BytesMut {
+        &mut self.buffer
+    }
+
+    /// The next whole message; nothing when more bytes are needed. After an error it returns the same error again.
+    #[allow(clippy::should_implement_trait)]
+    pub fn next(&mut self) -> Result<Option<RawMessage>, WireError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        let result = self.next_message();
+        if let Err(error) = result {
+            self.failed = Some(error);
+            self.buffer = BytesMut::new();
+        }
+        result
+    }
+
+    fn next_message(&mut self) -> Result<Option<RawMessage>, WireError> {
+        let header = match self.header {
+            Some(header) => header,
+            None => {
+                let Some(header) = self.next_header()? else {
+                    return Ok(None);
+                };
+                self.header = Some(header);
+                header
+            }
+        };
+        if self.buffer.len() < header.length {
+            self.buffer.reserve(header.length - self.buffer.len());
+            return Ok(None);
+        }
+        self.header = None;
+        let payload = self.buffer.split_to(header.length).freeze();
+        if checksum(&payload) != header.checksum {
+            return Err(WireError::Checksum(header.command));
+        }
+        Ok(Some(RawMessage {
+            command: header.command,
+            payload,
+        }))
+    }
+
+    fn next_header(&mut self) -> Result<Option<FrameHeader>, WireError> {
+        // Whoever does not speak our protocol is found out by the first four bytes, before it can keep us waiting.
+        if let Some(magic) = self.buffer.first_chunk::<4>()
+            && *magic != self.magic
+        {
+            return Err(WireError::Magic(*magic));
+        }
+        let Some(bytes) = self.buffer.first_chunk::<HEADER_SIZE>().copied() else {
+            return Ok(None);
+        };
+        self.buffer.advance(HEADER_SIZE);
+        let (_, rest) = bytes.split_at(4);
+        let (name, rest) = rest.split_at(12);
+        let (length, sum) = rest.split_at(4);
+        let name: [u8; 12] = name.try_into().unwrap_or_default();
+        let command = Command::from_padded(name).ok_or(WireError::Command(name))?;
+        let length = u32::from_le_bytes(length.try_into().unwrap_or_default()) as usize;
+        let limit = payload_limit(command.as_str());
+        if length > limit {
+            return Err(WireError::TooLong {
+                command,
+                length,
+                limit,
+            });
+        }
+        Ok(Some(FrameHeader {
+            command,
+            length,
+            checksum: sum.try_into().unwrap_or_default(),
+        }))
+    }
+}
+
+fn checksum(payload: &[u8]) -> [u8; 4] {
+    let [a, b, c, d, ..] = sha256d::Hash::hash(payload).to_byte_array();
+    [a, b, c, d]
+}
+
+/// Frames a payload. `command` has at most twelve characters.
+pub fn encode_frame(magic: [u8; 4], command: &str, payload: &[u8]) -> Bytes {
+    let mut frame = BytesMut::with_capacity(HEADER_SIZE + payload.len());
+    let mut name = [0u8; 12];
+    for (slot, byte) in name.iter_mut().zip(command.bytes()) {
+        *slot = byte;
+    }
+    frame.extend_from_slice(&magic);
+    frame.extend_from_slice(&name);
+    frame.extend_from_slice(
+        &u32::try_from(payload.len())
+            .unwrap_or(u32::MAX)
+            .to_le_bytes(),
+    );
+    frame.extend_from_slice(&checksum(payload));
+    frame.extend_from_slice(payload);
+    frame.freeze()
+}
+
+#[cfg(test)]
+mod tests;

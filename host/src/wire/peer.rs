@@ -1,0 +1,478 @@
+//! One connection: handshake, keeping alive, and what the peer said about itself.
+//!
+//! Bytes and time go in; messages for the chain come out, and bytes to send collect in an outbox.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bitcoin::p2p::ServiceFlags;
+use bytes::Bytes;
+
+use super::Moment;
+use super::codec::{Decoder, HEADER_SIZE, RawMessage, WireError};
+use super::message::{Message, PROTOCOL_VERSION, PayloadError, Version, unspecified};
+
+/// Messages that may come before the handshake is done and are passed over; more than this is no handshake.
+const MAX_EARLY_MESSAGES: u32 = 64;
+/// First protocol version that knows `wtxidrelay` (BIP339).
+const WTXID_RELAY_VERSION: u32 = 70_016;
+/// First protocol version that knows `sendheaders` (BIP130).
+const SEND_HEADERS_VERSION: u32 = 70_012;
+
+/// What holds for every connection.
+#[derive(Clone, Debug)]
+pub struct PeerConfig {
+    /// Magic of the network.
+    pub magic: [u8; 4],
+    /// What we call ourselves, BIP14.
+    pub user_agent: String,
+    /// Random; a peer that shows it to us is ourselves.
+    pub nonce: u64,
+    /// The oldest protocol version to talk to. 31,800 is the first with `getheaders`, as in Core.
+    pub minimum_version: u32,
+    /// Services that an outbound peer must all have, beside `NETWORK` or `NETWORK_LIMITED`.
+    pub required_services: ServiceFlags,
+    /// From the connection to `verack`. 60 s, as in Core.
+    pub handshake_timeout: Duration,
+    /// Between two pings. 2 min, as in Core.
+    pub ping_interval: Duration,
+    /// From a ping to its pong, and the longest silence. 20 min, as in Core.
+    pub pong_timeout: Duration,
+    /// Whether we want transactions announced.
+    pub relay: bool,
+}
+
+impl PeerConfig {
+    /// The defaults, for a network's magic and this process's nonce.
+    pub fn new(magic: [u8; 4], nonce: u64) -> PeerConfig {
+        PeerConfig {
+            magic,
+            user_agent: format!("/blockmill:{}/", env!("CARGO_PKG_VERSION")),
+            nonce,
+            minimum_version: 31_800,
+            required_services: ServiceFlags::WITNESS,
+            handshake_timeout: Duration::from_secs(60),
+            ping_interval: Duration::from_secs(2 * 60),
+            pong_timeout: Duration::from_secs(20 * 60),
+            relay: true,
+        }
+    }
+}
+
+/// What a peer did wrong on its connection.
+#[derive(Debug, thiserror::Error)]
+pub enum Misbehaviour {
+    /// The bytes are no messages.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// A payload cannot be read.
+    #[error(transparent)]
+    Payload(#[from] PayloadError),
+    /// The peer is this process.
+    #[error("connected to ourselves")]
+    SelfConnection,
+    /// Its protocol is too old.
+    #[error("protocol version {0} is too old")]
+    OldVersion(u32),
+    /// It does not offer what we need.
+    #[error("services {0} are not enough")]
+    MissingServices(ServiceFlags),
+    /// A message that may not come now.
+    #[error("{0} out of order")]
+    OutOfOrder(&'static str),
+    /// No `verack` in time.
+    #[error("no handshake in time")]
+    HandshakeTimeout,
+    /// No `pong` in time.
+    #[error("no pong in time")]
+    PongTimeout,
+    /// No byte in time.
+    #[error("silent for too long")]
+    Silence,
+}
+
+/// What a message means to the chain.
+#[derive(Debug)]
+pub enum PeerStep {
+    /// The handshake is done.
+    Ready,
+    /// A message that the connection itself does not answer.
+    Message(Message),
+}
+
+/// How far the handshake is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Handshake {
+    AwaitingVersion,
+    AwaitingVerack,
+    Done,
+}
+
+/// The state of one connection.
+#[derive(Debug)]
+pub struct Peer {
+    config: Arc<PeerConfig>,
+    addr: SocketAddr,
+    outbound: bool,
+    decoder: Decoder,
+    handshake: Handshake,
+    outbox: VecDeque<Bytes>,
+    /// Our height, said in `version`.
+    our_height: u32,
+    since: Moment,
+    last_received: Moment,
+    version: Option<Version>,
+    user_agent: String,
+    time_offset: i64,
+    wtxid_relay: bool,
+    send_headers: bool,
+    wants_addr_v2: bool,
+    fee_filter: u64,
+    early_messages: u32,
+    /// The ping under way: its nonce and when it was sent.
+    ping: Option<(u64, Moment)>,
+    last_ping: Moment,
+    pings: u64,
+    latency: Option<Duration>,
+    bytes_in: u64,
+    bytes_out: u64,
+}
+
+impl Peer {
+    /// A connection that was just made; an outbound one begins with our `version`.
+    pub fn new(
+        config: Arc<PeerConfig>,
+        addr: SocketAddr,
+        outbound: bool,
+        our_height: u32,
+        now: Moment,
+    ) -> Peer {
+        let mut peer = Peer {
+            decoder: Decoder::new(config.magic),
+            config,
+            addr,
+            outbound,
+            handshake: Handshake::AwaitingVersion,
+            outbox: VecDeque::new(),
+            our_height,
+            since: now,
+            last_received: now,
+            version: None,
+            user_agent: String::new(),
+            time_offset: 0,
+            wtxid_relay: false,
+            send_headers: false,
+            wants_addr_v2: false,
+            fee_filter: 0,
+            early_messages: 0,
+            ping: None,
+            last_ping: now,
+            pings: 0,
+            latency: None,
+            bytes_in: 0,
+            bytes_out: 0,
+        };
+        if outbound {
+            peer.send_version(now);
+        }
+        peer
+    }
+
+    /// Takes bytes as they came from the socket. Then call [`next`](Self::next) until it has nothing.
+    pub fn feed(&mut self, bytes: &[u8], now: Moment) {
+        self.decoder.feed(bytes);
+        self.bytes_in = self.bytes_in.saturating_add(bytes.len() as u64);
+        self.last_received = now;
+    }
+
+    /// The next thing that the bytes say. An error ends the connection.
+    #[allow(clippy::should_implement_trait)]
+    pub fn next(&mut self, now: Moment) -> Result<Option<PeerStep>, Misbehaviour> {
+        while let Some(raw) = self.decoder.next()? {
+            if let Some(step) = self.handle(raw, now)? {
+                return Ok(Some(step));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes a message that the caller framed itself, instead of [`feed`](Self::feed) and [`next`](Self::next).
+    pub fn receive(
+        &mut self,
+        raw: RawMessage,
+        now: Moment,
+    ) -> Result<Option<PeerStep>, Misbehaviour> {
+        self.bytes_in = self
+            .bytes_in
+            .saturating_add((HEADER_SIZE + raw.payload.len()) as u64);
+        self.last_received = now;
+        self.handle(raw, now)
+    }
+
+    /// Sends what is due and says whether the peer is out of time.
+    pub fn tick(&mut self, now: Moment) -> Result<(), Misbehaviour> {
+        if self.handshake != Handshake::Done {
+            return if now.since(self.since) >= self.config.handshake_timeout {
+                Err(Misbehaviour::HandshakeTimeout)
+            } else {
+                Ok(())
+            };
+        }
+        if let Some((_, sent)) = self.ping {
+            if now.since(sent) >= self.config.pong_timeout {
+                return Err(Misbehaviour::PongTimeout);
+            }
+        } else if now.since(self.last_ping) >= self.config.ping_interval {
+            self.send_ping(now);
+        }
+        if now.since(self.last_received) >= self.config.pong_timeout {
+            return Err(Misbehaviour::Silence);
+        }
+        Ok(())
+    }
+
+    /// Puts a message into the outbox.
+    pub fn send(&mut self, message: &Message) {
+        let bytes = message.encode(self.config.magic);
+        self.bytes_out = self.bytes_out.saturating_add(bytes.len() as u64);
+        self.outbox.push_back(bytes);
+    }
+
+    /// Takes the oldest bytes that wait to be sent.
+    pub fn pop_outbox(&mut self) -> Option<Bytes> {
+        self.outbox.pop_front()
+    }
+
+    /// Where the peer is.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Whether we connected to it.
+    pub fn is_outbound(&self) -> bool {
+        self.outbound
+    }
+
+    /// Whether the handshake is done.
+    pub fn is_ready(&self) -> bool {
+        self.handshake == Handshake::Done
+    }
+
+    /// What the peer offers; nothing before its `version`.
+    pub fn services(&self) -> ServiceFlags {
+        self.version
+            .as_ref()
+            .map_or(ServiceFlags::NONE, |version| version.services)
+    }
+
+    /// Its protocol version; 0 before its `version`.
+    pub fn protocol_version(&self) -> u32 {
+        self.version.as_ref().map_or(0, |version| version.version)
+    }
+
+    /// The software it says it is, printable ASCII only.
+    pub fn user_agent(&self) -> &str {
+        &self.user_agent
+    }
+
+    /// The height it gave in `version`.
+    pub fn start_height(&self) -> u32 {
+        self.version.as_ref().map_or(0, |version| {
+            u32::try_from(version.start_height).unwrap_or(0)
+        })
+    }
+
+    /// Its clock less ours at the handshake, seconds.
+    pub fn time_offset(&self) -> i64 {
+        self.time_offset
+    }
+
+    /// Whether it announces and serves transactions by wtxid (BIP339).
+    pub fn uses_wtxid(&self) -> bool {
+        self.wtxid_relay
+    }
+
+    /// Whether it asked for new blocks as headers (BIP130).
+    pub fn wants_headers(&self) -> bool {
+        self.send_headers
+    }
+
+    /// Whether it takes addresses of version 2 (BIP155).
+    pub fn wants_addr_v2(&self) -> bool {
+        self.wants_addr_v2
+    }
+
+    /// The lowest fee rate that it wants announced, sat/kvB (BIP133).
+    pub fn fee_filter(&self) -> u64 {
+        self.fee_filter
+    }
+
+    /// The time that its last pong took.
+    pub fn latency(&self) -> Option<Duration> {
+        self.latency
+    }
+
+    /// When the connection was made.
+    pub fn since(&self) -> Moment {
+        self.since
+    }
+
+    /// Bytes received.
+    pub fn bytes_in(&self) -> u64 {
+        self.bytes_in
+    }
+
+    /// Bytes sent.
+    pub fn bytes_out(&self) -> u64 {
+        self.bytes_out
+    }
+
+    fn handle(&mut self, raw: RawMessage, now: Moment) -> Result<Option<PeerStep>, Misbehaviour> {
+        let message = Message::read(raw)?;
+        match self.handshake {
+            Handshake::AwaitingVersion => self.handle_version(message, now),
+            Handshake::AwaitingVerack => self.handle_negotiation(message, now),
+            Handshake::Done => self.handle_ready(message, now),
+        }
+    }
+
+    fn handle_version(
+        &mut self,
+        message: Message,
+        now: Moment,
+    ) -> Result<Option<PeerStep>, Misbehaviour> {
+        let Message::Version(version) = message else {
+            self.count_early("a message before version")?;
+            return Ok(None);
+        };
+        if version.nonce == self.config.nonce {
+            return Err(Misbehaviour::SelfConnection);
+        }
+        if version.version < self.config.minimum_version {
+            return Err(Misbehaviour::OldVersion(version.version));
+        }
+        let serves_blocks = version.services.has(ServiceFlags::NETWORK)
+            || version.services.has(ServiceFlags::NETWORK_LIMITED);
+        if self.outbound && !(serves_blocks && version.services.has(self.config.required_services))
+        {
+            return Err(Misbehaviour::MissingServices(version.services));
+        }
+        if !self.outbound {
+            self.send_version(now);
+        }
+        self.user_agent = sanitise(&version.user_agent);
+        self.time_offset = version
+            .timestamp
+            .saturating_sub(i64::try_from(now.secs()).unwrap_or(i64::MAX));
+        // Both only between version and verack: later they get us disconnected.
+        if version.version >= WTXID_RELAY_VERSION {
+            self.send(&Message::WtxidRelay);
+            self.send(&Message::SendAddrV2);
+        }
+        self.send(&Message::Verack);
+        self.version = Some(*version);
+        self.handshake = Handshake::AwaitingVerack;
+        Ok(None)
+    }
+
+    fn handle_negotiation(
+        &mut self,
+        message: Message,
+        now: Moment,
+    ) -> Result<Option<PeerStep>, Misbehaviour> {
+        match message {
+            Message::Verack => {
+                self.handshake = Handshake::Done;
+                if self.protocol_version() >= SEND_HEADERS_VERSION {
+                    self.send(&Message::SendHeaders);
+                }
+                self.send_ping(now);
+                return Ok(Some(PeerStep::Ready));
+            }
+            Message::Version(_) => return Err(Misbehaviour::OutOfOrder("a second version")),
+            Message::WtxidRelay => {
+                self.wtxid_relay = self.protocol_version() >= WTXID_RELAY_VERSION
+            }
+            Message::SendAddrV2 => self.wants_addr_v2 = true,
+            Message::SendHeaders => self.send_headers = true,
+            Message::FeeFilter(rate) => self.fee_filter = rate,
+            Message::Ping(nonce) => self.send(&Message::Pong(nonce)),
+            _ => self.count_early("a message before verack")?,
+        }
+        Ok(None)
+    }
+
+    fn handle_ready(
+        &mut self,
+        message: Message,
+        now: Moment,
+    ) -> Result<Option<PeerStep>, Misbehaviour> {
+        match message {
+            Message::Version(_) => return Err(Misbehaviour::OutOfOrder("a second version")),
+            Message::WtxidRelay => return Err(Misbehaviour::OutOfOrder("wtxidrelay after verack")),
+            Message::SendAddrV2 => return Err(Misbehaviour::OutOfOrder("sendaddrv2 after verack")),
+            Message::Verack => {}
+            Message::SendHeaders => self.send_headers = true,
+            Message::FeeFilter(rate) => self.fee_filter = rate,
+            Message::Ping(nonce) => self.send(&Message::Pong(nonce)),
+            Message::Pong(nonce) => {
+                // A pong with another nonce answers an older ping, or nothing: the one under way still counts.
+                if let Some((expected, sent)) = self.ping
+                    && expected == nonce
+                {
+                    self.ping = None;
+                    self.latency = Some(now.since(sent));
+                }
+            }
+            other => return Ok(Some(PeerStep::Message(other))),
+        }
+        Ok(None)
+    }
+
+    fn count_early(&mut self, what: &'static str) -> Result<(), Misbehaviour> {
+        self.early_messages += 1;
+        if self.early_messages > MAX_EARLY_MESSAGES {
+            Err(Misbehaviour::OutOfOrder(what))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn send_version(&mut self, now: Moment) {
+        let version = Version {
+            version: PROTOCOL_VERSION,
+            // We serve nothing.
+            services: ServiceFlags::NONE,
+            timestamp: i64::try_from(now.secs()).unwrap_or(i64::MAX),
+            receiver: bitcoin::p2p::Address::new(&self.addr, ServiceFlags::NONE),
+            sender: unspecified(ServiceFlags::NONE),
+            nonce: self.config.nonce,
+            user_agent: self.config.user_agent.clone().into_bytes(),
+            start_height: i32::try_from(self.our_height).unwrap_or(i32::MAX),
+            relay: self.config.relay,
+        };
+        self.send(&Message::Version(Box::new(version)));
+    }
+
+    fn send_ping(&mut self, now: Moment) {
+        self.pings += 1;
+        let nonce = self.config.nonce.wrapping_add(self.pings);
+        self.ping = Some((nonce, now));
+        self.last_ping = now;
+        self.send(&Message::Ping(nonce));
+    }
+}
+
+/// What of a user agent may be shown: it goes to logs, terminals and JSON.
+fn sanitise(user_agent: &[u8]) -> String {
+    user_agent
+        .iter()
+        .map(|byte| char::from(*byte))
+        .filter(|c| c.is_ascii_alphanumeric() || " .,;-_/:?@()+~".contains(*c))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,306 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+use super::*;
+use crate::wire::codec::encode_frame;
+
+const MAGIC: [u8; 4] = [0xfa, 0xbf, 0xb5, 0xda];
+const OUR_NONCE: u64 = 77;
+const START: Moment = Moment::from_secs(1_700_000_000);
+
+fn config() -> Arc<PeerConfig> {
+    Arc::new(PeerConfig::new(MAGIC, OUR_NONCE))
+}
+
+fn peer(outbound: bool) -> Peer {
+    Peer::new(
+        config(),
+        SocketAddr::from(([127, 0, 0, 1], 18_444)),
+        outbound,
+        5,
+        START,
+    )
+}
+
+fn version() -> Version {
+    Version {
+        version: PROTOCOL_VERSION,
+        services: ServiceFlags::NETWORK | ServiceFlags::WITNESS,
+        timestamp: 1_700_000_010,
+        receiver: unspecified(ServiceFlags::NONE),
+        sender: unspecified(ServiceFlags::NONE),
+        nonce: 1,
+        user_agent: b"/Satoshi:31.0.0/".to_vec(),
+        start_height: 130,
+        relay: true,
+    }
+}
+
+fn sent(peer: &mut Peer) -> Vec<Message> {
+    let mut decoder = Decoder::new(MAGIC);
+    while let Some(bytes) = peer.pop_outbox() {
+        decoder.feed(&bytes);
+    }
+    let mut messages = Vec::new();
+    while let Some(raw) = decoder.next().unwrap() {
+        messages.push(Message::read(raw).unwrap());
+    }
+    messages
+}
+
+fn give(peer: &mut Peer, message: &Message, now: Moment) -> Result<Vec<PeerStep>, Misbehaviour> {
+    peer.feed(&message.encode(MAGIC), now);
+    let mut steps = Vec::new();
+    while let Some(step) = peer.next(now)? {
+        steps.push(step);
+    }
+    Ok(steps)
+}
+
+fn say_version(peer: &mut Peer, version: Version) -> Result<Vec<PeerStep>, Misbehaviour> {
+    give(peer, &Message::Version(Box::new(version)), START)
+}
+
+fn ready() -> Peer {
+    let mut peer = peer(true);
+    say_version(&mut peer, version()).unwrap();
+    let steps = give(&mut peer, &Message::Verack, START).unwrap();
+    assert!(matches!(steps[..], [PeerStep::Ready]));
+    peer
+}
+
+#[test]
+fn an_outbound_handshake_is_in_the_order_that_the_bips_ask_for() {
+    let mut peer = peer(true);
+    let [Message::Version(ours)] = &sent(&mut peer)[..] else {
+        panic!("our version")
+    };
+    assert_eq!(
+        (ours.nonce, ours.start_height, ours.relay),
+        (OUR_NONCE, 5, true)
+    );
+    assert!(ours.user_agent.starts_with(b"/blockmill:"));
+
+    say_version(&mut peer, version()).unwrap();
+    assert_eq!(
+        sent(&mut peer),
+        [Message::WtxidRelay, Message::SendAddrV2, Message::Verack]
+    );
+    assert!(!peer.is_ready());
+    give(&mut peer, &Message::WtxidRelay, START).unwrap();
+    give(&mut peer, &Message::SendAddrV2, START).unwrap();
+    let steps = give(&mut peer, &Message::Verack, START).unwrap();
+    assert!(matches!(steps[..], [PeerStep::Ready]));
+    assert!(matches!(
+        sent(&mut peer)[..],
+        [Message::SendHeaders, Message::Ping(_)]
+    ));
+    assert!(peer.is_ready() && peer.uses_wtxid() && peer.wants_addr_v2());
+    assert_eq!(
+        (peer.user_agent(), peer.start_height(), peer.time_offset()),
+        ("/Satoshi:31.0.0/", 130, 10)
+    );
+    assert!(peer.bytes_in() > 0 && peer.bytes_out() > 0);
+}
+
+#[test]
+fn an_inbound_handshake_waits_for_the_other_version() {
+    let mut peer = peer(false);
+    assert_eq!(sent(&mut peer), []);
+    say_version(
+        &mut peer,
+        Version {
+            services: ServiceFlags::NONE,
+            ..version()
+        },
+    )
+    .unwrap();
+    assert!(matches!(
+        sent(&mut peer)[..],
+        [
+            Message::Version(_),
+            Message::WtxidRelay,
+            Message::SendAddrV2,
+            Message::Verack
+        ]
+    ));
+}
+
+#[test]
+fn an_older_peer_is_not_told_what_it_does_not_know() {
+    let mut peer = peer(true);
+    sent(&mut peer);
+    say_version(
+        &mut peer,
+        Version {
+            version: 70_001,
+            ..version()
+        },
+    )
+    .unwrap();
+    assert_eq!(sent(&mut peer), [Message::Verack]);
+    give(&mut peer, &Message::Verack, START).unwrap();
+    assert!(matches!(sent(&mut peer)[..], [Message::Ping(_)]));
+}
+
+#[test]
+fn who_is_ourselves_or_too_old_or_serves_nothing_is_refused() {
+    let refused = |version: Version| say_version(&mut peer(true), version).unwrap_err();
+    assert!(matches!(
+        refused(Version {
+            nonce: OUR_NONCE,
+            ..version()
+        }),
+        Misbehaviour::SelfConnection
+    ));
+    assert!(matches!(
+        refused(Version {
+            version: 31_799,
+            ..version()
+        }),
+        Misbehaviour::OldVersion(31_799)
+    ));
+    for services in [
+        ServiceFlags::NONE,
+        ServiceFlags::NETWORK,
+        ServiceFlags::WITNESS,
+    ] {
+        assert!(matches!(
+            refused(Version {
+                services,
+                ..version()
+            }),
+            Misbehaviour::MissingServices(_)
+        ));
+    }
+    let services = ServiceFlags::NETWORK_LIMITED | ServiceFlags::WITNESS;
+    assert!(
+        say_version(
+            &mut peer(true),
+            Version {
+                services,
+                ..version()
+            }
+        )
+        .is_ok()
+    );
+}
+
+#[test]
+fn messages_out_of_order_are_refused() {
+    let mut peer = peer(true);
+    say_version(&mut peer, version()).unwrap();
+    assert!(matches!(
+        say_version(&mut peer, version()),
+        Err(Misbehaviour::OutOfOrder(_))
+    ));
+    for message in [
+        Message::Version(Box::new(version())),
+        Message::WtxidRelay,
+        Message::SendAddrV2,
+    ] {
+        assert!(matches!(
+            give(&mut ready(), &message, START),
+            Err(Misbehaviour::OutOfOrder(_))
+        ));
+    }
+    // A second verack does no harm.
+    assert!(
+        give(&mut ready(), &Message::Verack, START)
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[test]
+fn messages_before_the_handshake_are_passed_over_but_not_for_ever() {
+    let mut early = peer(true);
+    for _ in 0..MAX_EARLY_MESSAGES {
+        assert!(
+            give(&mut early, &Message::GetAddr, START)
+                .unwrap()
+                .is_empty()
+        );
+    }
+    assert!(matches!(
+        give(&mut early, &Message::GetAddr, START),
+        Err(Misbehaviour::OutOfOrder(_))
+    ));
+}
+
+#[test]
+fn a_user_agent_is_shown_without_what_could_fool_a_terminal() {
+    let mut peer = peer(true);
+    let user_agent = b"/evil\x1b[2J\n\"<b>'\xff:1.0(x; y)/".to_vec();
+    say_version(
+        &mut peer,
+        Version {
+            user_agent,
+            ..version()
+        },
+    )
+    .unwrap();
+    assert_eq!(peer.user_agent(), "/evil2Jb:1.0(x; y)/");
+}
+
+#[test]
+fn a_ping_is_answered_and_ours_measures_the_latency() {
+    let mut peer = ready();
+    let Some(Message::Ping(nonce)) = sent(&mut peer).pop() else {
+        panic!("a ping")
+    };
+    give(&mut peer, &Message::Ping(9), START).unwrap();
+    assert_eq!(sent(&mut peer), [Message::Pong(9)]);
+    let later = START + Duration::from_millis(120);
+    give(&mut peer, &Message::Pong(nonce ^ 1), later).unwrap();
+    assert_eq!(peer.latency(), None);
+    give(&mut peer, &Message::Pong(nonce), later).unwrap();
+    assert_eq!(peer.latency(), Some(Duration::from_millis(120)));
+
+    assert!(peer.tick(START + Duration::from_secs(119)).is_ok());
+    assert_eq!(sent(&mut peer), []);
+    assert!(peer.tick(START + Duration::from_secs(120)).is_ok());
+    assert!(matches!(sent(&mut peer)[..], [Message::Ping(other)] if other != nonce));
+}
+
+#[test]
+fn a_peer_out_of_its_time_is_dropped() {
+    let mut silent = peer(true);
+    assert!(silent.tick(START + Duration::from_secs(59)).is_ok());
+    assert!(matches!(
+        silent.tick(START + Duration::from_secs(60)),
+        Err(Misbehaviour::HandshakeTimeout)
+    ));
+
+    let mut deaf = ready();
+    let end = START + Duration::from_secs(20 * 60);
+    deaf.feed(&[], end);
+    assert!(deaf.tick(START + Duration::from_secs(20 * 60 - 1)).is_ok());
+    assert!(matches!(deaf.tick(end), Err(Misbehaviour::PongTimeout)));
+
+    let mut silent = ready();
+    let Some(Message::Ping(nonce)) = sent(&mut silent).pop() else {
+        panic!("a ping")
+    };
+    give(&mut silent, &Message::Pong(nonce), START).unwrap();
+    silent.last_ping = end;
+    assert!(matches!(silent.tick(end), Err(Misbehaviour::Silence)));
+}
+
+#[test]
+fn bytes_that_are_no_messages_end_the_connection() {
+    let mut peer = ready();
+    peer.feed(b"GET / HTTP/1.1\r\n\r\n", START);
+    assert!(matches!(
+        peer.next(START),
+        Err(Misbehaviour::Wire(WireError::Magic(_)))
+    ));
+    let mut peer = ready();
+    peer.feed(&encode_frame(MAGIC, "ping", &[1]), START);
+    assert!(matches!(peer.next(START), Err(Misbehaviour::Payload(_))));
+}
+
+#[test]
+fn a_fee_filter_is_kept() {
+    let mut peer = ready();
+    give(&mut peer, &Message::FeeFilter(1234), START).unwrap();
+    assert_eq!(peer.fee_filter(), 1234);
+}

@@ -1,0 +1,44 @@
+//! What a server can be told to do wrong.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Faults of a server, all off by default. Those that concern blocks begin after `honest_blocks` blocks to each client.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Behaviour {
+    /// Blocks that each client is served faithfully before the faults below begin.
+    pub honest_blocks: u64,
+    /// `block` messages carry a wrong checksum.
+    pub wrong_checksum: bool,
+    /// `block` messages begin with another network's magic.
+    pub wrong_magic: bool,
+    /// `getdata` for blocks is never answered.
+    pub stall: bool,
+    /// Blocks have their last transactions twice, under the same merkle root (CVE-2012-2459). Blocks whose count of
+    /// transactions is a power of two have no such twin and are served as they are.
+    pub mutated_block: bool,
+    /// `block` messages claim this many bytes, and the connection stays open.
+    pub oversized_length: Option<u32>,
+    /// The connection is closed in the middle of a block.
+    pub disconnect_mid_block: bool,
+    /// The last header of a `headers` message misses its target.
+    pub bad_pow_header: bool,
+    /// `getheaders` is answered with no headers.
+    pub empty_headers: bool,
+    /// Milliseconds that every message is held back. Messages wait side by side, so this takes nothing from the throughput.
+    pub latency_ms: u64,
+}
+
+impl Behaviour {
+    /// [`Behaviour::latency_ms`] as a duration.
+    pub fn latency(&self) -> Duration {
+        Duration::from_millis(self.latency_ms)
+    }
+
+    /// Whether blocks are to be touched after `served` blocks to this client.
+    pub fn spoils_blocks(&self, served: u64) -> bool {
+        served >= self.honest_blocks
+    }
+}

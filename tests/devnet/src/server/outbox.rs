@@ -1,0 +1,99 @@
+//! What waits to be written to one client, and the thread that writes it.
+
+use std::io::{self, IoSlice, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::Instant;
+
+use super::frame::HEAD_LEN;
+use crate::blockfile::RawBlock;
+
+/// Messages gathered into one write.
+const BATCH: usize = 32;
+
+/// Bytes to write.
+#[derive(Debug)]
+pub enum Body {
+    /// A whole message.
+    Message(Vec<u8>),
+    /// A block, straight from where it is stored.
+    Block([u8; HEAD_LEN], RawBlock),
+    /// Half of a block, and then the connection is closed.
+    HalfBlock([u8; HEAD_LEN], RawBlock),
+}
+
+/// A message and the moment before which it must not be written.
+#[derive(Debug)]
+pub struct Outgoing {
+    pub due: Option<Instant>,
+    pub body: Body,
+}
+
+/// Writes until all senders are gone, the client is, or a message says to hang up.
+pub fn write_all(stream: &TcpStream, outbox: &Receiver<Outgoing>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while let Ok(first) = outbox.recv() {
+        wait_until(first.due);
+        batch.push(first.body);
+        let mut held_back = None;
+        while batch.len() < BATCH {
+            match outbox.try_recv() {
+                Ok(next) if next.due.is_some_and(|due| due > Instant::now()) => {
+                    held_back = Some(next);
+                    break;
+                }
+                Ok(next) => batch.push(next.body),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+            }
+        }
+        let hang_up = batch.iter().any(|body| matches!(body, Body::HalfBlock(..)));
+        let mut written = write(stream, &batch);
+        batch.clear();
+        if let (Ok(()), Some(late)) = (&written, held_back) {
+            wait_until(late.due);
+            written = write(stream, &[late.body]);
+        }
+        if written.is_err() || hang_up {
+            break;
+        }
+    }
+    let _ = stream.shutdown(Shutdown::Both);
+}
+
+fn wait_until(due: Option<Instant>) {
+    if let Some(due) = due {
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+    }
+}
+
+/// One vectored write for the whole batch, as often as the socket takes only a part.
+fn write(mut stream: &TcpStream, batch: &[Body]) -> io::Result<()> {
+    let mut slices = Vec::with_capacity(batch.len() * 2);
+    for body in batch {
+        match body {
+            Body::Message(bytes) => slices.push(IoSlice::new(bytes)),
+            Body::Block(head, block) => {
+                slices.push(IoSlice::new(head));
+                slices.push(IoSlice::new(block.bytes()));
+            }
+            Body::HalfBlock(head, block) => {
+                slices.push(IoSlice::new(head));
+                let bytes = block.bytes();
+                slices.push(IoSlice::new(
+                    bytes.get(..bytes.len() / 2).unwrap_or_default(),
+                ));
+                break;
+            }
+        }
+    }
+    let mut left = slices.as_mut_slice();
+    while !left.is_empty() {
+        match stream.write_vectored(left) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => IoSlice::advance_slices(&mut left, count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

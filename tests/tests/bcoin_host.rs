@@ -1,0 +1,96 @@
+//! The host against bcoin: what a node that nobody here wrote says about its chain, its pool and its coins is what we say.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    missing_docs
+)]
+
+use std::time::Duration;
+
+use bitcoin::Amount;
+use blockmill_tests::bcoin::{self, Bcoin};
+use blockmill_tests::host::Host;
+use blockmill_tests::miner::Miner;
+use serde_json::Value;
+
+const LIMIT: Duration = Duration::from_secs(60);
+const FEE: Amount = Amount::from_sat(12_345);
+const PLUGINS: [&str; 2] = ["utxo-tracker", "tx-writer"];
+const PAYMENTS: u64 = 5;
+
+fn mine(node: &Bcoin, miner: &mut Miner, blocks: u32) {
+    for hash in node.generate(blocks, &miner.key_hash()).unwrap() {
+        miner.see(&node.block(&hash).unwrap());
+    }
+}
+
+/// The coin set of the host is that of bcoin.
+fn assert_same_coins(host: &Host, node: &Bcoin) {
+    let ours = host.txoutset().unwrap();
+    let theirs = node.coin_totals().unwrap();
+    assert_eq!(ours["height"], theirs.height);
+    assert_eq!(ours["bestblock"], theirs.best.to_string());
+    assert_eq!(ours["txouts"], theirs.txouts);
+    assert_eq!(ours["total_sats"], theirs.total.to_sat());
+}
+
+#[test]
+fn our_pool_sees_what_bcoin_was_sent_and_our_coins_are_its_coins_once_it_confirms() {
+    let Some(node) = Bcoin::start().unwrap() else {
+        return;
+    };
+    let mut miner = Miner::new(7, bcoin::NETWORK).unwrap();
+    mine(&node, &mut miner, 110);
+    let mut host = Host::start(&[node.peer_address()], &PLUGINS).unwrap();
+    host.wait_for_height(110, LIMIT).unwrap();
+    assert_same_coins(&host, &node);
+
+    for outputs in 1..=PAYMENTS {
+        node.send(&miner.split(outputs, FEE).unwrap()).unwrap();
+    }
+    host.wait_for("the payments in its pool", LIMIT, |status| {
+        let pool = status.get("mempool")?;
+        (pool.get("txs")?.as_u64()? == PAYMENTS).then_some(())
+    })
+    .unwrap();
+
+    mine(&node, &mut miner, 1);
+    host.wait_for_height(111, LIMIT).unwrap();
+    host.wait_for("an empty pool", LIMIT, |status| {
+        let pool = status.get("mempool").and_then(|pool| pool.get("txs"));
+        (pool.and_then(Value::as_u64) == Some(0)).then_some(())
+    })
+    .unwrap();
+    assert_same_coins(&host, &node);
+    assert_eq!(
+        node.coin_totals().unwrap().total,
+        Amount::from_int_btc(50) * 111
+    );
+    host.stop().unwrap();
+    node.stop().unwrap();
+}
+
+#[test]
+fn a_branch_that_bcoin_gives_up_is_given_up_here_too() {
+    let Some(node) = Bcoin::start().unwrap() else {
+        return;
+    };
+    let mut miner = Miner::new(8, bcoin::NETWORK).unwrap();
+    mine(&node, &mut miner, 108);
+    let mut host = Host::start(&[node.peer_address()], &PLUGINS).unwrap();
+    node.send(&miner.split(3, FEE).unwrap()).unwrap();
+    let abandoned = node.generate(2, &miner.key_hash()).unwrap();
+    host.wait_for_height(110, LIMIT).unwrap();
+    assert_same_coins(&host, &node);
+
+    node.invalidate(&abandoned[0]).unwrap();
+    assert_eq!(node.height().unwrap(), 108);
+    // Another key, so that the new blocks are not the old ones again.
+    let other = Miner::new(9, bcoin::NETWORK).unwrap();
+    node.generate(3, &other.key_hash()).unwrap();
+    host.wait_for_height(111, LIMIT).unwrap();
+    assert_same_coins(&host, &node);
+    host.stop().unwrap();
+}

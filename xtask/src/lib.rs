@@ -1,0 +1,13 @@
+//! What `cargo xtask` does: builds plugins and the host, and runs every test.
+//!
+//! It is a library beside its program so that the integration tests start and stop processes, and find what was built, the
+//! same way as the commands do.
+
+pub mod bcoin;
+pub mod libtest;
+pub mod plugins;
+pub mod process;
+pub mod programs;
+pub mod test;
+pub mod toolchain;
+pub mod workspace;
