@@ -494,3 +494,6 @@ impl<'a> Iterator for Witness<'a> {
 }
 
 impl ExactSizeIterator for Witness<'_> {}
+
+#[cfg(test)]
+mod tests;
