@@ -109,12 +109,25 @@ impl Feed {
     pub fn add_recent(&self, frame: Arc<Frame>, announced: Option<Instant>) {
         let mut recents = lock(&self.recents);
         let (hash, bytes) = (frame.hash, footprint(&frame));
-        if recents.blocks.insert(hash, Recent { frame, spent: None, announced }).is_none() {
+        if recents
+            .blocks
+            .insert(
+                hash,
+                Recent {
+                    frame,
+                    spent: None,
+                    announced,
+                },
+            )
+            .is_none()
+        {
             recents.order.push_back(hash);
             recents.bytes += bytes;
         }
         while recents.bytes > self.recent_bytes && recents.order.len() > 1 {
-            let Some(oldest) = recents.order.pop_front() else { break };
+            let Some(oldest) = recents.order.pop_front() else {
+                break;
+            };
             if let Some(gone) = recents.blocks.remove(&oldest) {
                 recents.bytes -= footprint(&gone.frame);
             }
@@ -124,7 +137,11 @@ impl Feed {
     /// Forgets blocks that all lanes have gone past.
     pub fn forget_recents(&self, wanted: impl Fn(&BlockHash) -> bool) {
         let mut recents = lock(&self.recents);
-        let Recents { blocks, order, bytes } = &mut *recents;
+        let Recents {
+            blocks,
+            order,
+            bytes,
+        } = &mut *recents;
         order.retain(|hash| {
             let keep = wanted(hash);
             if !keep && let Some(gone) = blocks.remove(hash) {
@@ -146,7 +163,9 @@ impl Feed {
             None => 0,
             Some(cursor) if chain.contains(cursor) => cursor.height + 1,
             // Blocks that a lane has seen are gone from the log: they come again from peers.
-            Some(cursor) if chain.tip().is_none_or(|tip| tip.height < cursor.height) => return Next::Tip,
+            Some(cursor) if chain.tip().is_none_or(|tip| tip.height < cursor.height) => {
+                return Next::Tip;
+            }
             Some(cursor) => return Next::Rewind(cursor.height.checked_sub(1)),
         };
         match chain.hash_at(height) {
@@ -164,12 +183,18 @@ impl Feed {
         if let Some(recent) = lock(&self.recents).blocks.get(&position.hash) {
             return Ok((recent.frame.clone(), recent.announced));
         }
-        let raw = self
-            .blocks
-            .get(&position.hash)
-            .with_context(|| format!("failed to read block {} from the block log", position.height))?;
+        let raw = self.blocks.get(&position.hash).with_context(|| {
+            format!(
+                "failed to read block {} from the block log",
+                position.height
+            )
+        })?;
         let Some(raw) = raw else {
-            bail!("block {} ({}) is not in the block log any more", position.height, position.hash);
+            bail!(
+                "block {} ({}) is not in the block log any more",
+                position.height,
+                position.hash
+            );
         };
         let frame = Frame::decode(raw)
             .with_context(|| format!("block {} in the block log is damaged", position.height))?;
@@ -191,7 +216,8 @@ impl Feed {
             .spent
             .get(&position.hash)
             .with_context(|| format!("failed to read what block {} spends", position.height))?;
-        kept.map(|bytes| Ok(Arc::new(Spent::decode(&bytes)?))).transpose()
+        kept.map(|bytes| Ok(Arc::new(Spent::decode(&bytes)?)))
+            .transpose()
     }
 
     /// The coins lane hands over what a block spends: it is kept in the log, and at hand while the block is.
@@ -260,7 +286,9 @@ impl Feed {
     /// When a file cannot be synced.
     pub fn sync(&self) -> Result<()> {
         self.blocks.sync().context("failed to sync the block log")?;
-        self.spent.sync().context("failed to sync the log of spent outputs")?;
+        self.spent
+            .sync()
+            .context("failed to sync the log of spent outputs")?;
         Ok(())
     }
 
@@ -283,9 +311,11 @@ impl Feed {
     /// Waits until something happened after `seen`, at most `timeout`.
     pub fn wait(&self, seen: u64, timeout: Duration) {
         let progress = lock(&self.progress);
-        let waited = self.changed.wait_timeout_while(progress, timeout, |progress| {
-            progress.version == seen && !progress.stop
-        });
+        let waited = self
+            .changed
+            .wait_timeout_while(progress, timeout, |progress| {
+                progress.version == seen && !progress.stop
+            });
         drop(waited);
     }
 
