@@ -103,6 +103,7 @@ pub fn run(root: &Path, options: &Options) -> Result<bool> {
         started,
         blocks: BTreeMap::new(),
         rewound: Vec::new(),
+        playing: false,
         reorgs: 0,
         replaced: 0,
     };
@@ -115,6 +116,7 @@ pub fn run(root: &Path, options: &Options) -> Result<bool> {
         show::where_to_look(root, &program, &folder, demo.host.api(), FIRST_BLOCKS);
         show::table_head(options.limit);
         demo.started = Instant::now();
+        demo.playing = true;
         demo.play(options.limit)?;
     }
     demo.finish(root, &folder)
@@ -147,9 +149,18 @@ fn take(folder: &Path) -> Result<File> {
 
 /// Builds what is missing; returns the paths of the host and the devnet.
 fn build(root: &Path, toolchain: Source) -> Result<(PathBuf, PathBuf)> {
-    println!("building  the plugins");
-    let toolchain = WasmToolchain::find(toolchain)?;
-    plugins::build(root, &toolchain)?;
+    let mut needed = plugins::find(root)?;
+    needed.retain(|plugin| !plugin.test && PLUGINS.contains(&plugin.name.as_str()));
+    ensure!(
+        needed.len() == PLUGINS.len(),
+        "the workspace lacks one of the plugins {}",
+        PLUGINS.join(", ")
+    );
+    if !plugins::are_fresh(root, &needed) {
+        println!("building  the plugins");
+        let toolchain = WasmToolchain::find(toolchain)?;
+        plugins::build_these(root, &toolchain, &needed)?;
+    }
     let host = match programs::fresh(root, "blockmill") {
         Some(path) => path,
         None => {
@@ -167,7 +178,7 @@ fn build(root: &Path, toolchain: Source) -> Result<(PathBuf, PathBuf)> {
             programs::build(root, "devnet", Profile::Debug)?
         }
     };
-    for path in [&host, &devnet] {
+    for path in [&host, &devnet, &plugins::folder(root, false)] {
         println!("using     {}", workspace::shown(root, path));
     }
     Ok((host, devnet))
@@ -184,6 +195,8 @@ struct Demo {
     blocks: BTreeMap<u64, (u64, u64)>,
     /// Plugins that the host has rewound, and not been shown yet.
     rewound: Vec<String>,
+    /// Whether the first blocks are behind us: they get no lines.
+    playing: bool,
     reorgs: u64,
     /// Blocks that reorgs left behind.
     replaced: u64,
@@ -284,6 +297,7 @@ impl Demo {
                     self.rewound.clear();
                 }
             } else if message == "block"
+                && self.playing
                 && let Some(height) = number("height")
             {
                 // Blocks of a branch that was left are above.

@@ -41,8 +41,8 @@ pub fn fresh(root: &Path, name: &str) -> Option<PathBuf> {
         .find(|program| is_fresh(root, program) == Some(true))
 }
 
-/// Whether `program` is newer than its sources; `None` when it or one of them is not there.
-fn is_fresh(root: &Path, program: &Path) -> Option<bool> {
+/// Whether what cargo made is newer than its sources; `None` when it or one of them is not there.
+pub fn is_fresh(root: &Path, program: &Path) -> Option<bool> {
     let modified = |path: &Path| fs::metadata(path).and_then(|meta| meta.modified()).ok();
     let built = modified(program)?;
     // Cargo writes beside each program what it was made of, as a rule of make.
