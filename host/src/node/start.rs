@@ -95,11 +95,15 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
     };
     open::check_data_dir(&config)?;
     let params = Params::of(config.network);
-    open::load_plugins(&config, &PluginEngine::new(None)?)?;
+    let mut engine = PluginEngine::new()?;
+    engine.set_cache(config.network_dir().join("compiled"));
+    let engine = Arc::new(engine);
+    let plugins = open::load_plugins(&config, &engine)?;
 
     let folder = open::data_dir(&config, params)?;
-    let engine = Arc::new(PluginEngine::new(Some(folder.path().join("compiled")))?);
-    let plugins = open::load_plugins(&config, &engine)?;
+    for plugin in &plugins {
+        engine.keep(&plugin.compiled);
+    }
     let metrics = Arc::new(Metrics::new(
         env!("CARGO_PKG_VERSION"),
         config.network.name(),
@@ -112,7 +116,11 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
     } = open::chain(&config, params, &folder)?;
     let state = StateStore::open(&folder.state(), config.database.block_cache)?;
     let rows = Arc::new(RowStore::open(&config.database_url())?);
-    let feed = Arc::new(Feed::new(blocks.clone(), spent.clone(), RECENT));
+    let keep_raw = plugins
+        .iter()
+        .any(|plugin| plugin.descriptor.columns.raw || plugin.descriptor.columns.witnesses);
+    let feed = Arc::new(Feed::new(blocks.clone(), spent.clone(), RECENT, keep_raw));
+    feed.set_last(options.stop_at_height);
     let chain = net::chain_of(&tree);
     feed.set_chain(
         None,
@@ -358,6 +366,7 @@ fn sync_config(
             MinimumWork::Work(work) => bitcoin::Work::from_be_bytes(work),
         },
         transactions,
+        max_unchecked_bytes: AHEAD,
         message_events: events,
         // Every block is hashed by the checker, against its header; its checksum says nothing more.
         verify_block_checksums: false,
