@@ -10,7 +10,7 @@ use crate::config::{Config, MinimumWork};
 use crate::lane::{Feed, Lane, LaneSettings, LaneShared, PoolFeed, PoolWorker};
 use crate::mempool::{Mempool, MempoolConfig};
 use crate::metrics::{Metrics, Stage};
-use crate::net::{self, Checker, EventLog, Net, NetConfig, TransactionSink};
+use crate::net::{self, Checker, EventLog, Net, NetConfig, NetParts, TransactionSink};
 use crate::network::Params;
 use crate::plugin::{Gauges, PluginEngine, Surroundings, Volatile};
 use crate::signals;
@@ -63,10 +63,8 @@ impl Lanes {
             engine.interrupt();
         }
         // Every lane is waited for, whatever the others say.
-        self.threads
-            .into_iter()
-            .map(join)
-            .fold(Ok(()), |all, one| all.and(one))
+        let ended: Vec<Result<()>> = self.threads.into_iter().map(join).collect();
+        ended.into_iter().collect()
     }
 }
 
@@ -203,17 +201,17 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
         ahead_bytes: AHEAD,
         coins: coins.is_some(),
     };
-    let (net, handle) = Net::new(
-        net_config,
+    let parts = NetParts {
         tree,
-        feed.clone(),
-        metrics.clone(),
+        feed: feed.clone(),
+        metrics: metrics.clone(),
         headers,
         events,
         sink,
         checker,
         verdicts,
-    );
+    };
+    let (net, handle) = Net::new(net_config, parts);
     let (stop, stopping) = watch::channel(false);
     let net = runtime.spawn(net.run(stopping.clone()));
 

@@ -132,10 +132,9 @@ impl PluginEngine {
             Some(component) => component,
             None => {
                 let encoded = as_component(bytes)?;
-                let component = Component::from_binary(&self.engine, &encoded)
+                Component::from_binary(&self.engine, &encoded)
                     .map_err(|e| anyhow!("{e:#}"))
-                    .context("failed to compile it")?;
-                component
+                    .context("failed to compile it")?
             }
         };
         let pre = self
