@@ -28,7 +28,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<()> {
 ///
 /// The first plugin that cannot be used, and why.
 pub fn check(config: &Config) -> Result<Vec<CheckedPlugin>> {
-    let engine = PluginEngine::new(None)?;
+    let engine = PluginEngine::new()?;
     let plugins = open::load_plugins(config, &engine)?;
     open::check_data_dir(config)?;
     for plugin in &plugins {

@@ -168,6 +168,6 @@ impl BlockView for Frame {
     }
 
     fn size(&self) -> usize {
-        self.raw.len()
+        self.size as usize
     }
 }

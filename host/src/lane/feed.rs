@@ -6,9 +6,10 @@
 use super::active_chain::{ActiveChain, Position};
 use crate::block_log::{BlockLog, SpentLog};
 use crate::frame::{Frame, Spent};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use bitcoin::BlockHash;
 use bitcoin::block::Header;
+use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
@@ -57,6 +58,8 @@ struct Progress {
     best: u32,
     /// The chain is at its end, as far as anybody knows.
     synced: bool,
+    /// The last block of this run, if there is one.
+    last: Option<u32>,
     stop: bool,
 }
 
@@ -65,6 +68,8 @@ pub struct Feed {
     chain: RwLock<ActiveChain>,
     recents: Mutex<Recents>,
     recent_bytes: usize,
+    /// Some plugin asks for more than the columns hold.
+    keep_raw: bool,
     blocks: Arc<BlockLog>,
     spent: Arc<SpentLog>,
     progress: Mutex<Progress>,
@@ -73,11 +78,17 @@ pub struct Feed {
 
 impl Feed {
     /// A feed over two logs (blocks, and what they spend) that keeps up to `recent_bytes` of decoded blocks.
-    pub fn new(blocks: Arc<BlockLog>, spent: Arc<SpentLog>, recent_bytes: usize) -> Self {
+    pub fn new(
+        blocks: Arc<BlockLog>,
+        spent: Arc<SpentLog>,
+        recent_bytes: usize,
+        keep_raw: bool,
+    ) -> Self {
         Self {
             chain: RwLock::default(),
             recents: Mutex::default(),
             recent_bytes,
+            keep_raw,
             blocks,
             spent,
             progress: Mutex::default(),
@@ -106,9 +117,13 @@ impl Feed {
     }
 
     /// Keeps a checked block at hand, and forgets the oldest ones that are too many.
-    pub fn add_recent(&self, frame: Arc<Frame>, announced: Option<Instant>) {
+    pub fn add_recent(&self, mut frame: Frame, announced: Option<Instant>) {
+        if !self.keep_raw {
+            frame.forget_raw();
+        }
+        let frame = Arc::new(frame);
         let mut recents = lock(&self.recents);
-        let (hash, bytes) = (frame.hash, footprint(&frame));
+        let (hash, bytes) = (frame.hash, frame.footprint());
         if recents
             .blocks
             .insert(
@@ -129,7 +144,7 @@ impl Feed {
                 break;
             };
             if let Some(gone) = recents.blocks.remove(&oldest) {
-                recents.bytes -= footprint(&gone.frame);
+                recents.bytes -= gone.frame.footprint();
             }
         }
     }
@@ -145,7 +160,7 @@ impl Feed {
         order.retain(|hash| {
             let keep = wanted(hash);
             if !keep && let Some(gone) = blocks.remove(hash) {
-                *bytes -= footprint(&gone.frame);
+                *bytes -= gone.frame.footprint();
             }
             keep
         });
@@ -180,25 +195,33 @@ impl Feed {
     ///
     /// When the block is not at hand and the log does not have it or cannot be read.
     pub fn frame(&self, position: Position) -> Result<(Arc<Frame>, Option<Instant>)> {
-        if let Some(recent) = lock(&self.recents).blocks.get(&position.hash) {
-            return Ok((recent.frame.clone(), recent.announced));
+        if let Some(recent) = self.recent(&position.hash) {
+            return Ok(recent);
         }
-        let raw = self.blocks.get(&position.hash).with_context(|| {
-            format!(
-                "failed to read block {} from the block log",
-                position.height
-            )
-        })?;
-        let Some(raw) = raw else {
-            bail!(
-                "block {} ({}) is not in the block log any more",
-                position.height,
-                position.hash
-            );
-        };
+        let raw = self.raw(position)?;
         let frame = Frame::decode(raw)
             .with_context(|| format!("block {} in the block log is damaged", position.height))?;
         Ok((Arc::new(frame), None))
+    }
+
+    /// A decoded block if it is at hand.
+    pub fn recent(&self, hash: &BlockHash) -> Option<(Arc<Frame>, Option<Instant>)> {
+        let recents = lock(&self.recents);
+        let recent = recents.blocks.get(hash)?;
+        Some((recent.frame.clone(), recent.announced))
+    }
+
+    /// The bytes of a block, from the log.
+    ///
+    /// # Errors
+    ///
+    /// When the log does not have it or cannot be read.
+    pub fn raw(&self, position: Position) -> Result<Bytes> {
+        let Position { height, hash } = position;
+        self.blocks
+            .get(&hash)
+            .with_context(|| format!("failed to read block {height} from the block log"))?
+            .with_context(|| format!("block {height} ({hash}) is not in the block log any more"))
     }
 
     /// What a block spends, if the coins lane has been there.
@@ -279,6 +302,17 @@ impl Feed {
         lock(&self.progress).synced
     }
 
+    /// Names the last block of this run.
+    pub fn set_last(&self, height: Option<u32>) {
+        lock(&self.progress).last = height;
+    }
+
+    /// Whether a lane at this height has nothing to expect soon: what it holds should go to the disk.
+    pub fn settled(&self, height: u32) -> bool {
+        let progress = lock(&self.progress);
+        progress.synced || progress.last == Some(height)
+    }
+
     /// Makes both logs durable, so that no lane's cursor ever names a block that is lost.
     ///
     /// # Errors
@@ -328,9 +362,4 @@ impl Feed {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Bytes that a decoded block takes: its own and about as much in columns.
-fn footprint(frame: &Frame) -> usize {
-    2 * frame.raw.len() + 512
 }

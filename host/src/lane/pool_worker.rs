@@ -5,6 +5,7 @@ use super::active_chain::Position;
 use super::feed::Feed;
 use super::pool_feed::PoolFeed;
 use super::status::LaneShared;
+use crate::frame::Frame;
 use crate::mempool::{self, Coin, CoinLookup, Mempool, Tip};
 use crate::metrics::Metrics;
 use crate::network::Params;
@@ -194,7 +195,8 @@ impl PoolWorker {
             if self.feed.chain().contains(last) && last.height <= to.height {
                 break;
             }
-            let (frame, _) = self.feed.frame(last)?;
+            let frame = Frame::decode_without_txids(self.feed.raw(last)?)
+                .context("a block in the block log is damaged")?;
             let raws = frame
                 .columns
                 .layouts()

@@ -366,7 +366,9 @@ impl Worker {
             (status.memory, status.dirty) = (memory, dirty);
             status.call_time += took;
         }
-        self.flush_if_due(self.lane.feed.next(Some(position)) == Next::Tip)?;
+        let tip = self.lane.feed.settled(position.height)
+            && self.lane.feed.next(Some(position)) == Next::Tip;
+        self.flush_if_due(tip)?;
         Ok(Step::Moved)
     }
 
@@ -441,7 +443,7 @@ impl Worker {
     }
 
     fn at_tip(&mut self, cursor: Option<Position>) -> Result<Step> {
-        self.flush_if_due(true)?;
+        self.flush_if_due(cursor.is_some_and(|at| self.lane.feed.settled(at.height)))?;
         let Some(cursor) = cursor else {
             return Ok(Step::Idle(LaneStage::Starting));
         };

@@ -119,7 +119,7 @@ impl Worker {
         }
         self.metrics.blocks.inc();
         self.metrics.transactions.inc_by(frame.tx_count() as u64);
-        self.feed.add_recent(Arc::new(frame), Some(block.announced));
+        self.feed.add_recent(frame, Some(block.announced));
         Verdict::Good
     }
 }

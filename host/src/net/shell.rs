@@ -97,19 +97,36 @@ pub struct Net {
     dropped: u64,
 }
 
+/// What the shell works with.
+pub struct NetParts {
+    /// The headers that are known, and which of their blocks.
+    pub tree: HeaderTree,
+    pub feed: Arc<Feed>,
+    pub metrics: Arc<Metrics>,
+    /// Where new headers go.
+    pub headers: HeadersFile,
+    /// Where events of peers go.
+    pub events: Option<EventLog>,
+    /// Where transactions go.
+    pub sink: Option<Box<dyn TransactionSink>>,
+    /// Where blocks go, and where its verdicts come from.
+    pub checker: Checker,
+    pub verdicts: mpsc::UnboundedReceiver<Checked>,
+}
+
 impl Net {
     /// A shell around a machine over this header tree.
-    pub fn new(
-        config: NetConfig,
-        tree: HeaderTree,
-        feed: Arc<Feed>,
-        metrics: Arc<Metrics>,
-        headers: HeadersFile,
-        events: Option<EventLog>,
-        sink: Option<Box<dyn TransactionSink>>,
-        checker: Checker,
-        verdicts: mpsc::UnboundedReceiver<Checked>,
-    ) -> (Self, NetHandle) {
+    pub fn new(config: NetConfig, parts: NetParts) -> (Self, NetHandle) {
+        let NetParts {
+            tree,
+            feed,
+            metrics,
+            headers,
+            events,
+            sink,
+            checker,
+            verdicts,
+        } = parts;
         let seed = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |t| t.as_nanos() as u64)

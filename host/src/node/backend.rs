@@ -65,7 +65,7 @@ impl NodeBackend {
             return;
         };
         let position = Position { height, hash };
-        let Ok((frame, announced)) = self.feed.frame(position) else {
+        let Some((frame, announced)) = self.feed.recent(&position.hash) else {
             return;
         };
         let fees = self.feed.spent(position).ok().flatten().map(|spent| {
@@ -102,7 +102,7 @@ impl NodeBackend {
             height,
             %hash,
             txs = frame.tx_count(),
-            size = frame.raw.len(),
+            size = frame.size,
             fees_sat = fees,
             committed_ms = took.map(|took| took.as_secs_f64() * 1e3),
             plugins = lanes.join(" "),
@@ -292,7 +292,7 @@ impl Backend for NodeBackend {
             bits: format!("{:08x}", header.bits.to_consensus()),
             nonce: header.nonce,
             txs: frame.as_ref().map(|frame| frame.tx_count() as u32),
-            size: frame.as_ref().map(|frame| frame.raw.len() as u32),
+            size: frame.as_ref().map(|frame| frame.size),
             weight: frame.as_ref().map(Frame::weight),
         }))
     }

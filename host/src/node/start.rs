@@ -10,7 +10,7 @@ use crate::config::{Config, MinimumWork};
 use crate::lane::{Feed, Lane, LaneSettings, LaneShared, PoolFeed, PoolWorker};
 use crate::mempool::{Mempool, MempoolConfig};
 use crate::metrics::{Metrics, Stage};
-use crate::net::{self, Checker, EventLog, Net, NetConfig, TransactionSink};
+use crate::net::{self, Checker, EventLog, Net, NetConfig, NetParts, TransactionSink};
 use crate::network::Params;
 use crate::plugin::{Gauges, PluginEngine, Surroundings, Volatile};
 use crate::signals;
@@ -63,10 +63,8 @@ impl Lanes {
             engine.interrupt();
         }
         // Every lane is waited for, whatever the others say.
-        self.threads
-            .into_iter()
-            .map(join)
-            .fold(Ok(()), |all, one| all.and(one))
+        let ended: Vec<Result<()>> = self.threads.into_iter().map(join).collect();
+        ended.into_iter().collect()
     }
 }
 
@@ -95,11 +93,15 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
     };
     open::check_data_dir(&config)?;
     let params = Params::of(config.network);
-    open::load_plugins(&config, &PluginEngine::new(None)?)?;
+    let mut engine = PluginEngine::new()?;
+    engine.set_cache(config.network_dir().join("compiled"));
+    let engine = Arc::new(engine);
+    let plugins = open::load_plugins(&config, &engine)?;
 
     let folder = open::data_dir(&config, params)?;
-    let engine = Arc::new(PluginEngine::new(Some(folder.path().join("compiled")))?);
-    let plugins = open::load_plugins(&config, &engine)?;
+    for plugin in &plugins {
+        engine.keep(&plugin.compiled);
+    }
     let metrics = Arc::new(Metrics::new(
         env!("CARGO_PKG_VERSION"),
         config.network.name(),
@@ -112,7 +114,11 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
     } = open::chain(&config, params, &folder)?;
     let state = StateStore::open(&folder.state(), config.database.block_cache)?;
     let rows = Arc::new(RowStore::open(&config.database_url())?);
-    let feed = Arc::new(Feed::new(blocks.clone(), spent.clone(), RECENT));
+    let keep_raw = plugins
+        .iter()
+        .any(|plugin| plugin.descriptor.columns.raw || plugin.descriptor.columns.witnesses);
+    let feed = Arc::new(Feed::new(blocks.clone(), spent.clone(), RECENT, keep_raw));
+    feed.set_last(options.stop_at_height);
     let chain = net::chain_of(&tree);
     feed.set_chain(
         None,
@@ -195,17 +201,17 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
         ahead_bytes: AHEAD,
         coins: coins.is_some(),
     };
-    let (net, handle) = Net::new(
-        net_config,
+    let parts = NetParts {
         tree,
-        feed.clone(),
-        metrics.clone(),
+        feed: feed.clone(),
+        metrics: metrics.clone(),
         headers,
         events,
         sink,
         checker,
         verdicts,
-    );
+    };
+    let (net, handle) = Net::new(net_config, parts);
     let (stop, stopping) = watch::channel(false);
     let net = runtime.spawn(net.run(stopping.clone()));
 
@@ -358,6 +364,7 @@ fn sync_config(
             MinimumWork::Work(work) => bitcoin::Work::from_be_bytes(work),
         },
         transactions,
+        max_unchecked_bytes: AHEAD,
         message_events: events,
         // Every block is hashed by the checker, against its header; its checksum says nothing more.
         verify_block_checksums: false,

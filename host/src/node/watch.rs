@@ -182,6 +182,9 @@ impl Watch {
         if !self.synced {
             self.synced = true;
             tracing::info!(height = slowest, "at the tip");
+            // What came before needs no line each.
+            self.said.clear();
+            self.said.extend(self.feed.chain().tip());
         }
         let chain = self.feed.chain();
         let Some(hash) = chain.hash_at(flushed) else {

@@ -42,16 +42,18 @@ pub struct Compiled {
     pub sha256: sha256::Hash,
     /// Bytes of the file.
     pub size: u64,
+    /// It was compiled just now, not taken from the cache.
+    fresh: bool,
     pub(super) pre: PluginPre<Host>,
 }
 
 impl PluginEngine {
-    /// An engine that keeps compiled code in `cache`, or nowhere.
+    /// An engine without a cache.
     ///
     /// # Errors
     ///
-    /// When the machine is not one that the compiler knows, or the folder cannot be made.
-    pub fn new(cache: Option<PathBuf>) -> Result<Self> {
+    /// When the machine is not one that the compiler knows.
+    pub fn new() -> Result<Self> {
         let mut config = Config::new();
         config
             .concurrency_support(false)
@@ -65,10 +67,6 @@ impl PluginEngine {
         let mut linker = Linker::new(&engine);
         Plugin::add_to_linker::<_, HasSelf<_>>(&mut linker, |host| host)
             .map_err(anyhow::Error::from)?;
-        if let Some(folder) = &cache {
-            std::fs::create_dir_all(folder)
-                .with_context(|| format!("failed to create {}", folder.display()))?;
-        }
         let stop = Arc::new(AtomicBool::new(false));
         let ticker = {
             let (engine, stop) = (engine.weak(), stop.clone());
@@ -87,10 +85,16 @@ impl PluginEngine {
         Ok(Self {
             engine,
             linker,
-            cache,
+            cache: None,
             ticker: Some(ticker),
             stop,
         })
+    }
+
+    /// Names the folder of compiled code: what is there is used, and [`PluginEngine::keep`] adds to it. Nothing is
+    /// written yet.
+    pub fn set_cache(&mut self, folder: PathBuf) {
+        self.cache = Some(folder);
     }
 
     /// Reads, checks and compiles a plugin file: a component, or a core module that carries its component type.
@@ -122,15 +126,15 @@ impl PluginEngine {
     /// As [`PluginEngine::load`].
     pub fn compile(&self, bytes: &[u8]) -> Result<Compiled> {
         let sha256 = hash_of(bytes);
-        let component = match self.cached(&sha256) {
+        let cached = self.cached(&sha256);
+        let fresh = cached.is_none();
+        let component = match cached {
             Some(component) => component,
             None => {
                 let encoded = as_component(bytes)?;
-                let component = Component::from_binary(&self.engine, &encoded)
+                Component::from_binary(&self.engine, &encoded)
                     .map_err(|e| anyhow!("{e:#}"))
-                    .context("failed to compile it")?;
-                self.keep(&sha256, &component);
-                component
+                    .context("failed to compile it")?
             }
         };
         let pre = self
@@ -143,6 +147,7 @@ impl PluginEngine {
         Ok(Compiled {
             sha256,
             size: bytes.len() as u64,
+            fresh,
             pre,
         })
     }
@@ -186,16 +191,21 @@ impl PluginEngine {
     }
 
     /// Keeps compiled code for the next start. A full disk only costs that start some time.
-    fn keep(&self, sha256: &sha256::Hash, component: &Component) {
-        let Some(path) = self.cache_path(sha256) else {
+    pub fn keep(&self, compiled: &Compiled) {
+        let path = self.cache_path(&compiled.sha256);
+        let Some(path) = path.filter(|_| compiled.fresh) else {
             return;
         };
-        let kept = component
+        let kept = compiled
+            .pre
+            .instance_pre()
+            .component()
             .serialize()
             .map_err(anyhow::Error::from)
             .and_then(|mut code| {
                 let seal = hash_of(&code);
                 code.extend_from_slice(hashes::Hash::as_byte_array(&seal));
+                std::fs::create_dir_all(path.parent().unwrap_or(&path))?;
                 let unfinished = path.with_extension(format!("{}.tmp", std::process::id()));
                 std::fs::write(&unfinished, code)?;
                 std::fs::rename(&unfinished, &path)?;

@@ -456,7 +456,7 @@ fn header<'a>(input: &BlockInput<'a>) -> wit::BlockHeaderParam<'a> {
         bits: frame.header.bits.to_consensus(),
         nonce: frame.header.nonce,
         median_time: input.median_time,
-        size: frame.raw.len() as u32,
+        size: frame.size,
         weight: frame.weight(),
     }
 }

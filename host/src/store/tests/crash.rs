@@ -43,9 +43,11 @@ fn open(dir: &std::path::Path) -> Plugin {
 impl Plugin {
     fn block(&mut self, height: u32, branch: u8) {
         self.lane.begin_block();
-        let before = self.lane.get(b"sum").unwrap().map_or(0, |sum| {
-            i64::from_le_bytes(sum.as_ref().try_into().unwrap())
-        });
+        let before = self
+            .lane
+            .get(b"sum")
+            .unwrap()
+            .map_or(0, |sum| i64::from_le_bytes(sum[..].try_into().unwrap()));
         let sum = before + i64::from(height) + i64::from(branch) * 1_000;
         self.lane.put(b"sum", &sum.to_le_bytes()).unwrap();
         self.lane.put(&height.to_be_bytes(), &[branch]).unwrap();

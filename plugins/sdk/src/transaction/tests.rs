@@ -70,10 +70,7 @@ fn compare(block: &Decoded) -> (usize, usize, usize) {
                 Some(coin) => {
                     assert_eq!(coin.value, 1 << 40 | index as u64);
                     assert_eq!(coin.script, vec![index as u8; index % 40]);
-                    assert_eq!(
-                        (coin.height, coin.coinbase),
-                        (Some(index as u32), index % 3 == 0)
-                    );
+                    assert_eq!((coin.height, coin.coinbase), (index as u32, index % 3 == 0));
                     spent_sum += coin.value;
                 }
             }
