@@ -103,7 +103,6 @@ pub fn run(root: &Path, options: &Options) -> Result<bool> {
         started,
         blocks: BTreeMap::new(),
         rewound: Vec::new(),
-        playing: false,
         reorgs: 0,
         replaced: 0,
     };
@@ -116,7 +115,6 @@ pub fn run(root: &Path, options: &Options) -> Result<bool> {
         show::where_to_look(root, &program, &folder, demo.host.api(), FIRST_BLOCKS);
         show::table_head(options.limit);
         demo.started = Instant::now();
-        demo.playing = true;
         demo.play(options.limit)?;
     }
     demo.finish(root, &folder)
@@ -195,8 +193,6 @@ struct Demo {
     blocks: BTreeMap<u64, (u64, u64)>,
     /// Plugins that the host has rewound, and not been shown yet.
     rewound: Vec<String>,
-    /// Whether the first blocks are behind us: they get no lines.
-    playing: bool,
     reorgs: u64,
     /// Blocks that reorgs left behind.
     replaced: u64,
@@ -297,8 +293,8 @@ impl Demo {
                     self.rewound.clear();
                 }
             } else if message == "block"
-                && self.playing
                 && let Some(height) = number("height")
+                && (height > FIRST_BLOCKS.into() || self.reorgs > 0)
             {
                 // Blocks of a branch that was left are above.
                 self.blocks.split_off(&height);
@@ -325,8 +321,8 @@ impl Demo {
         let agree = hosts.as_ref() == Some(&ours);
         let summary = show::Summary {
             shown,
-            first_blocks: FIRST_BLOCKS.into(),
-            blocks: self.blocks.len() as u64,
+            height: ours.height,
+            mined: ours.height.saturating_sub(FIRST_BLOCKS.into()),
             replaced: self.replaced,
             reorgs: self.reorgs,
             transactions: self

@@ -66,7 +66,7 @@ pub fn block(at: Duration, event: &Value, pool: Option<u64>) {
         or_none(number("fees_sat").map(|fees| format!("{} sat", grouped(fees)))),
         or_none(committed.map(|ms| format!("{ms:.0} ms"))),
         or_none(pool.map(grouped)),
-        plugins.replace('@', " ").replace(' ', " "),
+        plugins.replace(' ', ", ").replace('@', " "),
     );
 }
 
@@ -131,10 +131,10 @@ pub fn trouble(at: Duration, event: &Value) {
 pub struct Summary {
     /// How long it played.
     pub shown: Duration,
-    /// Blocks before it began.
-    pub first_blocks: u64,
-    /// Blocks that were shown and are on the chain.
-    pub blocks: u64,
+    /// The devnet's height at the end.
+    pub height: u64,
+    /// How much it grew while the demo played.
+    pub mined: u64,
     /// Blocks that reorgs left behind.
     pub replaced: u64,
     /// How many reorgs.
@@ -158,19 +158,19 @@ impl Summary {
     pub fn print(&self) {
         println!("\nSummary of {:.0} s\n", self.shown.as_secs_f64());
         println!(
-            "  blocks      {} and {} more; {} left behind in {}",
-            grouped(self.first_blocks),
-            grouped(self.blocks),
+            "  blocks      {}, {} of them new; {} left behind in {}",
+            grouped(self.height),
+            grouped(self.mined),
             grouped(self.replaced),
             counted(self.reorgs, "reorg"),
         );
         println!(
-            "  txs         {} in the blocks shown, with {} sat of fees",
+            "  txs         {} in the new blocks, with {} sat of fees",
             grouped(self.transactions),
             grouped(self.fees)
         );
         println!(
-            "  pool        {} transactions here, {} in the devnet's",
+            "  pool        {} transactions in the host's, {} in the devnet's",
             grouped(self.pools.0),
             grouped(self.pools.1)
         );
