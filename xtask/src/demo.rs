@@ -10,6 +10,7 @@ mod show;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -112,7 +113,7 @@ pub fn run(root: &Path, options: &Options) -> Result<bool> {
             "ready     the host has {FIRST_BLOCKS} blocks from the devnet after {:.1} s",
             started.elapsed().as_secs_f64()
         );
-        show::where_to_look(root, &program, &folder, demo.host.api(), FIRST_BLOCKS);
+        show::where_to_look(root, &program, &folder, demo.host.api(), demo.devnet.p2p());
         show::table_head(options.limit);
         demo.started = Instant::now();
         demo.play(options.limit)?;
@@ -180,6 +181,14 @@ fn build(root: &Path, toolchain: Source) -> Result<(PathBuf, PathBuf)> {
         println!("using     {}", workspace::shown(root, path));
     }
     Ok((host, devnet))
+}
+
+/// A loopback address: with the usual port, or with another when somebody has that.
+fn free_address(usual: u16) -> Result<SocketAddr> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, usual))
+        .or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+        .and_then(|listener| listener.local_addr())
+        .context("failed to find a free port")
 }
 
 /// Host and devnet, and what was seen of them.

@@ -10,8 +10,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
+use super::free_address;
 use crate::process::Process;
 
+/// Where every node of a regtest network listens.
+const USUAL_PORT: u16 = 18444;
 /// How long one request may take; mining the first blocks is not one.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// How long it may take to end.
@@ -80,6 +83,7 @@ impl Devnet {
         let log = File::create(log).with_context(|| format!("failed to make {}", log.display()))?;
         let mut command = Command::new(program);
         command
+            .args(["--listen", &free_address(USUAL_PORT)?.to_string()])
             .args(["--seed", &seed.to_string()])
             .args(["--blocks", &blocks.to_string()])
             .args(["--block-weight", &block_weight.to_string()])

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, Receiver, TryRecvError};
@@ -14,6 +14,7 @@ use serde_json::Value;
 use ureq::Agent;
 
 use super::devnet::CoinSet;
+use super::free_address;
 use crate::process::Process;
 
 /// Where pages and habit expect the API.
@@ -35,15 +36,6 @@ pub struct Host {
     agent: Agent,
     events: Receiver<Value>,
     reader: Option<JoinHandle<Vec<String>>>,
-}
-
-/// An address for the API: the usual one, or another when somebody has that.
-fn free_address() -> Result<SocketAddr> {
-    let usual = SocketAddr::from((Ipv4Addr::LOCALHOST, USUAL_PORT));
-    TcpListener::bind(usual)
-        .or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
-        .and_then(|listener| listener.local_addr())
-        .context("failed to find a free port for the API")
 }
 
 /// The configuration of the demo's host.
@@ -84,7 +76,7 @@ impl Host {
     ///
     /// When it cannot be started. When it ends by itself, [`event`](Self::event) says so.
     pub fn start(program: &Path, folder: &Path, plugins: &Path, peer: &str) -> Result<Self> {
-        let api = free_address()?;
+        let api = free_address(USUAL_PORT)?;
         let config = config_path(folder);
         let text = configuration(&folder.join("data"), plugins, peer, api);
         fs::write(&config, text)

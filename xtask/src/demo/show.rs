@@ -11,7 +11,7 @@ use super::host;
 use crate::workspace;
 
 /// Says what a person can look at while it runs.
-pub fn where_to_look(root: &Path, program: &Path, folder: &Path, api: SocketAddr, height: u32) {
+pub fn where_to_look(root: &Path, program: &Path, folder: &Path, api: SocketAddr, devnet: &str) {
     let program = workspace::shown(root, program);
     let shown = |path: &Path| workspace::shown(root, path);
     let database = shown(&host::database_path(folder));
@@ -22,12 +22,13 @@ Where to look, in another terminal:
 
   state       {program} status --config {config}
   API         curl -s http://{api}/api/v1/status
-              curl -s http://{api}/api/v1/blocks/{height}
+              curl -s http://{api}/api/v1/blocks/110
   plugins     curl -s http://{api}/api/v1/plugins/utxo-tracker/query/totals
               curl -s 'http://{api}/api/v1/plugins/fee-estimator/query/estimate?target=6'
   rows        sqlite3 -box {database} \\
                 'SELECT height, hash, tx_count, total_fees FROM block_view ORDER BY height DESC LIMIT 5'
   metrics     curl -s http://{api}/metrics
+  devnet      a peer at {devnet}, for another host of yours
   host's log  {log}
 ",
         log = shown(&host::log_path(folder)),
