@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Bytes of rows that wait for a flush while the lane is behind.
-const MAX_ROW_BYTES: usize = 32 << 20;
+const MAX_ROW_BYTES: usize = 16 << 20;
 /// Blocks whose hashes a lane remembers, to find a fork without stepping back one by one.
 const REMEMBERED: usize = 1_000;
 /// How long a lane that has nothing to do sleeps at most.
