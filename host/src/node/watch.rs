@@ -199,16 +199,16 @@ impl Watch {
             None => flushed.saturating_sub(1),
         };
         drop(chain);
+        if flushed <= from {
+            return;
+        }
         for height in from + 1..=flushed {
             self.backend.say_block(height);
         }
-        let now = Position {
+        self.said.push_back(Position {
             height: flushed,
             hash,
-        };
-        if self.said.back() != Some(&now) {
-            self.said.push_back(now);
-        }
+        });
         if self.said.len() > REMEMBERED {
             self.said.pop_front();
         }
