@@ -514,11 +514,13 @@ impl Worker {
         };
         feed.sync()?;
         let synced = Instant::now();
+        let written = rows.anchored_rows();
         store.flush(&name, rows, Some(cursor))?;
         let rows_done = Instant::now();
         state.flush()?;
         let dirty = state.dirty_bytes();
         let done = Instant::now();
+        self.lane.metrics.rows.inc_by(written as u64);
         self.lane.metrics.rows_flush.observe(rows_done - synced);
         self.lane.metrics.state_flush.observe(done - rows_done);
         self.last_flush = done;

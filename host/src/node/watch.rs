@@ -153,11 +153,7 @@ impl Watch {
         self.metrics.bytes_out.inc_by(net.bytes_out - self.bytes.1);
         self.bytes = (net.bytes_in, net.bytes_out);
         self.metrics.block_log_bytes.set(self.blocks.bytes() as i64);
-        self.show(
-            net.best_header.max(tip.height),
-            slowest,
-            flushed.unwrap_or(0),
-        );
+        self.show(net.best_header.max(tip.height), slowest, flushed);
         if self.pruned.elapsed() >= PRUNE {
             self.pruned = Instant::now();
             self.prune(tip.height)?;
@@ -166,7 +162,7 @@ impl Watch {
     }
 
     /// The progress while behind the tip, and a line for each block at it.
-    fn show(&mut self, target: u32, slowest: u32, flushed: u32) {
+    fn show(&mut self, target: u32, slowest: u32, flushed: Option<u32>) {
         let behind = !self.feed.synced() || target.saturating_sub(slowest) > 10;
         if behind {
             let transactions = self.metrics.transactions.get();
@@ -186,6 +182,10 @@ impl Watch {
             self.said.clear();
             self.said.extend(self.feed.chain().tip());
         }
+        // A lane that has not yet left a branch behind has none of this chain's blocks on the disk.
+        let Some(flushed) = flushed else {
+            return;
+        };
         let chain = self.feed.chain();
         let Some(hash) = chain.hash_at(flushed) else {
             return;
@@ -199,6 +199,7 @@ impl Watch {
             None => flushed.saturating_sub(1),
         };
         drop(chain);
+        // A lane that was taken back further than the others reads blocks again that have had their lines.
         if flushed <= from {
             return;
         }
