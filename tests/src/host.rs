@@ -69,20 +69,31 @@ impl Host {
     ///
     /// When the program or a plugin was not built, or the host does not come up.
     pub fn start(peers: &[SocketAddr], plugins: &[&str]) -> Result<Self> {
+        let tables: String = plugins
+            .iter()
+            .map(|plugin| format!("\n[plugins.{plugin}]\nenabled = true\n"))
+            .collect();
+        Self::start_with(peers, &tables)
+    }
+
+    /// As [`start`](Self::start), with the tables of the plugins in TOML; a key that comes before the first of them belongs to
+    /// `[plugins]`.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_with(peers: &[SocketAddr], plugins: &str) -> Result<Self> {
         let folder = tempfile::tempdir().context("failed to make a folder for the host")?;
         let root = workspace::root();
         let peers: Vec<String> = peers.iter().map(|peer| format!("\"{peer}\"")).collect();
         let api = crate::free_address()?;
-        let mut config = format!(
+        let config = format!(
             "network = \"regtest\"\ndata_dir = \"{}\"\n\n[peers]\nconnect = [{}]\n\n[api]\nlisten = \"{api}\"\n\n\
-             [plugins]\ndir = \"{}\"\n",
+             [plugins]\ndir = \"{}\"\n{plugins}",
             folder.path().join("data").display(),
             peers.join(", "),
             xtask::plugins::folder(&root, false).display(),
         );
-        for plugin in plugins {
-            config.push_str(&format!("\n[plugins.{plugin}]\nenabled = true\n"));
-        }
         let path = config_path(folder.path());
         fs::write(&path, config).with_context(|| format!("failed to write {}", path.display()))?;
         let log = log_path(folder.path());
