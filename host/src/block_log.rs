@@ -7,18 +7,20 @@
 //! | `blk00000.dat`, …, `blk.index` | the block as the network serializes it | hash of its header |
 //! | `spent00000.dat`, …, `spent.index` | 40 bytes of envelope, then opaque bytes | block hash, in the envelope |
 //!
-//! A frame is what Bitcoin Core's own files hold: network magic (4 bytes), payload length (u32, little endian), payload.
-//! Tools that read Core's `blk*.dat` read these files. What the bytes of the index are, and in which order both are written, is
-//! said in [`segment_log`].
+//! A frame is what Bitcoin Core's own files hold: network magic (4 bytes), payload length (u32,
+//! little endian), payload. Tools that read Core's `blk*.dat` read these files. What the bytes of
+//! the index are, and in which order both are written, is said in [`segment_log`].
 //!
 //! # What a kill, or a power cut, can lose
 //!
-//! Nothing that [`sync`](SegmentLog::sync) has returned for. After a kill of the process nothing that `append` has returned for
-//! either: the frame is in the system's cache, and opening the log scans what lies beyond the index. A frame that was torn is
-//! cut, and the log goes on from there.
+//! Nothing that [`sync`](SegmentLog::sync) has returned for. After a kill of the process nothing
+//! that `append` has returned for either: the frame is in the system's cache, and opening the log
+//! scans what lies beyond the index. A frame that was torn is cut, and the log goes on from there.
 //!
 //! Hashes here are in internal byte order, as in a block's bytes.
 
+mod catalog;
+mod error;
 mod frames;
 mod index_file;
 mod recovery;
@@ -30,8 +32,9 @@ use bitcoin::BlockHash;
 use bitcoin::hashes::Hash as _;
 use bytes::Bytes;
 
+pub use error::BlockLogError;
 pub use frames::{BlockFrames, Frames, SpentFrames};
-pub use segment_log::{BlockLogError, Pruned, SegmentLog, SegmentLogOptions};
+pub use segment_log::{Pruned, SegmentLog, SegmentLogOptions};
 
 /// The blocks of the active branch and of recent side branches.
 ///
@@ -41,22 +44,24 @@ pub struct BlockLog(SegmentLog<BlockFrames>);
 
 /// What each block spent, kept by block hash; the bytes are the caller's own encoding.
 ///
-/// Whoever answers for a block's coins must [`sync`](Self::sync) this log before it makes its own progress durable: only then
-/// can a lane that follows count on finding the bytes after a power cut.
+/// Whoever answers for a block's coins must [`sync`](Self::sync) this log before it makes its own
+/// progress durable: only then can a lane that follows count on finding the bytes after a power
+/// cut.
 #[derive(Debug)]
 pub struct SpentLog(SegmentLog<SpentFrames>);
 
 macro_rules! by_block_hash {
     ($log:ident, $frames:ident) => {
         impl $log {
-            /// Opens the log in `dir`, creating both if they are missing, and repairs what a kill left half written.
+            /// Opens the log in `dir`, creating both if they are missing, and repairs what a kill
+            /// left half written.
             ///
             /// `magic` is the network's, in wire order.
             ///
             /// # Errors
             ///
-            /// [`BlockLogError::WrongNetwork`] and [`BlockLogError::NewerFormat`] before anything is changed;
-            /// [`BlockLogError::Io`] when the folder cannot be read or repaired.
+            /// [`BlockLogError::WrongNetwork`] and [`BlockLogError::NewerFormat`] before anything
+            /// is changed; [`BlockLogError::Io`] when the folder cannot be read or repaired.
             pub fn open(
                 dir: impl AsRef<Path>,
                 magic: [u8; 4],
@@ -65,13 +70,15 @@ macro_rules! by_block_hash {
                 SegmentLog::<$frames>::open(dir.as_ref(), magic, options).map(Self)
             }
 
-            /// Appends the bytes kept for a block. A reader sees them at once; [`sync`](Self::sync) makes them durable.
+            /// Appends the bytes kept for a block. A reader sees them at once; [`sync`](Self::sync)
+            /// makes them durable.
             ///
             /// Answers `false`, having written nothing, when the log already holds this hash.
             ///
             /// # Errors
             ///
-            /// A full disk or a failed write: the half-written frame is cut again and the log stays usable.
+            /// A full disk or a failed write: the half-written frame is cut again and the log stays
+            /// usable.
             pub fn append(
                 &self,
                 hash: &BlockHash,
@@ -81,12 +88,14 @@ macro_rules! by_block_hash {
                 self.0.append(&hash.to_byte_array(), height, raw)
             }
 
-            /// The bytes kept for a block, or `None` when the log does not hold it (never did, or pruned).
+            /// The bytes kept for a block, or `None` when the log does not hold it (never did, or
+            /// pruned).
             ///
             /// # Errors
             ///
-            /// [`BlockLogError::Damaged`] when the disk gives back other bytes than were written: the log then forgets the
-            /// block, so that it can be appended again. [`BlockLogError::Io`] when it cannot be read.
+            /// [`BlockLogError::Damaged`] when the disk gives back other bytes than were written:
+            /// the log then forgets the block, so that it can be appended again.
+            /// [`BlockLogError::Io`] when it cannot be read.
             pub fn get(&self, hash: &BlockHash) -> Result<Option<Bytes>, BlockLogError> {
                 self.0.get(&hash.to_byte_array())
             }
@@ -101,13 +110,14 @@ macro_rules! by_block_hash {
                 self.0.height_of(&hash.to_byte_array())
             }
 
-            /// The lowest and the highest height held, with whatever gaps between; `None` when the log is empty.
+            /// The lowest and the highest height held, with whatever gaps between; `None` when the
+            /// log is empty.
             pub fn height_range(&self) -> Option<(u32, u32)> {
                 self.0.height_range()
             }
 
-            /// The lowest height from which every height up to and including `top` is held (on some branch); `None` when
-            /// `top` itself is not.
+            /// The lowest height from which every height up to and including `top` is held (on some
+            /// branch); `None` when `top` itself is not.
             pub fn contiguous_from(&self, top: u32) -> Option<u32> {
                 self.0.contiguous_from(top)
             }
@@ -127,16 +137,19 @@ macro_rules! by_block_hash {
                 self.0.bytes()
             }
 
-            /// Makes everything appended so far durable: the data first, then the index records that speak of it.
+            /// Makes everything appended so far durable: the data first, then the index records
+            /// that speak of it.
             ///
             /// # Errors
             ///
-            /// [`BlockLogError::Io`]. What a failed sync leaves on the disk is not known: treat it as fatal.
+            /// [`BlockLogError::Io`]. What a failed sync leaves on the disk is not known: treat it
+            /// as fatal.
             pub fn sync(&self) -> Result<(), BlockLogError> {
                 self.0.sync()
             }
 
-            /// Removes whole oldest segments while the log is larger than `keep_bytes`; see [`SegmentLog::prune`].
+            /// Removes whole oldest segments while the log is larger than `keep_bytes`; see
+            /// [`SegmentLog::prune`].
             ///
             /// # Errors
             ///

@@ -20,7 +20,6 @@ use figment::Figment;
 use serde::{Deserialize, Serialize};
 
 use self::layer::Origins;
-pub use crate::network::Network;
 pub use self::{
     error::{ConfigError, Origin},
     layer::{ENVIRONMENT_PREFIX, Overrides},
@@ -29,6 +28,7 @@ pub use self::{
         Plugin, Plugins,
     },
 };
+pub use crate::network::Network;
 
 /// Name of the file that is read from the data folder when no other is named.
 pub const FILE_NAME: &str = "blockmill.toml";

@@ -29,8 +29,10 @@ pub const MAX_BLOCK_SIZE: usize = 4_000_000;
 /// A decoded block.
 #[derive(Debug, Clone)]
 pub struct Frame {
-    /// The block as it is on the wire (BIP144).
+    /// The block as it is on the wire (BIP144); empty once [`Frame::forget_raw`] was called.
     pub raw: Bytes,
+    /// Bytes of the block as it is on the wire.
+    pub size: u32,
     pub header: Header,
     pub hash: BlockHash,
     pub columns: Columns,
@@ -73,6 +75,7 @@ impl Frame {
             hash,
             header,
             columns,
+            size: raw.len() as u32,
             raw,
         })
     }
@@ -80,6 +83,17 @@ impl Frame {
     /// Number of transactions.
     pub fn tx_count(&self) -> usize {
         self.columns.len()
+    }
+
+    /// Gives the block's bytes back: the columns hold all that most plugins ask for.
+    pub fn forget_raw(&mut self) {
+        self.raw = Bytes::new();
+        self.columns.shrink();
+    }
+
+    /// Memory that the frame takes, in bytes.
+    pub fn footprint(&self) -> usize {
+        self.raw.len() + self.columns.footprint() + size_of::<Self>()
     }
 
     /// Weight of the whole block in weight units (BIP141), header and transaction count included.

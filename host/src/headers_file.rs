@@ -30,11 +30,17 @@ impl HeadersFile {
             .open(path)
             .with_context(|| format!("failed to open {}", path.display()))?;
         let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).with_context(|| format!("failed to read {}", path.display()))?;
+        file.read_to_end(&mut bytes)
+            .with_context(|| format!("failed to read {}", path.display()))?;
         let (whole, torn) = bytes.as_chunks::<LEN>();
-        let headers: Vec<Header> =
-            whole.iter().map_while(|bytes| consensus::deserialize(bytes).ok()).collect();
-        let mut open = Self { file, path: path.to_owned() };
+        let headers: Vec<Header> = whole
+            .iter()
+            .map_while(|bytes| consensus::deserialize(bytes).ok())
+            .collect();
+        let mut open = Self {
+            file,
+            path: path.to_owned(),
+        };
         if !torn.is_empty() || headers.len() < whole.len() {
             tracing::warn!(path = %path.display(), bytes = torn.len(), "the end of the headers file was torn");
         }
@@ -74,6 +80,8 @@ impl HeadersFile {
     ///
     /// When the file cannot be synced.
     pub fn sync(&mut self) -> Result<()> {
-        self.file.sync_data().with_context(|| format!("failed to sync {}", self.path.display()))
+        self.file
+            .sync_data()
+            .with_context(|| format!("failed to sync {}", self.path.display()))
     }
 }

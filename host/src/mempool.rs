@@ -1,24 +1,31 @@
 //! The mempool: unconfirmed transactions, with the reason for every arrival and departure.
 //!
-//! The pool belongs to the host. Peers offer transactions through [`Mempool::accept`]; the chain tells it what each
-//! block took ([`connect_block`](Mempool::connect_block)) and gave back ([`disconnect_block`](Mempool::disconnect_block)), and calls
-//! [`settle`](Mempool::settle) when it stands on its new tip. What changed is handed out by
-//! [`drain_changes`](Mempool::drain_changes). There is no clock in here: times are handed in, in unix seconds.
+//! The pool belongs to the host. Peers offer transactions through [`Mempool::accept`]; the chain
+//! tells it what each block took ([`connect_block`](Mempool::connect_block)) and gave back
+//! ([`disconnect_block`](Mempool::disconnect_block)), and calls [`settle`](Mempool::settle) when it
+//! stands on its new tip. What changed is handed out by [`drain_changes`](Mempool::drain_changes).
+//! There is no clock in here: times are handed in, in unix seconds.
 //!
 //! # What is checked
 //!
-//! Form (as Bitcoin Core's `CheckTransaction`), standard weight, every input exists and is not spent by another entry, coinbase maturity,
-//! no more out than in, lock times, relative locks by height, the minimum fee rate, limits on chains of dependent entries,
-//! and the terms of a replacement.
+//! Form (as Bitcoin Core's `CheckTransaction`), standard weight, every input exists and is not
+//! spent by another entry, coinbase maturity, no more out than in, lock times, relative locks by
+//! height, the minimum fee rate, limits on chains of dependent entries, and the terms of a
+//! replacement.
 //!
 //! # What is not checked
 //!
-//! Scripts and signatures are not run, relative locks by time (BIP68) are not computed, and Core's standardness rules on scripts are
-//! not applied. So a peer can make us hold a transaction that no miner will take: an input it does not own, spent with a fee it
-//! names. Such an entry never confirms; it leaves when a block spends its input otherwise, when it expires, or by size. Until then it
-//! can push out honest entries that spend the same coin for a lower fee rate. What is built on the pool (fee estimates, a list of
-//! unconfirmed payments) is therefore a statement about what peers relay, never a proof of payment.
+//! Scripts and signatures are not run, relative locks by time (BIP68) are not computed, and Core's
+//! standardness rules on scripts are not applied. So a peer can make us hold a transaction that no
+//! miner will take: an input it does not own, spent with a fee it names. Such an entry never
+//! confirms; it leaves when a block spends its input otherwise, when it expires, or by size. Until
+//! then it can push out honest entries that spend the same coin for a lower fee rate. A peer can
+//! also send an honest transaction with other witnesses than its author made: the txid, the fee and
+//! the outputs are then right, the wtxid and the size are not. What is built on the pool (fee
+//! estimates, a list of unconfirmed payments) is therefore a statement about what peers relay,
+//! never a proof of payment.
 
+mod blocks;
 mod changes;
 mod checks;
 mod coins;
@@ -48,7 +55,7 @@ use graph::Graph;
 use minimum_fee::MinimumFee;
 use orphans::Orphans;
 use recent::Recent;
-use returned::{Returned, ReturnedQueue};
+use returned::ReturnedQueue;
 
 /// Confirmations a coinbase output needs before it is spent (Core's `COINBASE_MATURITY`).
 const COINBASE_MATURITY: u32 = 100;
@@ -169,7 +176,8 @@ impl Mempool {
 
     /// Offers a transaction that a peer sent, in network serialization.
     ///
-    /// `coins` answers as of `tip`. The bytes are copied, so that a slice of a large buffer does not keep the buffer.
+    /// `coins` answers as of `tip`. The bytes are copied, so that a slice of a large buffer does
+    /// not keep the buffer.
     ///
     /// # Errors
     ///
@@ -249,7 +257,7 @@ impl Mempool {
         coins: &dyn CoinLookup,
         tip: Tip,
     ) -> Result<(Arc<Entry>, Vec<Txid>), Refused> {
-        let txid = candidate.txid;
+        let (txid, wtxid) = (candidate.txid, candidate.wtxid);
         if self.graph.contains(&txid) {
             return Err(Refused::Known);
         }
@@ -272,6 +280,7 @@ impl Mempool {
         };
         self.graph.check_chain(
             &entry,
+            &replaced,
             self.config.max_chain_entries,
             self.config.max_chain_vsize,
         )?;
@@ -281,7 +290,7 @@ impl Mempool {
         }
         self.graph.insert(entry);
         self.changes.added(txid, origin);
-        self.refused.remove(&txid.into());
+        self.refused.remove(&wtxid.into());
         self.trim_to_size(now);
         // The newcomer itself may be what the pool has no room for.
         let entry = self.graph.get(&txid).cloned();
@@ -292,9 +301,11 @@ impl Mempool {
             })
     }
 
-    /// The entries that a newcomer pushes out, descendants first; empty when it spends nothing that an entry spends.
+    /// The entries that a newcomer pushes out, descendants first; empty when it spends nothing that
+    /// an entry spends.
     ///
-    /// The terms are BIP125's rules 3 to 5 as Core has them today, for every transaction whether it signals or not.
+    /// The terms are BIP125's rules 3 to 5 as Core has them today, for every transaction whether it
+    /// signals or not.
     fn replaced_by(&self, newcomer: &Entry) -> Result<Vec<Txid>, Refused> {
         let direct: BTreeSet<Txid> = newcomer
             .spends
@@ -327,7 +338,11 @@ impl Mempool {
             .filter_map(|txid| self.graph.get(txid))
             .map(|entry| entry.fee)
             .sum();
-        let relay = (self.config.incremental_fee * newcomer.vsize).div_ceil(1000);
+        let relay = self
+            .config
+            .incremental_fee
+            .saturating_mul(newcomer.vsize)
+            .div_ceil(1000);
         if newcomer.fee <= paid || newcomer.fee - paid < relay {
             return Err(refuse(
                 "its fee does not pay for what it would push out and for its own relay",
@@ -365,6 +380,16 @@ impl Mempool {
                             orphan.since,
                         );
                     }
+                    // Nothing was said about it: it waits for the next call.
+                    Err(Refused::Coins(_)) => {
+                        self.orphans.add(
+                            orphan.txid,
+                            orphan.wtxid,
+                            orphan.raw,
+                            &[parent],
+                            orphan.since,
+                        );
+                    }
                     Err(refused) => {
                         if refused.is_about_the_transaction() {
                             self.refused.insert(orphan.wtxid.into());
@@ -374,124 +399,6 @@ impl Mempool {
             }
         }
         adopted
-    }
-
-    /// Takes out what a connected block confirms, and what its transactions make impossible.
-    ///
-    /// `txs` are the block's transactions in order, with the outpoints each spends (the coinbase may be left out). Costs nothing
-    /// while the pool is empty. Call [`settle`](Self::settle) when the tip stands still.
-    pub fn connect_block<I, S>(&mut self, height: u32, txs: I)
-    where
-        I: IntoIterator<Item = (Txid, S)>,
-        S: IntoIterator<Item = OutPoint>,
-    {
-        self.minimum_fee.block_connected();
-        self.refused.clear();
-        if self.graph.is_empty() && self.orphans.is_empty() && self.returned.is_empty() {
-            return;
-        }
-        for (txid, spends) in txs {
-            self.confirmed.insert(txid.into());
-            self.returned.confirmed(&txid);
-            self.orphans.confirmed(&txid);
-            if self.graph.contains(&txid) {
-                self.take_out(&txid, RemoveReason::Confirmed { height });
-                continue;
-            }
-            for outpoint in spends {
-                self.orphans.spent(&outpoint);
-                if let Some(loser) = self.graph.spender(&outpoint) {
-                    self.take_out_with_descendants(loser, RemoveReason::Conflicted { by: txid });
-                }
-            }
-        }
-    }
-
-    /// Remembers the transactions of a disconnected block, to be put back by [`settle`](Self::settle).
-    ///
-    /// `raws` are its transactions in order, serialized, the coinbase first. Blocks are disconnected from the tip downwards. What
-    /// spends the block's coinbase leaves at once.
-    pub fn disconnect_block<I>(&mut self, raws: I)
-    where
-        I: IntoIterator<Item = Bytes>,
-    {
-        self.went_back = true;
-        self.refused.clear();
-        let mut block = Vec::new();
-        for raw in raws {
-            let Ok(tx) = bitcoin::consensus::deserialize::<bitcoin::Transaction>(&raw) else {
-                continue;
-            };
-            let txid = tx.compute_txid();
-            self.confirmed.remove(&txid.into());
-            let outputs = tx.output.len() as u32;
-            if tx.is_coinbase() {
-                self.take_out_spenders(txid, outputs, RemoveReason::Reorg);
-            } else {
-                let raw = Bytes::copy_from_slice(&raw);
-                block.push(Returned { txid, outputs, raw });
-            }
-        }
-        for lost in self.returned.disconnected(block) {
-            self.take_out_spenders(lost.txid, lost.outputs, RemoveReason::Reorg);
-        }
-    }
-
-    /// Settles on a new tip: puts back what disconnected blocks held and the new branch did not take, drops what no longer fits, and
-    /// tries orphans whose parents were confirmed.
-    ///
-    /// Call it after the last of a run of [`connect_block`](Self::connect_block) and [`disconnect_block`](Self::disconnect_block), when
-    /// `coins` answers as of `tip`; between those calls and this one the pool is between two states, so offer nothing and drain
-    /// nothing.
-    ///
-    /// # Errors
-    ///
-    /// That of the coin lookup; what was not put back yet is by the next call.
-    pub fn settle(&mut self, now: u64, coins: &dyn CoinLookup, tip: Tip) -> anyhow::Result<()> {
-        while let Some(Returned { txid, outputs, raw }) = self.returned.first() {
-            let outcome = Candidate::decode(&raw)
-                .map_err(Refused::from)
-                .and_then(|candidate| {
-                    self.enter(candidate, Origin::Returned, now, now, coins, tip)
-                });
-            match outcome {
-                Ok(_) | Err(Refused::Known) => {}
-                Err(Refused::Coins(error)) => {
-                    return Err(
-                        error.context("failed to look up the coins of a returned transaction")
-                    );
-                }
-                Err(refused) => {
-                    tracing::debug!(%txid, %refused, "a transaction of a disconnected block does not fit any more");
-                    self.take_out_spenders(txid, outputs, RemoveReason::Reorg);
-                }
-            }
-            self.returned.pop();
-        }
-        if self.went_back {
-            for txid in self.graph.bound_to_height() {
-                let Some(entry) = self.graph.get(&txid) else {
-                    continue;
-                };
-                let outcome = Candidate::decode(&entry.raw)
-                    .map_err(Refused::from)
-                    .and_then(|candidate| candidate.price(&self.graph, coins, tip));
-                match outcome {
-                    Ok(_) => {}
-                    Err(Refused::Coins(error)) => {
-                        return Err(error.context("failed to look up the coins of an entry"));
-                    }
-                    Err(_) => self.take_out_with_descendants(txid, RemoveReason::Reorg),
-                }
-            }
-            self.went_back = false;
-        }
-        self.trim_to_size(now);
-        let parents = self.orphans.parents(|parent| {
-            self.graph.contains(parent) || self.confirmed.contains(&(*parent).into())
-        });
-        self.adopt_orphans(parents, now, coins, tip);
-        Ok(())
     }
 
     /// Takes out what is too old, its descendants with it, and orphans that waited too long.
@@ -549,7 +456,8 @@ impl Mempool {
         self.graph.spender(outpoint)
     }
 
-    /// Whether an announcement of this txid needs no fetching: in the pool, waiting for parents, or confirmed lately.
+    /// Whether an announcement of this txid needs no fetching: in the pool, waiting for parents, or
+    /// confirmed lately.
     pub fn knows(&self, txid: &Txid) -> bool {
         self.graph.contains(txid)
             || self.orphans.contains(txid)
@@ -559,7 +467,8 @@ impl Mempool {
             || self.refused.contains(&(*txid).into())
     }
 
-    /// As [`knows`](Self::knows) for an announcement by wtxid (BIP339), refused ones included until the next block.
+    /// As [`knows`](Self::knows) for an announcement by wtxid (BIP339), refused ones included until
+    /// the next block.
     pub fn knows_wtxid(&self, wtxid: &Wtxid) -> bool {
         self.graph.txid_of(wtxid).is_some()
             || self.orphans.contains_wtxid(wtxid)

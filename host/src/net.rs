@@ -10,4 +10,4 @@ mod shell;
 
 pub use checker::{Checked, Checker, ToCheck};
 pub use event_log::EventLog;
-pub use shell::{Net, NetConfig, NetHandle, NetView, TransactionSink, chain_of};
+pub use shell::{Net, NetConfig, NetHandle, NetParts, NetView, TransactionSink, chain_of};

@@ -28,12 +28,17 @@ pub fn run(config: Config, options: RunOptions) -> Result<()> {
 ///
 /// The first plugin that cannot be used, and why.
 pub fn check(config: &Config) -> Result<Vec<CheckedPlugin>> {
-    let engine = PluginEngine::new(None)?;
+    let engine = PluginEngine::new()?;
     let plugins = open::load_plugins(config, &engine)?;
     open::check_data_dir(config)?;
     for plugin in &plugins {
-        Instance::check(&engine, &plugin.compiled, &plugin.settings.settings, open::limits(&plugin.settings))
-            .map_err(|error| open::plugin_error(config, &plugin.settings.name, "settings", &error))?;
+        Instance::check(
+            &engine,
+            &plugin.compiled,
+            &plugin.settings.settings,
+            open::limits(&plugin.settings),
+        )
+        .map_err(|error| open::plugin_error(config, &plugin.settings.name, "settings", &error))?;
     }
     Ok(plugins
         .into_iter()
@@ -62,7 +67,10 @@ pub fn txoutset_offline(config: &Config) -> Result<TxOutSet> {
 }
 
 /// The set in a snapshot; `go_on` is asked now and then.
-fn txoutset(snapshot: &crate::store::StateSnapshot, mut go_on: impl FnMut() -> bool) -> Result<TxOutSet> {
+fn txoutset(
+    snapshot: &crate::store::StateSnapshot,
+    mut go_on: impl FnMut() -> bool,
+) -> Result<TxOutSet> {
     let set = crate::store::txoutset(snapshot, |_| go_on())
         .context("failed to read the coins")?
         .context("the host is ending")?;

@@ -74,6 +74,9 @@ impl Cursor {
 
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (height, hash) = bytes.split_first_chunk::<4>()?;
-        Some(Self { height: u32::from_le_bytes(*height), hash: hash.try_into().ok()? })
+        Some(Self {
+            height: u32::from_le_bytes(*height),
+            hash: hash.try_into().ok()?,
+        })
     }
 }

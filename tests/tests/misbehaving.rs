@@ -58,7 +58,11 @@ fn plugins_that_misbehave_stop_where_they_do_and_the_others_go_on() {
             devnet.mine(3).unwrap();
         }
     }
-    for (name, cause) in [("spin", "time"), ("hoard", "memory"), ("trap-at", "trap")] {
+    for (name, cause) in [
+        ("spin", "longer than its limit"),
+        ("hoard", "memory"),
+        ("trap-at", "trap"),
+    ] {
         let what = format!("{name} stopped below its block, saying {cause}");
         host.wait_for(&what, LIMIT, |status| {
             let plugin = plugin(status, name);

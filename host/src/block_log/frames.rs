@@ -16,7 +16,8 @@ pub trait Frames: std::fmt::Debug + Send + Sync + 'static {
     /// Those bytes; exactly [`ENVELOPE_BYTES`](Self::ENVELOPE_BYTES) of them.
     fn envelope(hash: &[u8; 32], height: u32, body: &[u8]) -> Vec<u8>;
 
-    /// The hash and height of a whole frame found after a kill, or `None` when its bytes are not what was written.
+    /// The hash and height of a whole frame found after a kill, or `None` when its bytes are not
+    /// what was written.
     ///
     /// `height_of` knows the blocks that the log already holds.
     fn key(payload: &[u8], height_of: &dyn Fn(&[u8; 32]) -> Option<u32>)
@@ -35,8 +36,9 @@ impl Frames for BlockFrames {
         Vec::new()
     }
 
-    /// A block proves its own bytes: the header commits to the transactions, the coinbase to their witnesses. The height
-    /// comes from the block before it, or, where that is not in the log, from the coinbase (BIP34).
+    /// A block proves its own bytes: the header commits to the transactions, the coinbase to their
+    /// witnesses. The height comes from the block before it, or, where that is not in the log, from
+    /// the coinbase (BIP34).
     fn key(
         payload: &[u8],
         height_of: &dyn Fn(&[u8; 32]) -> Option<u32>,
@@ -79,7 +81,8 @@ static GENESIS_HASHES: LazyLock<[[u8; 32]; 5]> = LazyLock::new(|| {
     })
 });
 
-/// Opaque bytes kept for a block: hash (32), height (u32 LE), CRC-32 of those and the body (u32 LE), body.
+/// Opaque bytes kept for a block: hash (32), height (u32 LE), CRC-32 of those and the body (u32
+/// LE), body.
 #[derive(Debug)]
 pub enum SpentFrames {}
 

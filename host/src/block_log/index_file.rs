@@ -5,15 +5,15 @@
 //! record   64 bytes  hash (32)  height u32  segment u32  offset u64  length u32  payload CRC-32 u32  flags u32  CRC-32 of these
 //! ```
 //!
-//! Numbers are little endian; offset and length are those of the frame's payload; flags are 0. A record is written only when the
-//! bytes it speaks of are durable.
+//! Numbers are little endian; offset and length are those of the frame's payload; flags are 0. A
+//! record is written only when the bytes it speaks of are durable.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use super::segment_log::{BlockLogError, io_error};
+use super::error::{BlockLogError, io_error};
 
 const TAG: [u8; 4] = *b"BMLI";
 const VERSION: u32 = 1;
@@ -82,7 +82,8 @@ pub(super) struct IndexFile {
 }
 
 impl IndexFile {
-    /// Opens the index, cuts a torn record, and gives the records in order. A missing or torn header is an empty index.
+    /// Opens the index, cuts a torn record, and gives the records in order. A missing or torn
+    /// header is an empty index.
     pub(super) fn open(
         path: PathBuf,
         magic: [u8; 4],

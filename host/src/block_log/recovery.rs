@@ -1,11 +1,11 @@
 //! Opening a log: what the files hold, what is trusted, what is scanned again and what is cut.
 //!
 //! 1. Index records are read up to the first torn one.
-//! 2. A record that points into a segment that is gone, or past its end, is dropped. The newest records are read back, and dropped as
-//!    long as the data under them is damaged.
-//! 3. What lies beyond the newest record is scanned, frame by frame. A frame whose bytes prove themselves is indexed. In
-//!    the newest segment everything from the first bad frame on is cut; in an older one it is left as a hole, because what follows it
-//!    in later segments is whole.
+//! 2. A record that points into a segment that is gone, or past its end, is dropped. The newest
+//!    records are read back, and dropped as long as the data under them is damaged.
+//! 3. What lies beyond the newest record is scanned, frame by frame. A frame whose bytes prove
+//!    themselves is indexed. In the newest segment everything from the first bad frame on is cut;
+//!    in an older one it is left as a hole, because what follows it in later segments is whole.
 //!
 //! Each step can be killed and done again.
 
@@ -17,9 +17,11 @@ use std::path::Path;
 use bitcoin::Network;
 use bitcoin::p2p::Magic;
 
+use super::catalog::Catalog;
+use super::error::{BlockLogError, io_error};
 use super::frames::Frames;
 use super::index_file::Record;
-use super::segment_log::{BlockLogError, Catalog, FRAME_HEADER_BYTES, io_error, segment_path};
+use super::segment_log::{FRAME_HEADER_BYTES, segment_path};
 
 /// The segments in `dir` by number, with their lengths in bytes.
 pub(super) fn list_segments(dir: &Path, prefix: &str) -> Result<BTreeMap<u32, u64>, BlockLogError> {
@@ -100,7 +102,8 @@ pub(super) fn drop_dangling(
     Ok(before - records.len())
 }
 
-/// Indexes the frames beyond the newest record, cuts the newest segment at its first bad frame, and gives the records found.
+/// Indexes the frames beyond the newest record, cuts the newest segment at its first bad frame, and
+/// gives the records found.
 pub(super) fn scan_tail<F: Frames>(
     dir: &Path,
     magic: [u8; 4],

@@ -9,13 +9,13 @@
 //! prune    unlink the oldest segments, then rewrite the index without them
 //! ```
 //!
-//! So an index record never speaks of bytes that a power cut could take, and every crash between two steps leaves something that
-//! the start repairs.
+//! So an index record never speaks of bytes that a power cut could take, and every crash between
+//! two steps leaves something that the start repairs.
 //!
-//! In memory a block costs one map slot: 32 bytes of hash, 20 of place, one of control, at a load of 7/16 to 7/8, and about 14
-//! for its height: 68 to 120 bytes. 900,000 blocks are about 68 MB.
+//! In memory a block costs one map slot: 32 bytes of hash, 20 of place, one of control, at a load
+//! of 7/16 to 7/8, and about 14 for its height: 68 to 120 bytes. 900,000 blocks are about 68 MB.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{IoSlice, Seek as _, SeekFrom, Write as _};
 use std::marker::PhantomData;
@@ -24,6 +24,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use bytes::Bytes;
 
+use super::catalog::Catalog;
+use super::error::{BlockLogError, io_error};
 use super::frames::Frames;
 use super::index_file::{IndexFile, Record};
 use super::recovery;
@@ -34,71 +36,9 @@ pub(super) const FRAME_HEADER_BYTES: u64 = 8;
 /// Bitcoin Core's own segment size (`MAX_BLOCKFILE_SIZE`).
 const DEFAULT_SEGMENT_BYTES: u64 = 128 * 1024 * 1024;
 
-/// Segments kept open for reading. A pruned mainnet has about 5,000 segments; a process has 1,024 descriptors.
+/// Segments kept open for reading. A pruned mainnet has about 5,000 segments; a process has 1,024
+/// descriptors.
 const OPEN_SEGMENTS: usize = 32;
-
-/// Why the log could not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum BlockLogError {
-    /// The system refused.
-    #[error("failed to {doing} {}", path.display())]
-    Io {
-        /// What was being done.
-        doing: &'static str,
-        /// To which file or folder.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The files belong to another network. Nothing was changed.
-    #[error("{} holds another network's blocks (magic {found:02x?}, this network's is {wanted:02x?})", path.display())]
-    WrongNetwork {
-        /// The file.
-        path: PathBuf,
-        /// Magic found in it, in wire order.
-        found: [u8; 4],
-        /// This network's.
-        wanted: [u8; 4],
-    },
-    /// A newer program wrote the index. Nothing was changed.
-    #[error("{} is of version {found}, this program knows up to {known}", path.display())]
-    NewerFormat {
-        /// The file.
-        path: PathBuf,
-        /// Its version.
-        found: u32,
-        /// The newest this program knows.
-        known: u32,
-    },
-    /// A frame's length is a u32.
-    #[error("{bytes} bytes do not fit into one frame")]
-    TooLarge {
-        /// What was to be appended.
-        bytes: usize,
-    },
-    /// The disk gave back other bytes than were written. The log forgot the block: it can be appended again.
-    #[error("block at height {height} is damaged in {} at byte {offset}", path.display())]
-    Damaged {
-        /// Height it was appended with.
-        height: u32,
-        /// The segment.
-        path: PathBuf,
-        /// Where its payload begins.
-        offset: u64,
-    },
-}
-
-/// Wraps a system error with what was being done.
-pub(super) fn io_error<'a>(
-    doing: &'static str,
-    path: &'a Path,
-) -> impl FnOnce(std::io::Error) -> BlockLogError + 'a {
-    move |source| BlockLogError::Io {
-        doing,
-        path: path.to_owned(),
-        source,
-    }
-}
 
 /// `blk00012.dat`.
 pub(super) fn segment_path(dir: &Path, prefix: &str, segment: u32) -> PathBuf {
@@ -108,8 +48,8 @@ pub(super) fn segment_path(dir: &Path, prefix: &str, segment: u32) -> PathBuf {
 /// How a log is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentLogOptions {
-    /// A segment is closed before it would grow past this many bytes. A single larger frame gets a segment of its own. At most
-    /// 4 GiB - 1.
+    /// A segment is closed before it would grow past this many bytes. A single larger frame gets a
+    /// segment of its own. At most 4 GiB - 1.
     pub max_segment_bytes: u64,
 }
 
@@ -134,85 +74,14 @@ pub struct Pruned {
     pub lowest_height: Option<u32>,
 }
 
-/// Where a payload lies. Offsets fit: a frame begins below the segment limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
-    segment: u32,
-    offset: u32,
-    length: u32,
-    height: u32,
-    crc: u32,
-}
-
-/// What is known of one segment.
-#[derive(Debug, Default)]
-struct Segment {
-    bytes: u64,
-    max_height: Option<u32>,
-}
-
-/// Everything held, in memory.
-#[derive(Debug, Default)]
-pub(super) struct Catalog {
-    places: HashMap<[u8; 32], Place, foldhash::fast::RandomState>,
-    /// How many blocks of each height are held: side branches share heights.
-    heights: BTreeMap<u32, u32>,
-    segments: BTreeMap<u32, Segment>,
-    bytes: u64,
-}
-
-impl Catalog {
-    pub(super) fn height_of(&self, hash: &[u8; 32]) -> Option<u32> {
-        self.places.get(hash).map(|place| place.height)
-    }
-
-    /// Takes a record; a second one for the same hash stands for the first.
-    pub(super) fn insert(&mut self, record: &Record) {
-        let Ok(offset) = u32::try_from(record.offset) else {
-            return;
-        };
-        let place = Place {
-            segment: record.segment,
-            offset,
-            length: record.length,
-            height: record.height,
-            crc: record.crc,
-        };
-        self.forget(&record.hash);
-        self.places.insert(record.hash, place);
-        *self.heights.entry(record.height).or_default() += 1;
-        let segment = self.segments.entry(record.segment).or_default();
-        segment.max_height = segment.max_height.max(Some(record.height));
-    }
-
-    fn forget(&mut self, hash: &[u8; 32]) {
-        if let Some(place) = self.places.remove(hash) {
-            self.forget_height(place.height);
-        }
-    }
-
-    fn forget_height(&mut self, height: u32) {
-        if let Some(count) = self.heights.get_mut(&height) {
-            *count -= 1;
-            if *count == 0 {
-                self.heights.remove(&height);
-            }
-        }
-    }
-
-    fn grow(&mut self, segment: u32, bytes: u64) {
-        self.segments.entry(segment).or_default().bytes += bytes;
-        self.bytes += bytes;
-    }
-}
-
 /// The end of the log.
 #[derive(Debug)]
 struct Writer {
     segment: u32,
     file: Arc<File>,
     end: u64,
-    /// The file may hold more than `end` bytes, or its cursor may be elsewhere: repair before the next write.
+    /// The file may hold more than `end` bytes, or its cursor may be elsewhere: repair before the
+    /// next write.
     disturbed: bool,
     /// Closed segments that were not synced yet.
     unsynced: Vec<Arc<File>>,
@@ -278,7 +147,8 @@ impl<F: Frames> SegmentLog<F> {
         let segment = segments.keys().next_back().copied().unwrap_or(0);
         let path = segment_path(dir, F::PREFIX, segment);
         let file = open_segment(&path)?;
-        // Scanned frames may lie in segments before the newest, and none of them is known to be durable.
+        // Scanned frames may lie in segments before the newest, and none of them is known to be
+        // durable.
         let mut unsynced = Vec::new();
         let mut seen = None;
         for record in &pending {
@@ -450,17 +320,7 @@ impl<F: Frames> SegmentLog<F> {
 
     /// The lowest height from which every height up to `top` is held.
     pub fn contiguous_from(&self, top: u32) -> Option<u32> {
-        let catalog = read(&self.catalog);
-        let mut lowest = None;
-        let mut expected = Some(top);
-        for (&height, _) in catalog.heights.range(..=top).rev() {
-            if Some(height) != expected {
-                break;
-            }
-            lowest = Some(height);
-            expected = height.checked_sub(1);
-        }
-        lowest
+        read(&self.catalog).contiguous_from(top)
     }
 
     /// How many hashes are held.
@@ -479,6 +339,9 @@ impl<F: Frames> SegmentLog<F> {
     }
 
     /// Makes everything appended so far durable; appends and reads go on meanwhile.
+    ///
+    /// Call it now and then while much is appended: after a kill the start scans what was appended
+    /// since, and decodes it.
     ///
     /// # Errors
     ///
@@ -521,8 +384,8 @@ impl<F: Frames> SegmentLog<F> {
 
     /// Removes whole oldest segments while the data is larger than `keep_bytes`.
     ///
-    /// A segment that holds a block at or above `keep_from_height` stays (a lane has still to read it, or a reorg may need it), and so
-    /// do all after it. The newest segment always stays.
+    /// A segment that holds a block at or above `keep_from_height` stays (a lane has still to read
+    /// it, or a reorg may need it), and so do all after it. The newest segment always stays.
     ///
     /// # Errors
     ///
@@ -574,22 +437,7 @@ impl<F: Frames> SegmentLog<F> {
     /// Forgets every segment up to `last`, and answers how many blocks were in them.
     fn forget_until(&self, last: u32) -> u64 {
         lock(&self.readers).retain(|(segment, _)| *segment > last);
-        let mut catalog = write(&self.catalog);
-        let mut gone = Vec::new();
-        catalog.places.retain(|_, place| {
-            let stays = place.segment > last;
-            if !stays {
-                gone.push(place.height);
-            }
-            stays
-        });
-        for height in &gone {
-            catalog.forget_height(*height);
-        }
-        let kept = catalog.segments.split_off(&last.saturating_add(1));
-        catalog.segments = kept;
-        catalog.bytes = catalog.segments.values().map(|segment| segment.bytes).sum();
-        gone.len() as u64
+        write(&self.catalog).forget_segments_until(last)
     }
 
     /// The disk takes this many bytes more and is full then.
@@ -679,7 +527,8 @@ fn sync_folder(dir: &Path) -> Result<(), BlockLogError> {
         .map_err(io_error("sync the folder", dir))
 }
 
-// A panic while a lock was held leaves no half-made state behind that a reader could trip over: go on.
+// A panic while a lock was held leaves no half-made state behind that a reader could trip over: go
+// on.
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

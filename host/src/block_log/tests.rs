@@ -12,7 +12,8 @@ use bitcoin::hashes::Hash as _;
 
 const MAGIC: [u8; 4] = [0xfa, 0xbf, 0xb5, 0xda];
 
-/// In memory where the system has such a folder: most of these tests do nothing but start, sync and start again.
+/// In memory where the system has such a folder: most of these tests do nothing but start, sync and
+/// start again.
 fn scratch_folder() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     let folder = if memory.is_dir() {

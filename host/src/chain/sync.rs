@@ -86,6 +86,7 @@ impl Sync {
             ping_interval: config.ping_interval,
             pong_timeout: config.pong_timeout,
             relay: config.transactions,
+            verify_block_checksums: config.verify_block_checksums,
             ..PeerConfig::new(params.magic, nonce)
         };
         let addresses = Addresses::new(
@@ -299,11 +300,7 @@ impl Sync {
         if self.config.message_events
             && let Some(session) = self.peers.get(&peer)
         {
-            self.event(
-                session.peer.addr(),
-                "received",
-                message.command().to_owned(),
-            );
+            self.event(session.peer.addr(), "received", message.summary());
         }
         match message {
             Message::Headers(headers) => self.on_headers(peer, &headers, now),
@@ -405,7 +402,7 @@ impl Sync {
         session.peer.send(message);
         if self.config.message_events {
             let addr = session.peer.addr();
-            self.event(addr, "sent", message.command().to_owned());
+            self.event(addr, "sent", message.summary());
         }
         self.flush(id);
     }

@@ -679,7 +679,7 @@ fn a_plugin_file_that_is_missing_or_unreadable_is_named() {
 #[test]
 fn networks_are_those_of_rust_bitcoin() {
     for network in Network::ALL {
-        let theirs = bitcoin::Network::from(network);
+        let theirs = network.to_bitcoin();
         assert_eq!(serde_json::to_value(network).unwrap(), network.name());
         let name = match network {
             Network::Mainnet => "bitcoin",

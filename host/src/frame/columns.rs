@@ -105,6 +105,31 @@ impl Columns {
         Ok(columns)
     }
 
+    /// Memory that the columns take, in bytes.
+    pub(super) fn footprint(&self) -> usize {
+        let Self {
+            transactions,
+            inputs,
+            outputs,
+            layouts,
+        } = self;
+        transactions.txids.capacity()
+            + 24 * transactions.versions.capacity()
+            + inputs.prev_txids.capacity()
+            + 12 * inputs.prev_vouts.capacity()
+            + inputs.scripts.capacity()
+            + 12 * outputs.values.capacity()
+            + outputs.scripts.capacity()
+            + size_of::<Layout>() * layouts.capacity()
+    }
+
+    /// Gives back memory that was taken for more than came.
+    pub(super) fn shrink(&mut self) {
+        self.inputs.scripts.shrink_to_fit();
+        self.inputs.prev_txids.shrink_to_fit();
+        self.outputs.scripts.shrink_to_fit();
+    }
+
     /// Number of transactions.
     pub fn len(&self) -> usize {
         self.layouts.len()

@@ -34,7 +34,10 @@ impl ActiveChain {
     /// The last block.
     pub fn tip(&self) -> Option<Position> {
         let height = u32::try_from(self.links.len()).ok()?.checked_sub(1)?;
-        Some(Position { height, hash: self.links.last()?.hash })
+        Some(Position {
+            height,
+            hash: self.links.last()?.hash,
+        })
     }
 
     /// The hash of the block at a height.
@@ -63,7 +66,10 @@ impl ActiveChain {
     /// Where a block stands, if the chain has it. Looks at every block: for a person's question, not for each block.
     pub fn find(&self, hash: &BlockHash) -> Option<Position> {
         let height = self.links.iter().rposition(|link| link.hash == *hash)?;
-        Some(Position { height: u32::try_from(height).ok()?, hash: *hash })
+        Some(Position {
+            height: u32::try_from(height).ok()?,
+            hash: *hash,
+        })
     }
 
     /// Whether the chain has this block.
@@ -79,7 +85,12 @@ impl ActiveChain {
     /// Adds a block; the caller vouches that it is the child of the tip.
     pub(super) fn push(&mut self, hash: BlockHash, header: &Header) {
         let first = self.links.len().saturating_sub(10);
-        let mut times: Vec<u32> = self.links.iter().skip(first).map(|link| link.time).collect();
+        let mut times: Vec<u32> = self
+            .links
+            .iter()
+            .skip(first)
+            .map(|link| link.time)
+            .collect();
         times.push(header.time);
         times.sort_unstable();
         let median_time = times.get(times.len() / 2).copied().unwrap_or(header.time);

@@ -6,9 +6,10 @@
 use super::active_chain::{ActiveChain, Position};
 use crate::block_log::{BlockLog, SpentLog};
 use crate::frame::{Frame, Spent};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use bitcoin::BlockHash;
 use bitcoin::block::Header;
+use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
@@ -57,6 +58,8 @@ struct Progress {
     best: u32,
     /// The chain is at its end, as far as anybody knows.
     synced: bool,
+    /// The last block of this run, if there is one.
+    last: Option<u32>,
     stop: bool,
 }
 
@@ -65,6 +68,8 @@ pub struct Feed {
     chain: RwLock<ActiveChain>,
     recents: Mutex<Recents>,
     recent_bytes: usize,
+    /// Some plugin asks for more than the columns hold.
+    keep_raw: bool,
     blocks: Arc<BlockLog>,
     spent: Arc<SpentLog>,
     progress: Mutex<Progress>,
@@ -73,11 +78,17 @@ pub struct Feed {
 
 impl Feed {
     /// A feed over two logs (blocks, and what they spend) that keeps up to `recent_bytes` of decoded blocks.
-    pub fn new(blocks: Arc<BlockLog>, spent: Arc<SpentLog>, recent_bytes: usize) -> Self {
+    pub fn new(
+        blocks: Arc<BlockLog>,
+        spent: Arc<SpentLog>,
+        recent_bytes: usize,
+        keep_raw: bool,
+    ) -> Self {
         Self {
             chain: RwLock::default(),
             recents: Mutex::default(),
             recent_bytes,
+            keep_raw,
             blocks,
             spent,
             progress: Mutex::default(),
@@ -106,17 +117,34 @@ impl Feed {
     }
 
     /// Keeps a checked block at hand, and forgets the oldest ones that are too many.
-    pub fn add_recent(&self, frame: Arc<Frame>, announced: Option<Instant>) {
+    pub fn add_recent(&self, mut frame: Frame, announced: Option<Instant>) {
+        if !self.keep_raw {
+            frame.forget_raw();
+        }
+        let frame = Arc::new(frame);
         let mut recents = lock(&self.recents);
-        let (hash, bytes) = (frame.hash, footprint(&frame));
-        if recents.blocks.insert(hash, Recent { frame, spent: None, announced }).is_none() {
+        let (hash, bytes) = (frame.hash, frame.footprint());
+        if recents
+            .blocks
+            .insert(
+                hash,
+                Recent {
+                    frame,
+                    spent: None,
+                    announced,
+                },
+            )
+            .is_none()
+        {
             recents.order.push_back(hash);
             recents.bytes += bytes;
         }
         while recents.bytes > self.recent_bytes && recents.order.len() > 1 {
-            let Some(oldest) = recents.order.pop_front() else { break };
+            let Some(oldest) = recents.order.pop_front() else {
+                break;
+            };
             if let Some(gone) = recents.blocks.remove(&oldest) {
-                recents.bytes -= footprint(&gone.frame);
+                recents.bytes -= gone.frame.footprint();
             }
         }
     }
@@ -124,11 +152,15 @@ impl Feed {
     /// Forgets blocks that all lanes have gone past.
     pub fn forget_recents(&self, wanted: impl Fn(&BlockHash) -> bool) {
         let mut recents = lock(&self.recents);
-        let Recents { blocks, order, bytes } = &mut *recents;
+        let Recents {
+            blocks,
+            order,
+            bytes,
+        } = &mut *recents;
         order.retain(|hash| {
             let keep = wanted(hash);
             if !keep && let Some(gone) = blocks.remove(hash) {
-                *bytes -= footprint(&gone.frame);
+                *bytes -= gone.frame.footprint();
             }
             keep
         });
@@ -146,7 +178,9 @@ impl Feed {
             None => 0,
             Some(cursor) if chain.contains(cursor) => cursor.height + 1,
             // Blocks that a lane has seen are gone from the log: they come again from peers.
-            Some(cursor) if chain.tip().is_none_or(|tip| tip.height < cursor.height) => return Next::Tip,
+            Some(cursor) if chain.tip().is_none_or(|tip| tip.height < cursor.height) => {
+                return Next::Tip;
+            }
             Some(cursor) => return Next::Rewind(cursor.height.checked_sub(1)),
         };
         match chain.hash_at(height) {
@@ -161,19 +195,33 @@ impl Feed {
     ///
     /// When the block is not at hand and the log does not have it or cannot be read.
     pub fn frame(&self, position: Position) -> Result<(Arc<Frame>, Option<Instant>)> {
-        if let Some(recent) = lock(&self.recents).blocks.get(&position.hash) {
-            return Ok((recent.frame.clone(), recent.announced));
+        if let Some(recent) = self.recent(&position.hash) {
+            return Ok(recent);
         }
-        let raw = self
-            .blocks
-            .get(&position.hash)
-            .with_context(|| format!("failed to read block {} from the block log", position.height))?;
-        let Some(raw) = raw else {
-            bail!("block {} ({}) is not in the block log any more", position.height, position.hash);
-        };
+        let raw = self.raw(position)?;
         let frame = Frame::decode(raw)
             .with_context(|| format!("block {} in the block log is damaged", position.height))?;
         Ok((Arc::new(frame), None))
+    }
+
+    /// A decoded block if it is at hand.
+    pub fn recent(&self, hash: &BlockHash) -> Option<(Arc<Frame>, Option<Instant>)> {
+        let recents = lock(&self.recents);
+        let recent = recents.blocks.get(hash)?;
+        Some((recent.frame.clone(), recent.announced))
+    }
+
+    /// The bytes of a block, from the log.
+    ///
+    /// # Errors
+    ///
+    /// When the log does not have it or cannot be read.
+    pub fn raw(&self, position: Position) -> Result<Bytes> {
+        let Position { height, hash } = position;
+        self.blocks
+            .get(&hash)
+            .with_context(|| format!("failed to read block {height} from the block log"))?
+            .with_context(|| format!("block {height} ({hash}) is not in the block log any more"))
     }
 
     /// What a block spends, if the coins lane has been there.
@@ -191,7 +239,8 @@ impl Feed {
             .spent
             .get(&position.hash)
             .with_context(|| format!("failed to read what block {} spends", position.height))?;
-        kept.map(|bytes| Ok(Arc::new(Spent::decode(&bytes)?))).transpose()
+        kept.map(|bytes| Ok(Arc::new(Spent::decode(&bytes)?)))
+            .transpose()
     }
 
     /// The coins lane hands over what a block spends: it is kept in the log, and at hand while the block is.
@@ -253,6 +302,17 @@ impl Feed {
         lock(&self.progress).synced
     }
 
+    /// Names the last block of this run.
+    pub fn set_last(&self, height: Option<u32>) {
+        lock(&self.progress).last = height;
+    }
+
+    /// Whether a lane at this height has nothing to expect soon: what it holds should go to the disk.
+    pub fn settled(&self, height: u32) -> bool {
+        let progress = lock(&self.progress);
+        progress.synced || progress.last == Some(height)
+    }
+
     /// Makes both logs durable, so that no lane's cursor ever names a block that is lost.
     ///
     /// # Errors
@@ -260,7 +320,9 @@ impl Feed {
     /// When a file cannot be synced.
     pub fn sync(&self) -> Result<()> {
         self.blocks.sync().context("failed to sync the block log")?;
-        self.spent.sync().context("failed to sync the log of spent outputs")?;
+        self.spent
+            .sync()
+            .context("failed to sync the log of spent outputs")?;
         Ok(())
     }
 
@@ -283,9 +345,11 @@ impl Feed {
     /// Waits until something happened after `seen`, at most `timeout`.
     pub fn wait(&self, seen: u64, timeout: Duration) {
         let progress = lock(&self.progress);
-        let waited = self.changed.wait_timeout_while(progress, timeout, |progress| {
-            progress.version == seen && !progress.stop
-        });
+        let waited = self
+            .changed
+            .wait_timeout_while(progress, timeout, |progress| {
+                progress.version == seen && !progress.stop
+            });
         drop(waited);
     }
 
@@ -298,9 +362,4 @@ impl Feed {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Bytes that a decoded block takes: its own and about as much in columns.
-fn footprint(frame: &Frame) -> usize {
-    2 * frame.raw.len() + 512
 }

@@ -32,7 +32,9 @@ impl Queue {
     fn add(&mut self, later: &MempoolChanges) {
         if !later.removed.is_empty() && !self.waiting.added.is_empty() {
             let gone: HashSet<Txid> = later.removed.iter().map(|(txid, _)| *txid).collect();
-            self.waiting.added.retain(|(entry, _)| !gone.contains(&entry.txid));
+            self.waiting
+                .added
+                .retain(|(entry, _)| !gone.contains(&entry.txid));
         }
         // What the lane has not been told of may be among them; taking out what is not there does no harm.
         self.waiting.removed.extend(later.removed.iter().cloned());
@@ -60,7 +62,10 @@ pub struct PoolFeed {
 impl PoolFeed {
     /// A feed from this pool.
     pub fn new(pool: Mempool) -> Self {
-        Self { pool: Mutex::new(pool), queues: Mutex::default() }
+        Self {
+            pool: Mutex::new(pool),
+            queues: Mutex::default(),
+        }
     }
 
     /// The pool. Locked before the queues, never after them.
@@ -74,7 +79,10 @@ impl PoolFeed {
 
     /// A lane starts afresh: it gets the whole pool next.
     pub fn subscribe(&self, lane: &str) {
-        let queue = Queue { waiting: MempoolChanges::default(), reset: true };
+        let queue = Queue {
+            waiting: MempoolChanges::default(),
+            reset: true,
+        };
         self.queues().lanes.insert(lane.to_owned(), queue);
     }
 
@@ -103,14 +111,31 @@ impl PoolFeed {
         let queue = queues.lanes.get_mut(lane)?;
         if queue.reset {
             queue.reset = false;
-            let added = pool.snapshot().into_iter().map(|entry| (entry, Origin::New)).collect();
-            let changes = MempoolChanges { added, removed: Vec::new() };
-            return Some(PoolBatch { changes, reset: true, height, current: false });
+            let added = pool
+                .snapshot()
+                .into_iter()
+                .map(|entry| (entry, Origin::New))
+                .collect();
+            let changes = MempoolChanges {
+                added,
+                removed: Vec::new(),
+            };
+            return Some(PoolBatch {
+                changes,
+                reset: true,
+                height,
+                current: false,
+            });
         }
         let changes = std::mem::take(&mut queue.waiting);
         if changes.is_empty() {
             return None;
         }
-        Some(PoolBatch { changes, reset: false, height, current: true })
+        Some(PoolBatch {
+            changes,
+            reset: false,
+            height,
+            current: true,
+        })
     }
 }

@@ -5,6 +5,7 @@ use super::active_chain::Position;
 use super::feed::Feed;
 use super::pool_feed::PoolFeed;
 use super::status::LaneShared;
+use crate::frame::Frame;
 use crate::mempool::{self, Coin, CoinLookup, Mempool, Tip};
 use crate::metrics::Metrics;
 use crate::network::Params;
@@ -55,9 +56,16 @@ struct Lookup(CoinView);
 
 impl CoinLookup for Lookup {
     fn coin(&self, outpoint: &OutPoint) -> Result<Option<Coin>> {
-        let key = OutPointKey { txid: outpoint.txid.to_byte_array(), vout: outpoint.vout };
+        let key = OutPointKey {
+            txid: outpoint.txid.to_byte_array(),
+            vout: outpoint.vout,
+        };
         let coin = self.0.coin(&key).context("failed to look up a coin")?;
-        Ok(coin.map(|coin| Coin { value: coin.value, height: coin.height, coinbase: coin.coinbase }))
+        Ok(coin.map(|coin| Coin {
+            value: coin.value,
+            height: coin.height,
+            coinbase: coin.coinbase,
+        }))
     }
 }
 
@@ -98,7 +106,10 @@ impl PoolWorker {
                 Err(RecvTimeoutError::Disconnected) => break,
             };
             if let Err(error) = self.turn(first) {
-                tracing::error!(error = format!("{error:#}"), "the memory pool cannot follow");
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    "the memory pool cannot follow"
+                );
                 std::thread::sleep(PUBLISH);
             }
         }
@@ -110,18 +121,29 @@ impl PoolWorker {
         if !self.feed.synced() {
             return Ok(());
         }
-        let Some(view) = self.coins.view() else { return Ok(()) };
-        let Some(position) = view.cursor().map(Position::from) else { return Ok(()) };
+        let Some(view) = self.coins.view() else {
+            return Ok(());
+        };
+        let Some(position) = view.cursor().map(Position::from) else {
+            return Ok(());
+        };
         let median_time = {
             let chain = self.feed.chain();
-            match chain.contains(position).then(|| chain.header_at(position.height)).flatten() {
+            match chain
+                .contains(position)
+                .then(|| chain.header_at(position.height))
+                .flatten()
+            {
                 Some((_, median_time)) => median_time,
                 // The coins lane has a reorg before it: what it knows is of no use.
                 None => return Ok(()),
             }
         };
         let coins = Lookup(CoinView::new(view));
-        let tip = Tip { height: position.height, median_time };
+        let tip = Tip {
+            height: position.height,
+            median_time,
+        };
         let now = unix_time();
         let feed = self.pool.clone();
         let mut pool = feed.pool();
@@ -135,7 +157,11 @@ impl PoolWorker {
                 Ok(accepted) => tracing::trace!(?accepted, "transaction"),
                 Err(refused) => tracing::debug!(%refused, "transaction refused"),
             }
-            next = if Instant::now() < until { self.queue.try_recv().ok() } else { None };
+            next = if Instant::now() < until {
+                self.queue.try_recv().ok()
+            } else {
+                None
+            };
         }
         if self.expired.elapsed() >= EXPIRE {
             self.expired = Instant::now();
@@ -169,17 +195,27 @@ impl PoolWorker {
             if self.feed.chain().contains(last) && last.height <= to.height {
                 break;
             }
-            let (frame, _) = self.feed.frame(last)?;
-            let raws = frame.columns.layouts().iter().map(|layout| frame.raw.slice(layout.whole()));
+            let frame = Frame::decode_without_txids(self.feed.raw(last)?)
+                .context("a block in the block log is damaged")?;
+            let raws = frame
+                .columns
+                .layouts()
+                .iter()
+                .map(|layout| frame.raw.slice(layout.whole()));
             pool.disconnect_block(raws);
             self.followed.pop_back();
         }
-        let from = self.followed.back().map_or(to.height, |last| last.height + 1);
+        let from = self
+            .followed
+            .back()
+            .map_or(to.height, |last| last.height + 1);
         if to.height.saturating_sub(from) > MAX_CATCH_UP {
             self.followed.clear();
         } else {
             for height in from..=to.height {
-                let Some(hash) = self.feed.chain().hash_at(height) else { break };
+                let Some(hash) = self.feed.chain().hash_at(height) else {
+                    break;
+                };
                 let position = Position { height, hash };
                 let (frame, _) = self.feed.frame(position)?;
                 let columns = &frame.columns;
@@ -191,13 +227,20 @@ impl PoolWorker {
                     .0
                     .iter()
                     .zip(&columns.inputs.prev_vouts)
-                    .map(|(txid, &vout)| OutPoint { txid: Txid::from_byte_array(*txid), vout })
+                    .map(|(txid, &vout)| OutPoint {
+                        txid: Txid::from_byte_array(*txid),
+                        vout,
+                    })
                     .collect();
-                let transactions = columns.txids().zip(&columns.transactions.input_ends).map(|(txid, &end)| {
-                    let spends = outpoints.get(start..end as usize).unwrap_or_default();
-                    start = end as usize;
-                    (Txid::from_byte_array(*txid), spends.iter().copied())
-                });
+                let transactions =
+                    columns
+                        .txids()
+                        .zip(&columns.transactions.input_ends)
+                        .map(|(txid, &end)| {
+                            let spends = outpoints.get(start..end as usize).unwrap_or_default();
+                            start = end as usize;
+                            (Txid::from_byte_array(*txid), spends.iter().copied())
+                        });
                 pool.connect_block(height, transactions);
                 self.followed.push_back(position);
             }
@@ -214,7 +257,9 @@ impl PoolWorker {
 
     /// Offers the saved pool again.
     fn reload(&self, pool: &mut Mempool, coins: &Lookup, tip: Tip) {
-        let Some(path) = self.file.as_ref().filter(|path| path.exists()) else { return };
+        let Some(path) = self.file.as_ref().filter(|path| path.exists()) else {
+            return;
+        };
         let saved = match mempool::load(path, self.params.magic) {
             Ok(saved) => saved,
             Err(error) => {
@@ -227,7 +272,8 @@ impl PoolWorker {
         let taken = saved
             .into_iter()
             .filter(|(raw, first_seen)| {
-                pool.reload(raw.clone(), *first_seen, now, coins, tip).is_ok()
+                pool.reload(raw.clone(), *first_seen, now, coins, tip)
+                    .is_ok()
             })
             .count();
         tracing::info!(offered, taken, "memory pool of the last run");
@@ -236,7 +282,9 @@ impl PoolWorker {
     fn save(&mut self) {
         self.saved = Instant::now();
         // A pool that has not started says nothing about the one that was saved.
-        let Some(path) = self.file.as_ref().filter(|_| !self.followed.is_empty()) else { return };
+        let Some(path) = self.file.as_ref().filter(|_| !self.followed.is_empty()) else {
+            return;
+        };
         let entries = self.pool.pool().snapshot();
         if let Err(error) = mempool::save(path, self.params.magic, &entries) {
             tracing::warn!(path = %path.display(), %error, "the memory pool was not saved");
@@ -245,5 +293,7 @@ impl PoolWorker {
 }
 
 fn unix_time() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |t| t.as_secs())
 }

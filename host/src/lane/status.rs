@@ -131,7 +131,10 @@ impl LaneShared {
 
     /// The state as the last flush left it.
     pub fn view(&self) -> Option<StateSnapshot> {
-        self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.view
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub(super) fn close_view(&self) {
@@ -145,7 +148,10 @@ impl LaneShared {
     /// When the plugin refuses or fails, or the lane is not open yet.
     pub fn query(&self, path: &str, params: &[(&str, &str)]) -> Result<String, QueryFailure> {
         let Some(view) = self.view() else {
-            return Err(QueryFailure::Busy(format!("the plugin {} is starting", self.name())));
+            return Err(QueryFailure::Busy(format!(
+                "the plugin {} is starting",
+                self.name()
+            )));
         };
         let answer = Instance::query(
             &self.engine,
@@ -164,7 +170,9 @@ impl LaneShared {
             QueryError::Call(CallError::Host { call, source }) => {
                 QueryFailure::Failed(format!("the host failed in {call}: {source:#}"))
             }
-            QueryError::Call(error) => QueryFailure::Failed(format!("plugin {}: {error}", self.name())),
+            QueryError::Call(error) => {
+                QueryFailure::Failed(format!("plugin {}: {error}", self.name()))
+            }
         })
     }
 }

@@ -6,7 +6,9 @@ use super::pool_feed::PoolFeed;
 use super::status::{LaneShared, LaneStage};
 use crate::metrics::{PluginMetrics, StageTimer};
 use crate::plugin::{BlockInput, CallError, Instance, LaneSpace, MempoolInput};
-use crate::store::{Cursor, LaneState, Reconciled, Recovery, RowBuffer, RowStore, StateStore, StoreError, reconcile};
+use crate::store::{
+    Cursor, LaneState, Reconciled, Recovery, RowBuffer, RowStore, StateStore, StoreError, reconcile,
+};
 use anyhow::{Context, Result};
 use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
@@ -75,13 +77,19 @@ struct Worker {
 
 impl From<Cursor> for Position {
     fn from(cursor: Cursor) -> Self {
-        Self { height: cursor.height, hash: BlockHash::from_byte_array(cursor.hash) }
+        Self {
+            height: cursor.height,
+            hash: BlockHash::from_byte_array(cursor.hash),
+        }
     }
 }
 
 impl From<Position> for Cursor {
     fn from(position: Position) -> Self {
-        Self { height: position.height, hash: position.hash.to_byte_array() }
+        Self {
+            height: position.height,
+            hash: position.hash.to_byte_array(),
+        }
     }
 }
 
@@ -115,9 +123,16 @@ impl Lane {
         state.set_undo_depth(self.settings.undo_depth);
         let rows = self.rows.register(name, &descriptor.tables)?;
         match reconcile(&mut state, &self.rows, name)? {
-            Reconciled { recovery: Recovery::Agreed, .. } => {}
+            Reconciled {
+                recovery: Recovery::Agreed,
+                ..
+            } => {}
             Reconciled { recovery, .. } => {
-                tracing::warn!(plugin = name, ?recovery, "state and rows were at different blocks");
+                tracing::warn!(
+                    plugin = name,
+                    ?recovery,
+                    "state and rows were at different blocks"
+                );
             }
         }
         self.rows.clear_volatile(name)?;
@@ -135,7 +150,9 @@ impl OpenLane {
         let Self(mut worker) = self;
         worker.run();
         worker.vacate();
-        let flushed = worker.flush().with_context(|| format!("failed to flush plugin {}", worker.name()));
+        let flushed = worker
+            .flush()
+            .with_context(|| format!("failed to flush plugin {}", worker.name()));
         worker.lane.shared.lock().stage = LaneStage::Stopped;
         worker.lane.shared.close_view();
         flushed
@@ -208,7 +225,9 @@ impl Worker {
             if left.is_zero() {
                 return;
             }
-            self.lane.feed.wait(self.lane.feed.version(), left.min(IDLE));
+            self.lane
+                .feed
+                .wait(self.lane.feed.version(), left.min(IDLE));
         }
     }
 
@@ -249,7 +268,12 @@ impl Worker {
                 }
             }
             // What depends on the pool is built anew by each instance.
-            if let Some(pool) = self.lane.pool.as_ref().filter(|_| shared.descriptor.mempool) {
+            if let Some(pool) = self
+                .lane
+                .pool
+                .as_ref()
+                .filter(|_| shared.descriptor.mempool)
+            {
                 shared.surroundings.volatile.clear();
                 self.lane.rows.clear_volatile(shared.name())?;
                 pool.subscribe(shared.name());
@@ -279,7 +303,11 @@ impl Worker {
             true => match self.lane.feed.spent(position)? {
                 Some(spent) => Some(spent),
                 None => {
-                    let coins = self.lane.feed.coins().filter(|&coins| self.lane.feed.chain().contains(coins));
+                    let coins = self
+                        .lane
+                        .feed
+                        .coins()
+                        .filter(|&coins| self.lane.feed.chain().contains(coins));
                     if coins.is_some_and(|coins| coins.height >= position.height) {
                         anyhow::bail!("what block {} spends is not kept any more", position.height);
                     }
@@ -293,9 +321,15 @@ impl Worker {
         let Some((_, median_time)) = self.lane.feed.chain().header_at(position.height) else {
             return Ok(Step::Moved);
         };
-        let journal = position.height + self.lane.settings.undo_depth >= self.lane.feed.best_height();
+        let journal =
+            position.height + self.lane.settings.undo_depth >= self.lane.feed.best_height();
 
-        let input = BlockInput { position, frame: &frame, median_time, spent: spent.as_deref() };
+        let input = BlockInput {
+            position,
+            frame: &frame,
+            median_time,
+            spent: spent.as_deref(),
+        };
         let instance = self.instance()?;
         let LaneSpace { state, rows } = instance.space_mut();
         state.begin_block();
@@ -309,7 +343,10 @@ impl Worker {
             Ok(spent) => self.give_spent(position, spent)?,
             Err(CallError::Invalid(reason)) if self.lane.shared.descriptor.coins => {
                 self.vacate();
-                let text = format!("block {} ({}) is not valid: {reason}", position.height, position.hash);
+                let text = format!(
+                    "block {} ({}) is not valid: {reason}",
+                    position.height, position.hash
+                );
                 tracing::warn!(plugin = self.name(), height = position.height, hash = %position.hash, reason, "block refused");
                 self.lane.shared.lock().last_error = Some(text);
                 self.lane.feed.refuse(Refusal { position, reason });
@@ -329,7 +366,9 @@ impl Worker {
             (status.memory, status.dirty) = (memory, dirty);
             status.call_time += took;
         }
-        self.flush_if_due(self.lane.feed.next(Some(position)) == Next::Tip)?;
+        let tip = self.lane.feed.settled(position.height)
+            && self.lane.feed.next(Some(position)) == Next::Tip;
+        self.flush_if_due(tip)?;
         Ok(Step::Moved)
     }
 
@@ -338,7 +377,8 @@ impl Worker {
         if !self.lane.shared.descriptor.coins {
             return Ok(());
         }
-        let spent = spent.context("the plugin with the role coins did not say what the block spends")?;
+        let spent =
+            spent.context("the plugin with the role coins did not say what the block spends")?;
         self.lane.feed.give_spent(position, spent)
     }
 
@@ -355,7 +395,11 @@ impl Worker {
         let from = self.cursor();
         let target = {
             let chain = self.lane.feed.chain();
-            while self.recent.back().is_some_and(|&last| !chain.contains(last)) {
+            while self
+                .recent
+                .back()
+                .is_some_and(|&last| !chain.contains(last))
+            {
                 self.recent.pop_back();
             }
             self.recent.back().map(|last| last.height).or(height)
@@ -399,8 +443,10 @@ impl Worker {
     }
 
     fn at_tip(&mut self, cursor: Option<Position>) -> Result<Step> {
-        self.flush_if_due(true)?;
-        let Some(cursor) = cursor else { return Ok(Step::Idle(LaneStage::Starting)) };
+        self.flush_if_due(cursor.is_some_and(|at| self.lane.feed.settled(at.height)))?;
+        let Some(cursor) = cursor else {
+            return Ok(Step::Idle(LaneStage::Starting));
+        };
         if self.lane.feed.synced() && !self.indexes_built {
             let began = Instant::now();
             let name = self.lane.shared.name();
@@ -422,7 +468,9 @@ impl Worker {
         let input = MempoolInput {
             changes: &batch.changes,
             reset: batch.reset,
-            time: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs()),
+            time: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |t| t.as_secs()),
             height: batch.height,
             current: batch.current,
         };
@@ -438,14 +486,18 @@ impl Worker {
 
     /// Flushes at the tip, and behind it when enough has gathered.
     fn flush_if_due(&mut self, tip: bool) -> Result<()> {
-        let (cache, interval) = (self.lane.settings.state_cache, self.lane.settings.flush_interval);
+        let (cache, interval) = (
+            self.lane.settings.state_cache,
+            self.lane.settings.flush_interval,
+        );
         let since = self.last_flush.elapsed();
         let (state, rows) = self.stores()?;
         let clean = state.cursor() == state.flushed_cursor() && rows.is_empty();
         if clean {
             return Ok(());
         }
-        if tip || state.dirty_bytes() >= cache || rows.bytes() >= MAX_ROW_BYTES || since >= interval {
+        if tip || state.dirty_bytes() >= cache || rows.bytes() >= MAX_ROW_BYTES || since >= interval
+        {
             self.flush()?;
         }
         Ok(())
@@ -457,7 +509,9 @@ impl Worker {
         let name = self.name().to_owned();
         let (feed, store) = (self.lane.feed.clone(), self.lane.rows.clone());
         let (state, rows) = self.stores()?;
-        let Some(cursor) = state.cursor() else { return Ok(()) };
+        let Some(cursor) = state.cursor() else {
+            return Ok(());
+        };
         feed.sync()?;
         let synced = Instant::now();
         store.flush(&name, rows, Some(cursor))?;

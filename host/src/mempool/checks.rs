@@ -5,13 +5,14 @@ use bytes::Bytes;
 
 use super::COINBASE_MATURITY;
 use super::coins::{CoinLookup, Tip};
-use super::entry::{Entry, Figures};
+use super::entry::{Entry, Figures, Locks};
 use super::graph::Graph;
 
 /// Core's `MAX_STANDARD_TX_WEIGHT`, in weight units.
 const MAX_WEIGHT: u64 = 400_000;
 
-/// Core's `MIN_STANDARD_TX_NONWITNESS_SIZE`: 64 bytes could be an inner node of a merkle tree (CVE-2017-12842).
+/// Core's `MIN_STANDARD_TX_NONWITNESS_SIZE`: 64 bytes could be an inner node of a merkle tree
+/// (CVE-2017-12842).
 const MIN_BASE_BYTES: usize = 65;
 
 /// Lock times below this are heights, from it on unix times.
@@ -60,8 +61,8 @@ pub enum Refused {
     /// A block has it.
     #[error("already confirmed")]
     Confirmed,
-    /// Outputs that neither the chain nor the pool has. [`Mempool::accept`](super::Mempool::accept) keeps such a transaction as an
-    /// orphan and does not answer with this.
+    /// Outputs that neither the chain nor the pool has. [`Mempool::accept`](super::Mempool::accept)
+    /// keeps such a transaction as an orphan and does not answer with this.
     #[error("inputs are missing")]
     MissingInputs {
         /// Transactions that are not known.
@@ -141,7 +142,8 @@ pub(super) struct Candidate {
 
 impl Candidate {
     pub(super) fn decode(raw: &Bytes) -> Result<Self, Refused> {
-        // Witness bytes weigh one unit each: nothing longer can be standard, and nothing longer is decoded.
+        // Witness bytes weigh one unit each: nothing longer can be standard, and nothing longer is
+        // decoded.
         if raw.len() as u64 > MAX_WEIGHT {
             return Err(Refused::NotStandard {
                 weight: raw.len() as u64,
@@ -163,7 +165,8 @@ impl Candidate {
         })
     }
 
-    /// Looks up what it spends, in the pool and in the chain, and makes an entry of it, not yet linked to others.
+    /// Looks up what it spends, in the pool and in the chain, and makes an entry of it, not yet
+    /// linked to others.
     pub(super) fn price(
         self,
         graph: &Graph,
@@ -178,8 +181,7 @@ impl Candidate {
             .collect();
         let next_height = tip.height.saturating_add(1);
         let mut depends = Vec::new();
-        let mut bound_to_height =
-            self.tx.is_lock_time_enabled() && self.tx.lock_time.to_consensus_u32() != 0;
+        let mut locks = self.lock_time();
         // Value and height of each; `None` until the chain is asked.
         let mut spent: Vec<Option<(u64, u32)>> = Vec::with_capacity(spends.len());
         let mut unknown = Vec::new();
@@ -209,7 +211,7 @@ impl Candidate {
                 match answers.next() {
                     Some((_, Some(coin))) => {
                         if coin.coinbase {
-                            bound_to_height = true;
+                            locks.not_before(coin.height.saturating_add(COINBASE_MATURITY));
                             if next_height.saturating_sub(coin.height) < COINBASE_MATURITY {
                                 return Err(Refused::Immature {
                                     height: coin.height,
@@ -230,7 +232,10 @@ impl Candidate {
         }
 
         let spent: Vec<(u64, u32)> = spent.into_iter().flatten().collect();
-        bound_to_height |= self.check_locks(&spent, next_height, tip.median_time)?;
+        self.add_relative_locks(&mut locks, &spent);
+        if !locks.are_open(tip) {
+            return Err(Refused::Locked);
+        }
         let available = spent
             .iter()
             .try_fold(0u64, |sum, (value, _)| sum.checked_add(*value))
@@ -258,13 +263,14 @@ impl Candidate {
             depends,
             spends,
             output_values,
-            bound_to_height,
+            locks,
             ancestors: Figures::default(),
             descendants: Figures::default(),
         })
     }
 
-    /// Inputs are also missing when a block has the transaction itself: then an output of it may be there.
+    /// Inputs are also missing when a block has the transaction itself: then an output of it may be
+    /// there.
     fn why_missing(&self, coins: &dyn CoinLookup, missing: Vec<Txid>) -> Refused {
         let own: Vec<OutPoint> = (0..self.tx.output.len() as u32)
             .map(|vout| OutPoint::new(self.txid, vout))
@@ -276,37 +282,35 @@ impl Candidate {
         }
     }
 
-    /// Whether it has relative locks by height, all of which the next block satisfies; likewise its lock time.
-    fn check_locks(
-        &self,
-        spent: &[(u64, u32)],
-        next_height: u32,
-        median_time: u32,
-    ) -> Result<bool, Refused> {
+    /// What its lock time says (BIP65, BIP113): it is in no block up to that height, or that time.
+    fn lock_time(&self) -> Locks {
         let lock_time = self.tx.lock_time.to_consensus_u32();
-        let reached = if lock_time < LOCK_TIME_THRESHOLD {
-            next_height
-        } else {
-            median_time
-        };
-        if self.tx.is_lock_time_enabled() && lock_time != 0 && lock_time >= reached {
-            return Err(Refused::Locked);
+        let mut locks = Locks::default();
+        if lock_time == 0 || !self.tx.is_lock_time_enabled() {
+            return locks;
         }
-        let mut has_relative = false;
+        if lock_time < LOCK_TIME_THRESHOLD {
+            locks.not_before(lock_time + 1);
+        } else {
+            locks.after_time = lock_time;
+        }
+        locks
+    }
+
+    /// What its inputs say, given the value and height of what each spends (BIP68).
+    fn add_relative_locks(&self, locks: &mut Locks, spent: &[(u64, u32)]) {
         // Core compares the version as unsigned.
-        if self.tx.version.0 as u32 >= 2 {
-            for (input, (_, height)) in self.tx.input.iter().zip(spent) {
-                let sequence = input.sequence.to_consensus_u32();
-                let lock = sequence & SEQUENCE_VALUE;
-                if sequence & (SEQUENCE_NO_LOCK | SEQUENCE_TIME) == 0 && lock > 0 {
-                    has_relative = true;
-                    if height.saturating_add(lock) > next_height {
-                        return Err(Refused::Locked);
-                    }
-                }
+        if (self.tx.version.0 as u32) < 2 {
+            return;
+        }
+        for (input, (_, height)) in self.tx.input.iter().zip(spent) {
+            let sequence = input.sequence.to_consensus_u32();
+            let lock = sequence & SEQUENCE_VALUE;
+            if sequence & (SEQUENCE_NO_LOCK | SEQUENCE_TIME) == 0 && lock > 0 {
+                locks.relative = true;
+                locks.not_before(height.saturating_add(lock));
             }
         }
-        Ok(has_relative)
     }
 }
 

@@ -30,8 +30,8 @@ pub trait CoinLookup {
     ///
     /// # Errors
     ///
-    /// Whatever keeps the lookup from answering; the transaction is then refused as [`Refused::Coins`](super::Refused::Coins) and may
-    /// be offered again.
+    /// Whatever keeps the lookup from answering; the transaction is then refused as
+    /// [`Refused::Coins`](super::Refused::Coins) and may be offered again.
     fn coin(&self, outpoint: &OutPoint) -> anyhow::Result<Option<Coin>>;
 
     /// Many at once, in the order asked: for a lookup to which each question costs a call.

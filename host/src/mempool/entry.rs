@@ -3,6 +3,8 @@
 use bitcoin::{OutPoint, Txid, Wtxid};
 use bytes::Bytes;
 
+use super::coins::Tip;
+
 /// Sums over a set of entries, the entry itself included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Figures {
@@ -28,7 +30,31 @@ impl Figures {
     }
 }
 
-/// A transaction in the pool. An `Arc<Entry>` handed out is as of then; [`Mempool::get`](super::Mempool::get) has the present figures.
+/// The blocks that a transaction may be in, as far as its place in time matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Locks {
+    /// The lowest height of such a block: lock time by height, coinbase maturity, relative locks.
+    pub(super) from_height: u32,
+    /// The median time past before such a block is above this (BIP113), if it is not 0.
+    pub(super) after_time: u32,
+    /// It has a relative lock by height (BIP68), which moves when what it spends moves.
+    pub(super) relative: bool,
+}
+
+impl Locks {
+    /// Whether the block after `tip` may hold it.
+    pub(super) fn are_open(&self, tip: Tip) -> bool {
+        self.from_height <= tip.height.saturating_add(1)
+            && (self.after_time == 0 || self.after_time < tip.median_time)
+    }
+
+    pub(super) fn not_before(&mut self, height: u32) {
+        self.from_height = self.from_height.max(height);
+    }
+}
+
+/// A transaction in the pool. An `Arc<Entry>` handed out is as of then;
+/// [`Mempool::get`](super::Mempool::get) has the present figures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Hash without witnesses.
@@ -39,8 +65,8 @@ pub struct Entry {
     pub raw: Bytes,
     /// Inputs minus outputs, in sat.
     pub fee: u64,
-    /// A quarter of the weight, rounded up, in virtual bytes. Core's policy size, which also counts signature operations, is not known
-    /// without the scripts spent.
+    /// A quarter of the weight, rounded up, in virtual bytes. Core's policy size, which also counts
+    /// signature operations, is not known without the scripts spent.
     pub vsize: u64,
     /// Weight units (BIP141).
     pub weight: u64,
@@ -54,17 +80,18 @@ pub struct Entry {
     pub spends: Vec<OutPoint>,
     /// Values of its outputs in sat, in order.
     pub output_values: Vec<u64>,
-    /// Whether a reorg can make it invalid by height alone: it spends a coinbase or has a lock.
-    pub bound_to_height: bool,
+    /// When a block may hold it.
+    pub(super) locks: Locks,
     /// It and everything in the pool it depends on.
     pub ancestors: Figures,
     /// It and everything in the pool that depends on it.
     pub descendants: Figures,
 }
 
-/// Memory of an entry beside its variable parts: the slot in the map by txid (32 + 88 bytes), the slot by wtxid (64), the slot in
-/// the eviction order (48), each with the slack of a growing table or tree, the `Arc<Entry>` (304) and the allocator's rounding of
-/// five allocations. Measured, not computed to the byte.
+/// Memory of an entry beside its variable parts: the slot in the map by txid (32 + 88 bytes), the
+/// slot by wtxid (64), the slot in the eviction order (48), each with the slack of a growing table
+/// or tree, the `Arc<Entry>` (304) and the allocator's rounding of five allocations. Measured, not
+/// computed to the byte.
 const FIXED_BYTES: usize = 720;
 
 /// A spent outpoint: 36 bytes in the entry, 68 in the map by outpoint, with its slack.

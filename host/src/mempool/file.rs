@@ -25,7 +25,8 @@ const TRAILER_BYTES: usize = 4;
 /// The largest file read: the pool's own default limit counts more than the transactions' bytes.
 const MAX_FILE_BYTES: u64 = 1_000_000_000;
 
-/// Why a saved pool could not be written or read. Nothing depends on it: a pool that cannot be read is heard again from peers.
+/// Why a saved pool could not be written or read. Nothing depends on it: a pool that cannot be read
+/// is heard again from peers.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolFileError {
     /// The system refused.
@@ -117,8 +118,8 @@ fn write_entries(
     Ok(())
 }
 
-/// Reads a saved pool: transactions and when each was first seen (unix seconds), to be offered through
-/// [`Mempool::reload`](super::Mempool::reload) in this order. No file is an empty pool.
+/// Reads a saved pool: transactions and when each was first seen (unix seconds), to be offered
+/// through [`Mempool::reload`](super::Mempool::reload) in this order. No file is an empty pool.
 ///
 /// # Errors
 ///

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bitcoin::{OutPoint, Txid, Wtxid};
 
 use super::checks::Refused;
+use super::coins::Tip;
 use super::entry::{Entry, Figures};
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
@@ -23,7 +24,8 @@ struct Node {
 type EvictionKey = (u64, Reverse<u64>, Txid);
 
 impl Node {
-    /// An entry is worth keeping for its own fee or for what its descendants pay, whichever is the better rate.
+    /// An entry is worth keeping for its own fee or for what its descendants pay, whichever is the
+    /// better rate.
     fn eviction_key(&self) -> EvictionKey {
         let rate = |figures: Figures| {
             let scaled = u128::from(figures.fees) * 1_000_000 / u128::from(figures.vsize.max(1));
@@ -102,10 +104,16 @@ impl Graph {
             .collect()
     }
 
-    /// Entries that a lower tip can make invalid.
-    pub(super) fn bound_to_height(&self) -> Vec<Txid> {
+    /// Entries that the block after `tip` may not hold.
+    pub(super) fn closed_at(&self, tip: Tip) -> Vec<Txid> {
+        let closed = self.entries().filter(|entry| !entry.locks.are_open(tip));
+        closed.map(|entry| entry.txid).collect()
+    }
+
+    /// Entries with a relative lock by height.
+    pub(super) fn with_relative_locks(&self) -> Vec<Txid> {
         self.entries()
-            .filter(|entry| entry.bound_to_height)
+            .filter(|entry| entry.locks.relative)
             .map(|entry| entry.txid)
             .collect()
     }
@@ -124,7 +132,8 @@ impl Graph {
             .collect()
     }
 
-    /// Entries that spend one of the first `outputs` outputs of `txid`, which may be in the pool or not.
+    /// Entries that spend one of the first `outputs` outputs of `txid`, which may be in the pool or
+    /// not.
     pub(super) fn spenders_of(&self, txid: Txid, outputs: u32) -> Vec<Txid> {
         let mut found = Vec::new();
         for vout in 0..outputs {
@@ -190,11 +199,12 @@ impl Graph {
         }
     }
 
-    /// Refuses an entry with which some ancestor or descendant set would grow too large: the cost of every later change grows with
-    /// these sets.
+    /// Refuses an entry with which some ancestor or descendant set would grow too large: the cost
+    /// of every later change grows with these sets. Those that `leave` for it do not count.
     pub(super) fn check_chain(
         &self,
         entry: &Entry,
+        leave: &[Txid],
         max_entries: u64,
         max_vsize: u64,
     ) -> Result<(), Refused> {
@@ -205,6 +215,14 @@ impl Graph {
         };
         let ancestors = self.ancestors_of(&entry.depends);
         let descendants = self.descendants_of(&self.children_of(entry));
+        let below_ancestor = |ancestor: &Entry| {
+            if leave.is_empty() {
+                return ancestor.descendants;
+            }
+            let mut stay = self.reach(&[ancestor.txid], |node| &node.children);
+            stay.retain(|txid| !leave.contains(txid));
+            self.sum(&stay)
+        };
         // A single large transaction is no chain.
         if ancestors.is_empty() && descendants.is_empty() {
             return Ok(());
@@ -216,7 +234,7 @@ impl Graph {
             || ancestors
                 .iter()
                 .filter_map(|txid| self.get(txid))
-                .any(|ancestor| too_large(joined(ancestor.descendants, below)))
+                .any(|ancestor| too_large(joined(below_ancestor(ancestor), below)))
             || descendants
                 .iter()
                 .filter_map(|txid| self.get(txid))

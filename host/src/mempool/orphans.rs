@@ -115,7 +115,8 @@ impl Orphans {
             .collect()
     }
 
-    /// A block holds this transaction: it waits no longer. (Those that wait for it are tried when the pool settles.)
+    /// A block holds this transaction: it waits no longer. (Those that wait for it are tried when
+    /// the pool settles.)
     pub(super) fn confirmed(&mut self, txid: &Txid) {
         if let Some(number) = self.by_txid.get(txid) {
             self.remove(*number);

@@ -35,8 +35,8 @@ impl ReturnedQueue {
         self.wanted.contains(txid)
     }
 
-    /// Takes a block that came before all that were taken so far. Answers with what had to be given up: the latest, as nothing
-    /// else in the queue depends on them.
+    /// Takes a block that came before all that were taken so far. Answers with what had to be given
+    /// up: the latest, as nothing else in the queue depends on them.
     pub(super) fn disconnected(&mut self, block: Vec<Returned>) -> Vec<Returned> {
         for returned in block.into_iter().rev() {
             if self.wanted.insert(returned.txid) {

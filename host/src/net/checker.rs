@@ -58,18 +58,23 @@ impl Checker {
         verdicts: UnboundedSender<Checked>,
     ) -> std::io::Result<Self> {
         let (work, queue) = mpsc::channel::<ToCheck>();
-        let thread = std::thread::Builder::new().name("checker".into()).spawn(move || {
-            let worker = Worker { feed, log, metrics };
-            for block in queue {
-                if worker.feed.stopping() {
-                    break;
+        let thread = std::thread::Builder::new()
+            .name("checker".into())
+            .spawn(move || {
+                let worker = Worker { feed, log, metrics };
+                for block in queue {
+                    if worker.feed.stopping() {
+                        break;
+                    }
+                    let checked = Checked {
+                        hash: block.hash,
+                        verdict: worker.check(block),
+                    };
+                    if verdicts.send(checked).is_err() {
+                        break;
+                    }
                 }
-                let checked = Checked { hash: block.hash, verdict: worker.check(block) };
-                if verdicts.send(checked).is_err() {
-                    break;
-                }
-            }
-        })?;
+            })?;
         Ok(Self { work, thread })
     }
 
@@ -107,15 +112,14 @@ impl Worker {
         if let Err(bad) = time(Stage::Check).time(|| check_block(&frame, &block.context)) {
             return Verdict::Bad(bad);
         }
-        let kept = time(Stage::Log)
-            .time(|| self.log.append(&frame.hash, block.height, &frame.raw));
+        let kept = time(Stage::Log).time(|| self.log.append(&frame.hash, block.height, &frame.raw));
         if let Err(error) = kept {
             tracing::error!(height = block.height, error = %error, "a block cannot be kept");
             return Verdict::NotKept;
         }
         self.metrics.blocks.inc();
         self.metrics.transactions.inc_by(frame.tx_count() as u64);
-        self.feed.add_recent(Arc::new(frame), Some(block.announced));
+        self.feed.add_recent(frame, Some(block.announced));
         Verdict::Good
     }
 }

@@ -14,12 +14,26 @@ const READ: usize = 256 << 10;
 
 /// What happens on a connection.
 pub(super) enum SocketEvent {
-    Connected { peer: PeerId, addr: SocketAddr, connection: Connection },
-    ConnectFailed { addr: SocketAddr, error: String },
-    Received { peer: PeerId, bytes: Bytes },
-    Closed { peer: PeerId },
+    Connected {
+        peer: PeerId,
+        addr: SocketAddr,
+        connection: Connection,
+    },
+    ConnectFailed {
+        addr: SocketAddr,
+        error: String,
+    },
+    Received {
+        peer: PeerId,
+        bytes: Bytes,
+    },
+    Closed {
+        peer: PeerId,
+    },
     /// A name from the configuration has an address.
-    Resolved { addr: SocketAddr },
+    Resolved {
+        addr: SocketAddr,
+    },
 }
 
 /// Our end of a connection; dropping it closes the socket.
@@ -53,10 +67,20 @@ pub(super) async fn connect(
     let event = match tokio::time::timeout(timeout, TcpStream::connect(addr)).await {
         Ok(Ok(stream)) => {
             let connection = open(peer, stream, events.clone());
-            SocketEvent::Connected { peer, addr, connection }
+            SocketEvent::Connected {
+                peer,
+                addr,
+                connection,
+            }
         }
-        Ok(Err(error)) => SocketEvent::ConnectFailed { addr, error: error.to_string() },
-        Err(_) => SocketEvent::ConnectFailed { addr, error: format!("no answer within {timeout:?}") },
+        Ok(Err(error)) => SocketEvent::ConnectFailed {
+            addr,
+            error: error.to_string(),
+        },
+        Err(_) => SocketEvent::ConnectFailed {
+            addr,
+            error: format!("no answer within {timeout:?}"),
+        },
     };
     let _ = events.send(event).await;
 }
@@ -73,7 +97,11 @@ fn open(peer: PeerId, stream: TcpStream, events: mpsc::Sender<SocketEvent>) -> C
                 Ok(1..) => {
                     let bytes = buffer.split().freeze();
                     // A full queue holds the socket back: the peer waits, not our memory.
-                    if events.send(SocketEvent::Received { peer, bytes }).await.is_err() {
+                    if events
+                        .send(SocketEvent::Received { peer, bytes })
+                        .await
+                        .is_err()
+                    {
                         return;
                     }
                 }
@@ -89,5 +117,9 @@ fn open(peer: PeerId, stream: TcpStream, events: mpsc::Sender<SocketEvent>) -> C
             }
         }
     });
-    Connection { outgoing, reader, writer }
+    Connection {
+        outgoing,
+        reader,
+        writer,
+    }
 }

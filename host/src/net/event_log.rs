@@ -31,15 +31,26 @@ impl EventLog {
         if empty {
             writer.write_record(["time", "address", "event", "details"])?;
         }
-        Ok(Self { writer, path: path.to_owned(), failed: false })
+        Ok(Self {
+            writer,
+            path: path.to_owned(),
+            failed: false,
+        })
     }
 
     /// Writes an event. When the disk is full it says so once, and the host goes on.
     pub fn write(&mut self, event: &PeerEvent) {
-        let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |t| t.as_secs_f64());
+        let time = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0.0, |t| t.as_secs_f64());
         let written = self
             .writer
-            .write_record([format!("{time:.3}").as_str(), &event.addr.to_string(), event.event, &event.details])
+            .write_record([
+                format!("{time:.3}").as_str(),
+                &event.addr.to_string(),
+                event.event,
+                &event.details,
+            ])
             .map_err(anyhow::Error::from);
         self.said(written);
     }

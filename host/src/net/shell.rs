@@ -66,7 +66,10 @@ pub struct NetHandle {
 impl NetHandle {
     /// What is known now.
     pub fn view(&self) -> NetView {
-        self.view.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.view
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -94,20 +97,39 @@ pub struct Net {
     dropped: u64,
 }
 
+/// What the shell works with.
+pub struct NetParts {
+    /// The headers that are known, and which of their blocks.
+    pub tree: HeaderTree,
+    pub feed: Arc<Feed>,
+    pub metrics: Arc<Metrics>,
+    /// Where new headers go.
+    pub headers: HeadersFile,
+    /// Where events of peers go.
+    pub events: Option<EventLog>,
+    /// Where transactions go.
+    pub sink: Option<Box<dyn TransactionSink>>,
+    /// Where blocks go, and where its verdicts come from.
+    pub checker: Checker,
+    pub verdicts: mpsc::UnboundedReceiver<Checked>,
+}
+
 impl Net {
     /// A shell around a machine over this header tree.
-    pub fn new(
-        config: NetConfig,
-        tree: HeaderTree,
-        feed: Arc<Feed>,
-        metrics: Arc<Metrics>,
-        headers: HeadersFile,
-        events: Option<EventLog>,
-        sink: Option<Box<dyn TransactionSink>>,
-        checker: Checker,
-        verdicts: mpsc::UnboundedReceiver<Checked>,
-    ) -> (Self, NetHandle) {
-        let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_nanos() as u64)
+    pub fn new(config: NetConfig, parts: NetParts) -> (Self, NetHandle) {
+        let NetParts {
+            tree,
+            feed,
+            metrics,
+            headers,
+            events,
+            sink,
+            checker,
+            verdicts,
+        } = parts;
+        let seed = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |t| t.as_nanos() as u64)
             ^ u64::from(std::process::id());
         let machine = Sync::new(config.sync.clone(), config.params, tree, seed, now());
         let view = Arc::new(Mutex::new(NetView::default()));
@@ -176,7 +198,9 @@ impl Net {
                             }
                             return;
                         }
-                        Err(error) => tracing::warn!(name, %error, "the peer's name cannot be resolved"),
+                        Err(error) => {
+                            tracing::warn!(name, %error, "the peer's name cannot be resolved")
+                        }
                     }
                     tokio::time::sleep(Duration::from_secs(30)).await;
                 }
@@ -188,7 +212,11 @@ impl Net {
         let now = now();
         match event {
             SocketEvent::Resolved { addr } => self.machine.add_address(addr, now),
-            SocketEvent::Connected { peer, addr, connection } => {
+            SocketEvent::Connected {
+                peer,
+                addr,
+                connection,
+            } => {
                 self.connections.insert(peer, connection);
                 self.machine.connected(peer, addr, true, now);
             }
@@ -222,7 +250,8 @@ impl Net {
         let now = now();
         self.machine.tick(now);
         for refusal in self.feed.take_refusals() {
-            self.machine.block_refused_by_coins(refusal.position.hash, refusal.reason, now);
+            self.machine
+                .block_refused_by_coins(refusal.position.hash, refusal.reason, now);
         }
         self.limit_download(now);
         let (best, _) = self.machine.best_header();
@@ -238,7 +267,12 @@ impl Net {
     }
 
     fn show(&self, best_header: u32, synced: bool) {
-        let peers: Vec<PeerInfo> = self.machine.peers().into_iter().filter(|peer| peer.ready).collect();
+        let peers: Vec<PeerInfo> = self
+            .machine
+            .peers()
+            .into_iter()
+            .filter(|peer| peer.ready)
+            .collect();
         self.metrics.peers.set(peers.len() as i64);
         let view = NetView {
             peers,
@@ -257,7 +291,12 @@ impl Net {
     fn limit_download(&mut self, now: Moment) {
         let mut limit = self.config.stop_at;
         if self.config.coins {
-            let mean = self.blocks.0.checked_div(self.blocks.1).unwrap_or(0).max(1_000);
+            let mean = self
+                .blocks
+                .0
+                .checked_div(self.blocks.1)
+                .unwrap_or(0)
+                .max(1_000);
             let ahead = (self.config.ahead_bytes as u64 / mean).clamp(8, 4_096) as u32;
             let coins = self.feed.coins().map_or(0, |position| position.height);
             limit = Some(limit.unwrap_or(u32::MAX).min(coins.saturating_add(ahead)));
@@ -286,13 +325,26 @@ impl Net {
                     tokio::spawn(connect(peer, addr, timeout, self.sockets.clone()));
                 }
                 Output::Headers(headers) => self.headers.append(&headers)?,
-                Output::Block { hash, height, context, raw, announced_at, .. } => {
+                Output::Block {
+                    hash,
+                    height,
+                    context,
+                    raw,
+                    announced_at,
+                    ..
+                } => {
                     self.blocks.0 += raw.len() as u64;
                     self.blocks.1 += 1;
                     let announced = Instant::now()
                         .checked_sub(now().since(announced_at))
                         .unwrap_or_else(Instant::now);
-                    self.checker.check(ToCheck { hash, height, context, raw, announced });
+                    self.checker.check(ToCheck {
+                        hash,
+                        height,
+                        context,
+                        raw,
+                        announced,
+                    });
                 }
                 Output::Tip(change) => self.tip(&change),
                 Output::Transaction { raw, .. } => {
@@ -302,8 +354,12 @@ impl Net {
                 }
                 Output::Event(event) => {
                     match event.event {
-                        "ready" => tracing::info!(addr = %event.addr, details = event.details, "peer"),
-                        name => tracing::debug!(addr = %event.addr, event = name, details = event.details, "peer"),
+                        "ready" => {
+                            tracing::info!(addr = %event.addr, details = event.details, "peer")
+                        }
+                        name => {
+                            tracing::debug!(addr = %event.addr, event = name, details = event.details, "peer")
+                        }
                     }
                     if let Some(events) = &mut self.events {
                         events.write(&event);
@@ -316,7 +372,9 @@ impl Net {
 
     fn tip(&mut self, change: &TipChange) {
         let old = self.feed.chain().tip();
-        let Some(blocks) = branch(&self.machine, change) else { return };
+        let Some(blocks) = branch(&self.machine, change) else {
+            return;
+        };
         let reorg = old.is_some_and(|old| change.fork_height < old.height);
         if reorg {
             self.reorgs += 1;
@@ -329,7 +387,10 @@ impl Net {
                 "reorg"
             );
         }
-        self.feed.set_chain(Some(change.fork_height), blocks.iter().map(|(hash, header)| (*hash, header)));
+        self.feed.set_chain(
+            Some(change.fork_height),
+            blocks.iter().map(|(hash, header)| (*hash, header)),
+        );
         self.metrics.blocks_height.set(i64::from(change.height));
     }
 }
@@ -357,5 +418,9 @@ pub fn chain_of(tree: &HeaderTree) -> Vec<(Position, Header)> {
 
 /// Wall-clock time, for the machine.
 pub fn now() -> Moment {
-    Moment(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_millis() as u64))
+    Moment(
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |t| t.as_millis() as u64),
+    )
 }

@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::frame::Frame;
 use crate::lane::{Feed, LaneShared, LaneStage, PoolFeed, Position};
 use crate::net::{NetHandle, NetView};
-use crate::status::{self, BlockInfo, Health, Headers, Plugin, PluginState, Status, Tip, TxOutSet};
+use crate::status::{self, BlockInfo, Headers, Health, Plugin, PluginState, Status, Tip, TxOutSet};
 use anyhow::Result;
 use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
@@ -61,27 +61,48 @@ impl NodeBackend {
 
     /// Writes the log line of a block that every lane has committed.
     pub(super) fn say_block(&self, height: u32) {
-        let Some(hash) = self.feed.chain().hash_at(height) else { return };
+        let Some(hash) = self.feed.chain().hash_at(height) else {
+            return;
+        };
         let position = Position { height, hash };
-        let Ok((frame, announced)) = self.feed.frame(position) else { return };
+        let Some((frame, announced)) = self.feed.recent(&position.hash) else {
+            return;
+        };
         let fees = self.feed.spent(position).ok().flatten().map(|spent| {
-            let coinbase = frame.columns.transactions.output_ends.first().map_or(0, |&end| end as usize);
+            let coinbase = frame
+                .columns
+                .transactions
+                .output_ends
+                .first()
+                .map_or(0, |&end| end as usize);
             let out: u64 = frame.columns.outputs.values.iter().skip(coinbase).sum();
             spent.total().saturating_sub(out)
         });
         // From the announcement to the last lane's flush.
-        let done = self.lanes.iter().filter_map(|lane| lane.status().flushed_at).max();
-        let took = announced.zip(done).map(|(announced, done)| done.saturating_duration_since(announced));
+        let done = self
+            .lanes
+            .iter()
+            .filter_map(|lane| lane.status().flushed_at)
+            .max();
+        let took = announced
+            .zip(done)
+            .map(|(announced, done)| done.saturating_duration_since(announced));
         let lanes: Vec<String> = self
             .lanes
             .iter()
-            .map(|lane| format!("{}@{}", lane.name(), lane.status().flushed.map_or(0, |at| at.height)))
+            .map(|lane| {
+                format!(
+                    "{}@{}",
+                    lane.name(),
+                    lane.status().flushed.map_or(0, |at| at.height)
+                )
+            })
             .collect();
         tracing::info!(
             height,
             %hash,
             txs = frame.tx_count(),
-            size = frame.raw.len(),
+            size = frame.size,
             fees_sat = fees,
             committed_ms = took.map(|took| took.as_secs_f64() * 1e3),
             plugins = lanes.join(" "),
@@ -148,7 +169,9 @@ impl Backend for NodeBackend {
         let net = self.net.view();
         let tip = self.tip();
         let mempool = self.pool.as_ref().map(|pool| {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs());
+            let now = SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |t| t.as_secs());
             pool.pool().info(now)
         });
         let peers = net.peers.iter().map(|peer| status::Peer {
@@ -167,7 +190,9 @@ impl Backend for NodeBackend {
             network: self.network.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs(),
-            headers: Headers { height: net.best_header.max(tip.height) },
+            headers: Headers {
+                height: net.best_header.max(tip.height),
+            },
             tip,
             synced: self.synced(),
             peers: peers.collect(),
@@ -198,7 +223,10 @@ impl Backend for NodeBackend {
             }
             let lag = self.lag(lane);
             if lag > MAX_LAG {
-                return Health::NotFollowing(format!("plugin {} is {lag} blocks behind", lane.name()));
+                return Health::NotFollowing(format!(
+                    "plugin {} is {lag} blocks behind",
+                    lane.name()
+                ));
             }
         }
         Health::Following
@@ -206,9 +234,17 @@ impl Backend for NodeBackend {
 
     fn tip(&self) -> Tip {
         let chain = self.feed.chain();
-        let Some(tip) = chain.tip() else { return Tip::default() };
-        let time = chain.header_at(tip.height).map_or(0, |(header, _)| header.time);
-        Tip { height: tip.height, hash: tip.hash.to_string(), time }
+        let Some(tip) = chain.tip() else {
+            return Tip::default();
+        };
+        let time = chain
+            .header_at(tip.height)
+            .map_or(0, |(header, _)| header.time);
+        Tip {
+            height: tip.height,
+            hash: tip.hash.to_string(),
+            time,
+        }
     }
 
     fn block(&self, id: BlockId) -> Result<Option<BlockInfo>> {
@@ -218,17 +254,25 @@ impl Backend for NodeBackend {
             BlockId::Hash(bytes) => {
                 let hash = BlockHash::from_byte_array(bytes);
                 chain.find(&hash).or_else(|| {
-                    self.blocks.height_of(&hash).map(|height| Position { height, hash })
+                    self.blocks
+                        .height_of(&hash)
+                        .map(|height| Position { height, hash })
                 })
             }
         };
-        let Some(position) = position else { return Ok(None) };
+        let Some(position) = position else {
+            return Ok(None);
+        };
         let active = chain.contains(position);
         let next = chain.hash_at(position.height + 1).filter(|_| active);
         let tip = chain.tip().map_or(0, |tip| tip.height);
         let known = chain.header_at(position.height).filter(|_| active);
         drop(chain);
-        let frame = self.blocks.get(&position.hash)?.map(Frame::decode_without_txids).transpose()?;
+        let frame = self
+            .blocks
+            .get(&position.hash)?
+            .map(Frame::decode_without_txids)
+            .transpose()?;
         let (header, median_time) = match (known, &frame) {
             (Some(known), _) => known,
             (None, Some(frame)) => (frame.header, frame.header.time),
@@ -248,7 +292,7 @@ impl Backend for NodeBackend {
             bits: format!("{:08x}", header.bits.to_consensus()),
             nonce: header.nonce,
             txs: frame.as_ref().map(|frame| frame.tx_count() as u32),
-            size: frame.as_ref().map(|frame| frame.raw.len() as u32),
+            size: frame.as_ref().map(|frame| frame.size),
             weight: frame.as_ref().map(Frame::weight),
         }))
     }
@@ -275,10 +319,14 @@ impl Backend for NodeBackend {
         params: Vec<(String, String)>,
     ) -> Result<String, QueryFailure> {
         let Some(lane) = self.lanes.iter().find(|lane| lane.name() == plugin) else {
-            return Err(QueryFailure::NoSuchPlugin(format!("no plugin {plugin:?} runs")));
+            return Err(QueryFailure::NoSuchPlugin(format!(
+                "no plugin {plugin:?} runs"
+            )));
         };
-        let params: Vec<(&str, &str)> =
-            params.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let params: Vec<(&str, &str)> = params
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
         lane.query(path, &params)
     }
 
@@ -288,7 +336,9 @@ impl Backend for NodeBackend {
             return Err(QueryFailure::NoSuchPlugin(message.to_owned()));
         };
         let Some(view) = lane.view().filter(|view| view.cursor().is_some()) else {
-            return Err(QueryFailure::Busy("no block has been stored yet".to_owned()));
+            return Err(QueryFailure::Busy(
+                "no block has been stored yet".to_owned(),
+            ));
         };
         super::txoutset(&view, || !self.feed.stopping())
             .map_err(|error| QueryFailure::Failed(format!("{error:#}")))

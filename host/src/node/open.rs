@@ -47,38 +47,69 @@ pub(super) fn load_plugins(config: &Config, engine: &PluginEngine) -> Result<Vec
     let mut plugins = Vec::new();
     for settings in config.enabled_plugins() {
         let name = settings.name.clone();
-        let compiled = engine.load(&settings.file).map_err(|e| plugin_error(config, &name, "file", &e))?;
-        let descriptor =
-            Instance::describe(engine, &compiled).map_err(|e| plugin_error(config, &name, "file", &e))?;
+        let compiled = engine
+            .load(&settings.file)
+            .map_err(|e| plugin_error(config, &name, "file", &e))?;
+        let descriptor = Instance::describe(engine, &compiled)
+            .map_err(|e| plugin_error(config, &name, "file", &e))?;
         if descriptor.name != name {
-            let problem = format!("{} is the plugin {:?}", settings.file.display(), descriptor.name);
-            let hint = format!("call the table [plugins.{}] or name another file", descriptor.name);
-            return Err(config.error(&format!("plugins.{name}"), problem, hint).into());
+            let problem = format!(
+                "{} is the plugin {:?}",
+                settings.file.display(),
+                descriptor.name
+            );
+            let hint = format!(
+                "call the table [plugins.{}] or name another file",
+                descriptor.name
+            );
+            return Err(config
+                .error(&format!("plugins.{name}"), problem, hint)
+                .into());
         }
-        plugins.push(LoadedPlugin { settings, compiled, descriptor });
+        plugins.push(LoadedPlugin {
+            settings,
+            compiled,
+            descriptor,
+        });
     }
     let mut coins = plugins.iter().filter(|plugin| plugin.descriptor.coins);
     let first = coins.next().map(|plugin| plugin.settings.name.clone());
     if let (Some(first), Some(second)) = (&first, coins.next()) {
-        let problem = format!("both {first} and {} have the role \"coins\"", second.settings.name);
+        let problem = format!(
+            "both {first} and {} have the role \"coins\"",
+            second.settings.name
+        );
         let key = format!("plugins.{}.enabled", second.settings.name);
         return Err(config.error(&key, problem, "switch one of them off").into());
     }
     if first.is_none()
-        && let Some(follower) = plugins.iter().find(|plugin| plugin.descriptor.columns.spent)
+        && let Some(follower) = plugins
+            .iter()
+            .find(|plugin| plugin.descriptor.columns.spent)
     {
         let name = &follower.settings.name;
-        let problem = format!("{name} asks for what blocks spend, and no plugin with the role \"coins\" is on");
+        let problem = format!(
+            "{name} asks for what blocks spend, and no plugin with the role \"coins\" is on"
+        );
         let hint = "switch utxo-tracker on: [plugins.utxo-tracker] enabled = true";
-        return Err(config.error(&format!("plugins.{name}.enabled"), problem, hint).into());
+        return Err(config
+            .error(&format!("plugins.{name}.enabled"), problem, hint)
+            .into());
     }
     for (index, plugin) in plugins.iter().enumerate() {
         for table in &plugin.descriptor.tables {
             let twin = plugins.iter().take(index).find(|other| {
-                other.descriptor.tables.iter().any(|theirs| theirs.name == table.name)
+                other
+                    .descriptor
+                    .tables
+                    .iter()
+                    .any(|theirs| theirs.name == table.name)
             });
             if let Some(twin) = twin {
-                let problem = format!("the table {} is declared by {} too", table.name, twin.settings.name);
+                let problem = format!(
+                    "the table {} is declared by {} too",
+                    table.name, twin.settings.name
+                );
                 let key = format!("plugins.{}.enabled", plugin.settings.name);
                 return Err(config.error(&key, problem, "switch one of them off").into());
             }
@@ -90,8 +121,12 @@ pub(super) fn load_plugins(config: &Config, engine: &PluginEngine) -> Result<Vec
 /// A store's refusal of the data folder, as an error about its key.
 fn data_dir_error(config: &Config, error: StoreError) -> anyhow::Error {
     let hint = match &error {
-        StoreError::OtherNetwork { .. } => "give another data_dir, or the network that the data are of",
-        StoreError::NewerVersion { .. } => "use the newer blockmill that wrote it, or give another data_dir",
+        StoreError::OtherNetwork { .. } => {
+            "give another data_dir, or the network that the data are of"
+        }
+        StoreError::NewerVersion { .. } => {
+            "use the newer blockmill that wrote it, or give another data_dir"
+        }
         StoreError::Locked { .. } => "end the other blockmill, or give another data_dir",
         _ => return error.into(),
     };
@@ -110,7 +145,9 @@ pub(super) fn check_data_dir(config: &Config) -> Result<()> {
 pub(super) fn data_dir(config: &Config, params: &Params) -> Result<DataDir> {
     let folder = DataDir::open(&config.network_dir(), config.network.name())
         .map_err(|e| data_dir_error(config, e))?;
-    folder.bind_genesis(&params.genesis_hash.to_string()).map_err(|e| data_dir_error(config, e))?;
+    folder
+        .bind_genesis(&params.genesis_hash.to_string())
+        .map_err(|e| data_dir_error(config, e))?;
     Ok(folder)
 }
 
@@ -135,7 +172,11 @@ pub(super) struct OpenChain {
 }
 
 /// Opens headers and blocks, and finds the chain that they make.
-pub(super) fn chain(config: &Config, params: &'static Params, folder: &DataDir) -> Result<OpenChain> {
+pub(super) fn chain(
+    config: &Config,
+    params: &'static Params,
+    folder: &DataDir,
+) -> Result<OpenChain> {
     let dir = folder.path().join("blocks");
     let blocks = BlockLog::open(&dir, params.magic, SegmentLogOptions::default())?;
     let spent = SpentLog::open(&dir, params.magic, SegmentLogOptions::default())?;
@@ -166,27 +207,48 @@ pub(super) fn chain(config: &Config, params: &'static Params, folder: &DataDir) 
         tree.mark_checked(&hash);
     }
     check_blocks(config.chain.check_start, params, &blocks, &mut tree);
-    Ok(OpenChain { tree, headers: file, blocks: Arc::new(blocks), spent: Arc::new(spent) })
+    Ok(OpenChain {
+        tree,
+        headers: file,
+        blocks: Arc::new(blocks),
+        spent: Arc::new(spent),
+    })
 }
 
 /// Reads and hashes the last blocks; a damaged one is forgotten and comes again from a peer.
-fn check_blocks(how: CheckStart, params: &'static Params, blocks: &BlockLog, tree: &mut HeaderTree) {
+fn check_blocks(
+    how: CheckStart,
+    params: &'static Params,
+    blocks: &BlockLog,
+    tree: &mut HeaderTree,
+) {
     let (tip, _) = tree.tip();
     let lowest = tip.saturating_sub(how.depth()).max(1);
     for height in lowest..=tip {
-        let Some(hash) = tree.hash_at(height) else { break };
+        let Some(hash) = tree.hash_at(height) else {
+            break;
+        };
         // A pruned block is not there to be checked.
         if !blocks.contains(&hash) {
             continue;
         }
-        let median_time_past =
-            tree.header(&hash).and_then(|header| tree.median_time(&header.prev_blockhash)).unwrap_or(0);
-        let context = BlockContext { params, height, median_time_past };
-        let whole = blocks.get(&hash).map_err(anyhow::Error::from).and_then(|raw| {
-            let frame = Frame::decode(raw.context("it is gone")?)?;
-            anyhow::ensure!(frame.hash == hash, "it is another block");
-            Ok(check_block(&frame, &context)?)
-        });
+        let median_time_past = tree
+            .header(&hash)
+            .and_then(|header| tree.median_time(&header.prev_blockhash))
+            .unwrap_or(0);
+        let context = BlockContext {
+            params,
+            height,
+            median_time_past,
+        };
+        let whole = blocks
+            .get(&hash)
+            .map_err(anyhow::Error::from)
+            .and_then(|raw| {
+                let frame = Frame::decode(raw.context("it is gone")?)?;
+                anyhow::ensure!(frame.hash == hash, "it is another block");
+                Ok(check_block(&frame, &context)?)
+            });
         if let Err(error) = whole {
             tracing::warn!(height, %hash, error = format!("{error:#}"), "a block in the log is damaged");
             tree.mark_missing(&hash);
@@ -200,7 +262,11 @@ fn pruned_path(folder: &Path) -> PathBuf {
 }
 
 fn pruned_below(folder: &DataDir) -> Option<u32> {
-    std::fs::read_to_string(pruned_path(folder.path())).ok()?.trim().parse().ok()
+    std::fs::read_to_string(pruned_path(folder.path()))
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
 }
 
 /// Remembers that blocks below a height were pruned.

@@ -10,7 +10,7 @@ use crate::config::{Config, MinimumWork};
 use crate::lane::{Feed, Lane, LaneSettings, LaneShared, PoolFeed, PoolWorker};
 use crate::mempool::{Mempool, MempoolConfig};
 use crate::metrics::{Metrics, Stage};
-use crate::net::{self, Checker, EventLog, Net, NetConfig, TransactionSink};
+use crate::net::{self, Checker, EventLog, Net, NetConfig, NetParts, TransactionSink};
 use crate::network::Params;
 use crate::plugin::{Gauges, PluginEngine, Surroundings, Volatile};
 use crate::signals;
@@ -63,7 +63,8 @@ impl Lanes {
             engine.interrupt();
         }
         // Every lane is waited for, whatever the others say.
-        self.threads.into_iter().map(join).fold(Ok(()), |all, one| all.and(one))
+        let ended: Vec<Result<()>> = self.threads.into_iter().map(join).collect();
+        ended.into_iter().collect()
     }
 }
 
@@ -92,18 +93,39 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
     };
     open::check_data_dir(&config)?;
     let params = Params::of(config.network);
-    open::load_plugins(&config, &PluginEngine::new(None)?)?;
+    let mut engine = PluginEngine::new()?;
+    engine.set_cache(config.network_dir().join("compiled"));
+    let engine = Arc::new(engine);
+    let plugins = open::load_plugins(&config, &engine)?;
 
     let folder = open::data_dir(&config, params)?;
-    let engine = Arc::new(PluginEngine::new(Some(folder.path().join("compiled")))?);
-    let plugins = open::load_plugins(&config, &engine)?;
-    let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), config.network.name()));
-    let OpenChain { tree, headers, blocks, spent } = open::chain(&config, params, &folder)?;
+    for plugin in &plugins {
+        engine.keep(&plugin.compiled);
+    }
+    let metrics = Arc::new(Metrics::new(
+        env!("CARGO_PKG_VERSION"),
+        config.network.name(),
+    ));
+    let OpenChain {
+        tree,
+        headers,
+        blocks,
+        spent,
+    } = open::chain(&config, params, &folder)?;
     let state = StateStore::open(&folder.state(), config.database.block_cache)?;
     let rows = Arc::new(RowStore::open(&config.database_url())?);
-    let feed = Arc::new(Feed::new(blocks.clone(), spent.clone(), RECENT));
+    let keep_raw = plugins
+        .iter()
+        .any(|plugin| plugin.descriptor.columns.raw || plugin.descriptor.columns.witnesses);
+    let feed = Arc::new(Feed::new(blocks.clone(), spent.clone(), RECENT, keep_raw));
+    feed.set_last(options.stop_at_height);
     let chain = net::chain_of(&tree);
-    feed.set_chain(None, chain.iter().map(|(position, header)| (position.hash, header)));
+    feed.set_chain(
+        None,
+        chain
+            .iter()
+            .map(|(position, header)| (position.hash, header)),
+    );
     tracing::info!(
         network = config.network.name(),
         height = tree.tip().0,
@@ -113,7 +135,10 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
         "blockmill {}", env!("CARGO_PKG_VERSION")
     );
 
-    let coins = plugins.iter().find(|plugin| plugin.descriptor.coins).map(|plugin| plugin.settings.name.clone());
+    let coins = plugins
+        .iter()
+        .find(|plugin| plugin.descriptor.coins)
+        .map(|plugin| plugin.settings.name.clone());
     if let Some(name) = &coins {
         open::keep_coins_lane(&folder, name)?;
     }
@@ -124,24 +149,50 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
             ..MempoolConfig::default()
         })))
     });
-    let lanes = start_lanes(&config, plugins, params, &engine, &feed, pool.as_ref(), &state, &rows, &metrics)?;
+    let lanes = start_lanes(
+        &config,
+        plugins,
+        params,
+        &engine,
+        &feed,
+        pool.as_ref(),
+        &state,
+        &rows,
+        &metrics,
+    )?;
 
     let mut sink: Option<Box<dyn TransactionSink>> = None;
     let mut pool_thread = None;
-    let coins_lane = coins.as_ref().and_then(|name| lanes.shared.iter().find(|lane| lane.name() == name));
+    let coins_lane = coins
+        .as_ref()
+        .and_then(|name| lanes.shared.iter().find(|lane| lane.name() == name));
     if let (Some(pool), Some(lane)) = (&pool, coins_lane) {
-        let file = config.mempool.persist.then(|| folder.path().join("mempool.dat"));
-        let (worker, sender) =
-            PoolWorker::new(feed.clone(), pool.clone(), lane.clone(), params, metrics.clone(), file);
+        let file = config
+            .mempool
+            .persist
+            .then(|| folder.path().join("mempool.dat"));
+        let (worker, sender) = PoolWorker::new(
+            feed.clone(),
+            pool.clone(),
+            lane.clone(),
+            params,
+            metrics.clone(),
+            file,
+        );
         sink = Some(Box::new(PoolSink(sender)));
-        let thread = std::thread::Builder::new().name("mempool".into()).spawn(move || worker.run());
+        let thread = std::thread::Builder::new()
+            .name("mempool".into())
+            .spawn(move || worker.run());
         pool_thread = Some(thread.context("failed to start a thread")?);
     }
 
     let (verdict, verdicts) = mpsc::unbounded_channel();
     let checker = Checker::start(feed.clone(), blocks.clone(), metrics.clone(), verdict)
         .context("failed to start a thread")?;
-    let events = config.event_log().map(|path| EventLog::open(&path)).transpose()?;
+    let events = config
+        .event_log()
+        .map(|path| EventLog::open(&path))
+        .transpose()?;
     let net_config = NetConfig {
         params,
         sync: sync_config(&config, params, pool.is_some(), events.is_some()),
@@ -150,12 +201,28 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
         ahead_bytes: AHEAD,
         coins: coins.is_some(),
     };
-    let (net, handle) =
-        Net::new(net_config, tree, feed.clone(), metrics.clone(), headers, events, sink, checker, verdicts);
+    let parts = NetParts {
+        tree,
+        feed: feed.clone(),
+        metrics: metrics.clone(),
+        headers,
+        events,
+        sink,
+        checker,
+        verdicts,
+    };
+    let (net, handle) = Net::new(net_config, parts);
     let (stop, stopping) = watch::channel(false);
     let net = runtime.spawn(net.run(stopping.clone()));
 
-    let backend = Arc::new(NodeBackend::new(&config, feed.clone(), lanes.shared.clone(), handle, pool, blocks.clone()));
+    let backend = Arc::new(NodeBackend::new(
+        &config,
+        feed.clone(),
+        lanes.shared.clone(),
+        handle,
+        pool,
+        blocks.clone(),
+    ));
     let server = listener.map(|listener| {
         let mut stopping = stopping.clone();
         let ended = async move {
@@ -163,10 +230,26 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
         };
         tracing::info!(address = %config.api.listen, "api");
         let bounds = api::Bounds::from_config(&config);
-        runtime.spawn(api::serve(listener, backend.clone(), Metrics::clone(&metrics), bounds, ended))
+        runtime.spawn(api::serve(
+            listener,
+            backend.clone(),
+            Metrics::clone(&metrics),
+            bounds,
+            ended,
+        ))
     });
 
-    let mut watch = Watch::new(&config, options, feed.clone(), backend, metrics, blocks, spent, folder.path().to_owned(), lanes);
+    let mut watch = Watch::new(
+        &config,
+        options,
+        feed.clone(),
+        backend,
+        metrics,
+        blocks,
+        spent,
+        folder.path().to_owned(),
+        lanes,
+    );
     let outcome = runtime.block_on(watch.run(shutdown, &net));
 
     // The order matters: nothing new comes in, lanes flush what they have, then the stores close.
@@ -203,12 +286,19 @@ fn start_lanes(
     rows: &Arc<RowStore>,
     metrics: &Metrics,
 ) -> Result<Lanes> {
-    let mut lanes = Lanes { shared: Vec::new(), threads: Vec::new() };
+    let mut lanes = Lanes {
+        shared: Vec::new(),
+        threads: Vec::new(),
+    };
     // All state that waits for the disk is in one bound; a plugin without the coins needs little of it.
     let cache = usize::try_from(config.database.state_cache).unwrap_or(usize::MAX);
     for plugin in plugins {
         let name = plugin.settings.name.clone();
-        let share = if plugin.descriptor.coins { cache / 4 * 3 } else { cache / 4 };
+        let share = if plugin.descriptor.coins {
+            cache / 4 * 3
+        } else {
+            cache / 4
+        };
         let surroundings = Arc::new(Surroundings {
             name: name.clone(),
             params,
@@ -241,7 +331,9 @@ fn start_lanes(
             metrics: metrics.plugin(&name),
             committed: metrics.stage(Stage::AnnouncedToCommitted),
         };
-        let open = lane.open().with_context(|| format!("failed to open the stores of plugin {name}"))?;
+        let open = lane
+            .open()
+            .with_context(|| format!("failed to open the stores of plugin {name}"))?;
         let thread = std::thread::Builder::new()
             .name(name)
             .spawn(move || open.run())
@@ -252,7 +344,12 @@ fn start_lanes(
     Ok(lanes)
 }
 
-fn sync_config(config: &Config, params: &'static Params, transactions: bool, events: bool) -> SyncConfig {
+fn sync_config(
+    config: &Config,
+    params: &'static Params,
+    transactions: bool,
+    events: bool,
+) -> SyncConfig {
     let peers = &config.peers;
     let defaults = SyncConfig::new(params);
     let comment = &peers.user_agent_comment;
@@ -267,7 +364,10 @@ fn sync_config(config: &Config, params: &'static Params, transactions: bool, eve
             MinimumWork::Work(work) => bitcoin::Work::from_be_bytes(work),
         },
         transactions,
+        max_unchecked_bytes: AHEAD,
         message_events: events,
+        // Every block is hashed by the checker, against its header; its checksum says nothing more.
+        verify_block_checksums: false,
         connect_timeout: peers.connect_timeout,
         handshake_timeout: peers.handshake_timeout,
         ping_interval: peers.ping_interval,
@@ -290,5 +390,9 @@ fn peer_names(config: &Config, params: &Params) -> Vec<(String, u16)> {
     if !named.is_empty() {
         return named;
     }
-    params.dns_seeds.iter().map(|seed| ((*seed).to_owned(), params.default_port)).collect()
+    params
+        .dns_seeds
+        .iter()
+        .map(|seed| ((*seed).to_owned(), params.default_port))
+        .collect()
 }

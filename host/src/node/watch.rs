@@ -10,6 +10,7 @@ use crate::lane::{Feed, LaneStage, Position};
 use crate::metrics::Metrics;
 use crate::progress;
 use anyhow::{Context, Result};
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +20,8 @@ use tokio::task::JoinHandle;
 const LOOK: Duration = Duration::from_millis(50);
 /// How often blocks are pruned.
 const PRUNE: Duration = Duration::from_secs(10);
+/// Blocks that are remembered to find where a reorg began.
+const REMEMBERED: usize = 1_000;
 /// Blocks below the tip that are never pruned: what Bitcoin Core keeps for reorgs.
 const MIN_KEPT: u32 = 288;
 
@@ -34,8 +37,8 @@ pub(super) struct Watch {
     folder: PathBuf,
     lanes: Lanes,
     pruned: Instant,
-    /// The last block that a line was written for, once the host has been at the tip.
-    said: Option<Position>,
+    /// The last blocks that a line was written for, since the host was first at the tip.
+    said: VecDeque<Position>,
     bytes: (u64, u64),
     synced: bool,
 }
@@ -65,7 +68,7 @@ impl Watch {
             folder,
             lanes,
             pruned: Instant::now(),
-            said: None,
+            said: VecDeque::new(),
             bytes: (0, 0),
             synced: false,
         }
@@ -95,7 +98,10 @@ impl Watch {
             anyhow::ensure!(!net.is_finished(), "the network has ended");
             self.look()?;
             if self.arrived() {
-                tracing::info!(height = self.options.stop_at_height, "reached the height to stop at");
+                tracing::info!(
+                    height = self.options.stop_at_height,
+                    "reached the height to stop at"
+                );
                 return Ok(());
             }
         }
@@ -103,14 +109,25 @@ impl Watch {
 
     /// Whether every lane has the height to stop at on disk.
     fn arrived(&self) -> bool {
-        let Some(height) = self.options.stop_at_height else { return false };
-        self.lanes.shared.iter().all(|lane| lane.status().flushed.is_some_and(|at| at.height >= height))
-            && self.feed.chain().tip().is_some_and(|tip| tip.height >= height)
+        let Some(height) = self.options.stop_at_height else {
+            return false;
+        };
+        self.lanes
+            .shared
+            .iter()
+            .all(|lane| lane.status().flushed.is_some_and(|at| at.height >= height))
+            && self
+                .feed
+                .chain()
+                .tip()
+                .is_some_and(|tip| tip.height >= height)
     }
 
     fn look(&mut self) -> Result<()> {
         let net = self.backend.net();
-        let Some(tip) = self.feed.chain().tip() else { return Ok(()) };
+        let Some(tip) = self.feed.chain().tip() else {
+            return Ok(());
+        };
         let mut slowest = tip.height;
         let mut flushed = Some(tip.height);
         for lane in &self.lanes.shared {
@@ -121,7 +138,10 @@ impl Watch {
             metrics.lag.set(tip.height.saturating_sub(height).into());
             metrics.memory_bytes.set(status.memory as i64);
             slowest = slowest.min(height);
-            let on_disk = status.flushed.filter(|&at| self.feed.chain().contains(at)).map(|at| at.height);
+            let on_disk = status
+                .flushed
+                .filter(|&at| self.feed.chain().contains(at))
+                .map(|at| at.height);
             // A lane that fails does not keep the others' blocks from being shown.
             if status.stage != LaneStage::Retrying {
                 flushed = flushed.min(on_disk);
@@ -133,7 +153,11 @@ impl Watch {
         self.metrics.bytes_out.inc_by(net.bytes_out - self.bytes.1);
         self.bytes = (net.bytes_in, net.bytes_out);
         self.metrics.block_log_bytes.set(self.blocks.bytes() as i64);
-        self.show(net.best_header.max(tip.height), slowest, flushed.unwrap_or(0));
+        self.show(
+            net.best_header.max(tip.height),
+            slowest,
+            flushed.unwrap_or(0),
+        );
         if self.pruned.elapsed() >= PRUNE {
             self.pruned = Instant::now();
             self.prune(tip.height)?;
@@ -146,7 +170,11 @@ impl Watch {
         let behind = !self.feed.synced() || target.saturating_sub(slowest) > 10;
         if behind {
             let transactions = self.metrics.transactions.get();
-            self.options.progress.update(progress::Position { height: slowest, target, transactions });
+            self.options.progress.update(progress::Position {
+                height: slowest,
+                target,
+                transactions,
+            });
             self.synced = false;
             return;
         }
@@ -154,37 +182,59 @@ impl Watch {
         if !self.synced {
             self.synced = true;
             tracing::info!(height = slowest, "at the tip");
+            // What came before needs no line each.
+            self.said.clear();
+            self.said.extend(self.feed.chain().tip());
         }
         let chain = self.feed.chain();
-        let Some(hash) = chain.hash_at(flushed) else { return };
-        let now = Position { height: flushed, hash };
+        let Some(hash) = chain.hash_at(flushed) else {
+            return;
+        };
         // After a reorg the lines go on above the fork.
-        let from = match self.said {
-            None => now.height,
-            Some(said) if chain.contains(said) => said.height,
-            Some(said) => (0..said.height.min(now.height)).next_back().unwrap_or(0),
+        while self.said.back().is_some_and(|&said| !chain.contains(said)) {
+            self.said.pop_back();
+        }
+        let from = match self.said.back() {
+            Some(said) => said.height,
+            None => flushed.saturating_sub(1),
         };
         drop(chain);
-        for height in from + 1..=now.height {
+        for height in from + 1..=flushed {
             self.backend.say_block(height);
         }
-        self.said = Some(now);
+        let now = Position {
+            height: flushed,
+            hash,
+        };
+        if self.said.back() != Some(&now) {
+            self.said.push_back(now);
+        }
+        if self.said.len() > REMEMBERED {
+            self.said.pop_front();
+        }
     }
 
     /// Removes the oldest blocks when there are more than wanted, but none that a lane or a reorg may need.
     fn prune(&self, tip: u32) -> Result<()> {
-        let KeepBlocks::Bytes(keep) = self.keep_blocks else { return Ok(()) };
+        let KeepBlocks::Bytes(keep) = self.keep_blocks else {
+            return Ok(());
+        };
         let mut lowest = tip.saturating_sub(MIN_KEPT.max(self.undo_depth));
         for lane in &self.lanes.shared {
             lowest = lowest.min(lane.status().flushed.map_or(0, |at| at.height));
         }
-        let pruned = self.blocks.prune(keep, lowest).context("failed to prune the block log")?;
+        let pruned = self
+            .blocks
+            .prune(keep, lowest)
+            .context("failed to prune the block log")?;
         if pruned.segments == 0 {
             return Ok(());
         }
         if let Some(height) = self.blocks.contiguous_from(tip) {
             open::keep_pruned_below(&self.folder, height)?;
-            self.spent.prune(0, height).context("failed to prune the log of spent outputs")?;
+            self.spent
+                .prune(0, height)
+                .context("failed to prune the log of spent outputs")?;
             tracing::info!(below = height, bytes = pruned.bytes, "blocks pruned");
         }
         Ok(())

@@ -2,7 +2,12 @@
 //!
 //! Columns go into the guest from borrowed slices, in one copy a list.
 
-#![allow(missing_docs, clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used)]
+#![allow(
+    missing_docs,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used
+)]
 
 wasmtime::component::bindgen!({
     path: "../wit",

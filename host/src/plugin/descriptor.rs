@@ -40,9 +40,10 @@ impl Descriptor {
                 wit.name
             );
         }
-        for (field, text, limit) in
-            [("version", &wit.version, 64), ("description", &wit.description, 500)]
-        {
+        for (field, text, limit) in [
+            ("version", &wit.version, 64),
+            ("description", &wit.description, 500),
+        ] {
             if text.len() > limit || text.chars().any(char::is_control) {
                 bail!("its {field} is longer than {limit} bytes or has control characters");
             }
@@ -63,7 +64,9 @@ impl Descriptor {
             raw: has(wit::WantedColumns::RAW),
         };
         if coins && columns.spent {
-            bail!("it has the role \"{COINS}\" and asks for the column `spent`, which it makes itself");
+            bail!(
+                "it has the role \"{COINS}\" and asks for the column `spent`, which it makes itself"
+            );
         }
         Ok(Self {
             mempool: wit.events.contains(wit::WantedEvents::MEMPOOL),
@@ -82,7 +85,9 @@ impl Descriptor {
 pub fn is_plugin_name(name: &str) -> bool {
     (1..=32).contains(&name.len())
         && name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
+        && name
+            .bytes()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
 }
 
 fn table(wit: wit::Table) -> TableSpec {

@@ -42,16 +42,18 @@ pub struct Compiled {
     pub sha256: sha256::Hash,
     /// Bytes of the file.
     pub size: u64,
+    /// It was compiled just now, not taken from the cache.
+    fresh: bool,
     pub(super) pre: PluginPre<Host>,
 }
 
 impl PluginEngine {
-    /// An engine that keeps compiled code in `cache`, or nowhere.
+    /// An engine without a cache.
     ///
     /// # Errors
     ///
-    /// When the machine is not one that the compiler knows, or the folder cannot be made.
-    pub fn new(cache: Option<PathBuf>) -> Result<Self> {
+    /// When the machine is not one that the compiler knows.
+    pub fn new() -> Result<Self> {
         let mut config = Config::new();
         config
             .concurrency_support(false)
@@ -63,25 +65,36 @@ impl PluginEngine {
             .max_wasm_stack(1 << 20);
         let engine = Engine::new(&config).map_err(anyhow::Error::from)?;
         let mut linker = Linker::new(&engine);
-        Plugin::add_to_linker::<_, HasSelf<_>>(&mut linker, |host| host).map_err(anyhow::Error::from)?;
-        if let Some(folder) = &cache {
-            std::fs::create_dir_all(folder)
-                .with_context(|| format!("failed to create {}", folder.display()))?;
-        }
+        Plugin::add_to_linker::<_, HasSelf<_>>(&mut linker, |host| host)
+            .map_err(anyhow::Error::from)?;
         let stop = Arc::new(AtomicBool::new(false));
         let ticker = {
             let (engine, stop) = (engine.weak(), stop.clone());
-            std::thread::Builder::new().name("epochs".into()).spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    std::thread::sleep(EPOCH);
-                    match engine.upgrade() {
-                        Some(engine) => engine.increment_epoch(),
-                        None => break,
+            std::thread::Builder::new()
+                .name("epochs".into())
+                .spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        std::thread::sleep(EPOCH);
+                        match engine.upgrade() {
+                            Some(engine) => engine.increment_epoch(),
+                            None => break,
+                        }
                     }
-                }
-            })?
+                })?
         };
-        Ok(Self { engine, linker, cache, ticker: Some(ticker), stop })
+        Ok(Self {
+            engine,
+            linker,
+            cache: None,
+            ticker: Some(ticker),
+            stop,
+        })
+    }
+
+    /// Names the folder of compiled code: what is there is used, and [`PluginEngine::keep`] adds to it. Nothing is
+    /// written yet.
+    pub fn set_cache(&mut self, folder: PathBuf) {
+        self.cache = Some(folder);
     }
 
     /// Reads, checks and compiles a plugin file: a component, or a core module that carries its component type.
@@ -95,11 +108,15 @@ impl PluginEngine {
             .with_context(|| format!("failed to read the plugin {}", path.display()))?
             .len();
         if size > MAX_PLUGIN_SIZE {
-            bail!("the plugin {} has {size} bytes, at most {MAX_PLUGIN_SIZE} are read", path.display());
+            bail!(
+                "the plugin {} has {size} bytes, at most {MAX_PLUGIN_SIZE} are read",
+                path.display()
+            );
         }
         let bytes = std::fs::read(path)
             .with_context(|| format!("failed to read the plugin {}", path.display()))?;
-        self.compile(&bytes).with_context(|| format!("the plugin {} cannot be used", path.display()))
+        self.compile(&bytes)
+            .with_context(|| format!("the plugin {} cannot be used", path.display()))
     }
 
     /// As [`PluginEngine::load`], from bytes in memory.
@@ -109,22 +126,30 @@ impl PluginEngine {
     /// As [`PluginEngine::load`].
     pub fn compile(&self, bytes: &[u8]) -> Result<Compiled> {
         let sha256 = hash_of(bytes);
-        let component = match self.cached(&sha256) {
+        let cached = self.cached(&sha256);
+        let fresh = cached.is_none();
+        let component = match cached {
             Some(component) => component,
             None => {
                 let encoded = as_component(bytes)?;
-                let component = Component::from_binary(&self.engine, &encoded)
+                Component::from_binary(&self.engine, &encoded)
                     .map_err(|e| anyhow!("{e:#}"))
-                    .context("failed to compile it")?;
-                self.keep(&sha256, &component);
-                component
+                    .context("failed to compile it")?
             }
         };
-        let pre = self.linker.instantiate_pre(&component).map_err(refused_import)?;
+        let pre = self
+            .linker
+            .instantiate_pre(&component)
+            .map_err(refused_import)?;
         let pre = PluginPre::new(pre).map_err(|e| {
             anyhow!("it does not export what wit/plugin.wit asks of a plugin: {e:#}")
         })?;
-        Ok(Compiled { sha256, size: bytes.len() as u64, pre })
+        Ok(Compiled {
+            sha256,
+            size: bytes.len() as u64,
+            fresh,
+            pre,
+        })
     }
 
     /// Ends every call that is going on, as if its time were over: the host is ending.
@@ -140,8 +165,14 @@ impl PluginEngine {
 
     fn cache_path(&self, sha256: &sha256::Hash) -> Option<PathBuf> {
         let mut hasher = DefaultHasher::new();
-        self.engine.precompile_compatibility_hash().hash(&mut hasher);
-        Some(self.cache.as_ref()?.join(format!("{sha256}-{:016x}.cwasm", hasher.finish())))
+        self.engine
+            .precompile_compatibility_hash()
+            .hash(&mut hasher);
+        Some(
+            self.cache
+                .as_ref()?
+                .join(format!("{sha256}-{:016x}.cwasm", hasher.finish())),
+        )
     }
 
     /// Compiled code from an earlier run, if it is there and whole.
@@ -160,16 +191,26 @@ impl PluginEngine {
     }
 
     /// Keeps compiled code for the next start. A full disk only costs that start some time.
-    fn keep(&self, sha256: &sha256::Hash, component: &Component) {
-        let Some(path) = self.cache_path(sha256) else { return };
-        let kept = component.serialize().map_err(anyhow::Error::from).and_then(|mut code| {
-            let seal = hash_of(&code);
-            code.extend_from_slice(hashes::Hash::as_byte_array(&seal));
-            let unfinished = path.with_extension(format!("{}.tmp", std::process::id()));
-            std::fs::write(&unfinished, code)?;
-            std::fs::rename(&unfinished, &path)?;
-            Ok(())
-        });
+    pub fn keep(&self, compiled: &Compiled) {
+        let path = self.cache_path(&compiled.sha256);
+        let Some(path) = path.filter(|_| compiled.fresh) else {
+            return;
+        };
+        let kept = compiled
+            .pre
+            .instance_pre()
+            .component()
+            .serialize()
+            .map_err(anyhow::Error::from)
+            .and_then(|mut code| {
+                let seal = hash_of(&code);
+                code.extend_from_slice(hashes::Hash::as_byte_array(&seal));
+                std::fs::create_dir_all(path.parent().unwrap_or(&path))?;
+                let unfinished = path.with_extension(format!("{}.tmp", std::process::id()));
+                std::fs::write(&unfinished, code)?;
+                std::fs::rename(&unfinished, &path)?;
+                Ok(())
+            });
         if let Err(error) = kept {
             tracing::warn!(path = %path.display(), %error, "compiled plugin code was not kept");
         }
@@ -194,8 +235,10 @@ fn as_component(bytes: &[u8]) -> Result<Vec<u8>> {
             .module(bytes)
             .and_then(|encoder| encoder.validate(true).encode())
             .map_err(|e| {
-                refused_import_text(&format!("{e:#}"))
-                    .map_or_else(|| anyhow!("it carries no component type of a Blockmill plugin: {e:#}"), |t| anyhow!(t))
+                refused_import_text(&format!("{e:#}")).map_or_else(
+                    || anyhow!("it carries no component type of a Blockmill plugin: {e:#}"),
+                    |t| anyhow!(t),
+                )
             }),
         _ => bail!("it is not WebAssembly (the file does not begin with \\0asm)"),
     }

@@ -11,7 +11,11 @@ pub enum CallError {
     Deadline { call: &'static str, limit: Duration },
     /// The instance asked for more memory than it may have, in bytes.
     #[error("{call} asked for {wanted} bytes of memory, the limit is {limit}")]
-    Memory { call: &'static str, wanted: usize, limit: usize },
+    Memory {
+        call: &'static str,
+        wanted: usize,
+        limit: usize,
+    },
     /// The plugin used the host against the rules of `wit/plugin.wit`.
     #[error("{call} broke a rule of the host's interface: {rule}")]
     Rule { call: &'static str, rule: String },
@@ -29,7 +33,11 @@ pub enum CallError {
     Answer { call: &'static str, reason: String },
     /// Not the plugin's fault: the host's stores failed.
     #[error("the host failed in {call}")]
-    Host { call: &'static str, #[source] source: anyhow::Error },
+    Host {
+        call: &'static str,
+        #[source]
+        source: anyhow::Error,
+    },
 }
 
 /// Ends a call from inside an import: the plugin broke a rule.

@@ -35,7 +35,10 @@ pub struct Gauges {
 impl Gauges {
     /// No numbers yet; gauges are shown among the metrics too.
     pub fn new(metrics: PluginMetrics) -> Self {
-        Self { named: Arc::default(), metrics }
+        Self {
+            named: Arc::default(),
+            metrics,
+        }
     }
 
     pub(super) fn set(&self, name: &str, value: f64) -> Result<(), String> {
@@ -46,7 +49,13 @@ impl Gauges {
         Ok(())
     }
 
-    pub(super) fn push(&self, name: &str, height: u32, time: u32, value: f64) -> Result<(), String> {
+    pub(super) fn push(
+        &self,
+        name: &str,
+        height: u32,
+        time: u32,
+        value: f64,
+    ) -> Result<(), String> {
         let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
         check(name, named.series.contains_key(name), named.series.len())?;
         let points = named.series.entry(name.to_owned()).or_default();
@@ -57,27 +66,43 @@ impl Gauges {
         if points.len() == MAX_POINTS {
             points.pop_front();
         }
-        points.push_back(Point { height, time, value });
+        points.push_back(Point {
+            height,
+            time,
+            value,
+        });
         Ok(())
     }
 
     /// All gauges by name.
     pub fn all(&self) -> BTreeMap<String, f64> {
-        self.named.lock().unwrap_or_else(PoisonError::into_inner).gauges.clone()
+        self.named
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .gauges
+            .clone()
     }
 
     /// All series by name.
     pub fn series(&self) -> BTreeMap<String, Vec<Point>> {
         let named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
-        named.series.iter().map(|(name, points)| (name.clone(), points.iter().copied().collect())).collect()
+        named
+            .series
+            .iter()
+            .map(|(name, points)| (name.clone(), points.iter().copied().collect()))
+            .collect()
     }
 }
 
 fn check(name: &str, known: bool, names: usize) -> Result<(), String> {
     let fits = (1..=64).contains(&name.len())
-        && name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_');
+        && name
+            .bytes()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_');
     if !fits {
-        return Err(format!("{name:?} is no name for a value: 1 to 64 lower-case letters, digits and `_`"));
+        return Err(format!(
+            "{name:?} is no name for a value: 1 to 64 lower-case letters, digits and `_`"
+        ));
     }
     if !known && names >= MAX_NAMES {
         return Err(format!("more than {MAX_NAMES} named values"));

@@ -7,7 +7,8 @@ use super::volatile::{MAX_VOLATILE, Volatile};
 use crate::lane::{Feed, Position};
 use crate::network::Params;
 use crate::store::{
-    Column, ColumnData, Keys, LaneState, RowBuffer, RowError, StateSnapshot, StoreError, ValueColumn, Values,
+    Column, ColumnData, Keys, LaneState, RowBuffer, RowError, StateSnapshot, StoreError,
+    ValueColumn, Values,
 };
 use bitcoin::hashes::Hash;
 use std::sync::Arc;
@@ -78,7 +79,11 @@ pub struct Host {
 }
 
 impl Host {
-    pub(super) fn new(surroundings: Option<Arc<Surroundings>>, space: Space, memory_limit: usize) -> Self {
+    pub(super) fn new(
+        surroundings: Option<Arc<Surroundings>>,
+        space: Space,
+        memory_limit: usize,
+    ) -> Self {
         Self {
             surroundings,
             space,
@@ -108,7 +113,11 @@ impl Host {
     /// Says how many log lines of the call were dropped.
     pub(super) fn end_call(&mut self) {
         if self.log_dropped > 0 {
-            tracing::warn!(plugin = self.name(), dropped = self.log_dropped, "log lines over the limit of a call");
+            tracing::warn!(
+                plugin = self.name(),
+                dropped = self.log_dropped,
+                "log lines over the limit of a call"
+            );
         }
     }
 
@@ -132,11 +141,16 @@ impl Host {
     fn writable(&mut self) -> Result<&mut LaneState> {
         match (&mut self.space, self.phase) {
             (Space::Lane(lane), Phase::Start | Phase::Block { .. }) => Ok(&mut lane.state),
-            _ => Err(rule("the state is written in start and on-block and nowhere else")),
+            _ => Err(rule(
+                "the state is written in start and on-block and nowhere else",
+            )),
         }
     }
 
-    fn write(&mut self, write: impl FnOnce(&mut LaneState) -> Result<(), StoreError>) -> Result<()> {
+    fn write(
+        &mut self,
+        write: impl FnOnce(&mut LaneState) -> Result<(), StoreError>,
+    ) -> Result<()> {
         let written = write(self.writable()?);
         written.map_err(|e| self.store_error(e))
     }
@@ -146,8 +160,12 @@ impl Host {
         match (&mut self.space, self.phase) {
             (Space::Lane(lane), Phase::Block { height, .. }) => Ok((&mut lane.rows, Some(height))),
             (Space::Lane(lane), Phase::Mempool) if !anchored => Ok((&mut lane.rows, None)),
-            _ if anchored => Err(rule("anchored rows are appended in on-block and nowhere else")),
-            _ => Err(rule("volatile rows are written in on-block and on-mempool and nowhere else")),
+            _ if anchored => Err(rule(
+                "anchored rows are appended in on-block and nowhere else",
+            )),
+            _ => Err(rule(
+                "volatile rows are written in on-block and on-mempool and nowhere else",
+            )),
         }
     }
 }
@@ -164,10 +182,17 @@ fn keys(keys: &state::Keys) -> Result<Keys<'_>> {
     let columns = match keys.width {
         0 => Keys::ends(&keys.ends, &keys.bytes),
         width if keys.ends.is_empty() => Keys::fixed(width as usize, &keys.bytes),
-        width => return Err(rule(format!("keys of the fixed width {width} have no `ends`"))),
+        width => {
+            return Err(rule(format!(
+                "keys of the fixed width {width} have no `ends`"
+            )));
+        }
     };
     if columns.len() > MAX_KEYS {
-        return Err(rule(format!("{} keys in one call, at most {MAX_KEYS}", columns.len())));
+        return Err(rule(format!(
+            "{} keys in one call, at most {MAX_KEYS}",
+            columns.len()
+        )));
     }
     Ok(columns)
 }
@@ -177,7 +202,11 @@ fn values(pieces: &types::Pieces) -> Values<'_> {
 }
 
 fn found(column: ValueColumn) -> state::FoundValues {
-    state::FoundValues { found: column.found, ends: column.ends, bytes: column.values }
+    state::FoundValues {
+        found: column.found,
+        ends: column.ends,
+        bytes: column.values,
+    }
 }
 
 impl types::Host for Host {}
@@ -202,7 +231,11 @@ impl state::Host for Host {
 
     fn take(&mut self, key: Vec<u8>) -> Result<Option<Vec<u8>>> {
         let mut out = None;
-        self.write(|state| state.take(&key).map(|value| out = value.map(|v| v.to_vec())))?;
+        self.write(|state| {
+            state
+                .take(&key)
+                .map(|value| out = value.map(|v| v.to_vec()))
+        })?;
         Ok(out)
     }
 
@@ -244,8 +277,14 @@ impl state::Host for Host {
         };
         let page = read.map_err(|e| self.store_error(e))?;
         Ok(state::Page {
-            keys: types::Pieces { ends: page.key_ends, bytes: page.keys },
-            values: types::Pieces { ends: page.value_ends, bytes: page.values },
+            keys: types::Pieces {
+                ends: page.key_ends,
+                bytes: page.keys,
+            },
+            values: types::Pieces {
+                ends: page.value_ends,
+                bytes: page.values,
+            },
             more: page.more,
         })
     }
@@ -253,21 +292,33 @@ impl state::Host for Host {
 
 impl volatile::Host for Host {
     fn get(&mut self, key: Vec<u8>) -> Result<Option<Vec<u8>>> {
-        Ok(self.surroundings()?.volatile.get(&key).map(|value| value.to_vec()))
+        Ok(self
+            .surroundings()?
+            .volatile
+            .get(&key)
+            .map(|value| value.to_vec()))
     }
 
     fn put(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<()> {
-        if !matches!(self.phase, Phase::Start | Phase::Block { .. } | Phase::Mempool) {
+        if !matches!(
+            self.phase,
+            Phase::Start | Phase::Block { .. } | Phase::Mempool
+        ) {
             return Err(rule("the volatile space is not written in a query"));
         }
         if self.surroundings()?.volatile.put(key, &value) {
             return Ok(());
         }
-        Err(rule(format!("the volatile space would hold more than {MAX_VOLATILE} bytes")))
+        Err(rule(format!(
+            "the volatile space would hold more than {MAX_VOLATILE} bytes"
+        )))
     }
 
     fn delete(&mut self, key: Vec<u8>) -> Result<()> {
-        if !matches!(self.phase, Phase::Start | Phase::Block { .. } | Phase::Mempool) {
+        if !matches!(
+            self.phase,
+            Phase::Start | Phase::Block { .. } | Phase::Mempool
+        ) {
             return Err(rule("the volatile space is not written in a query"));
         }
         self.surroundings()?.volatile.delete(&key);
@@ -279,8 +330,14 @@ fn column(column: rows::Column) -> Column {
     let data = match column.cells {
         rows::Cells::Integers(values) => ColumnData::Integers(values),
         rows::Cells::Reals(values) => ColumnData::Reals(values),
-        rows::Cells::Texts(pieces) => ColumnData::Texts { ends: pieces.ends, bytes: pieces.bytes },
-        rows::Cells::Blobs(pieces) => ColumnData::Blobs { ends: pieces.ends, bytes: pieces.bytes },
+        rows::Cells::Texts(pieces) => ColumnData::Texts {
+            ends: pieces.ends,
+            bytes: pieces.bytes,
+        },
+        rows::Cells::Blobs(pieces) => ColumnData::Blobs {
+            ends: pieces.ends,
+            bytes: pieces.bytes,
+        },
         rows::Cells::Hashes(mut bytes) => {
             // Internal order comes in, display order is kept.
             for hash in bytes.as_chunks_mut::<32>().0 {
@@ -289,14 +346,18 @@ fn column(column: rows::Column) -> Column {
             ColumnData::Hashes(bytes)
         }
     };
-    Column { data, nulls: (!column.nulls.is_empty()).then_some(column.nulls) }
+    Column {
+        data,
+        nulls: (!column.nulls.is_empty()).then_some(column.nulls),
+    }
 }
 
 impl rows::Host for Host {
     fn append(&mut self, table: u32, columns: Vec<rows::Column>) -> Result<()> {
         let (rows, height) = self.rows(true)?;
         let columns: Vec<Column> = columns.into_iter().map(column).collect();
-        rows.append(table as usize, height.unwrap_or_default(), &columns).map_err(row_error)
+        rows.append(table as usize, height.unwrap_or_default(), &columns)
+            .map_err(row_error)
     }
 
     fn put(&mut self, table: u32, columns: Vec<rows::Column>) -> Result<()> {
@@ -325,7 +386,10 @@ impl values::Host for Host {
         let Phase::Block { height, time } = self.phase else {
             return Err(rule("a series grows in on-block and nowhere else"));
         };
-        self.surroundings()?.gauges.push(&name, height, time, value).map_err(rule)
+        self.surroundings()?
+            .gauges
+            .push(&name, height, time, value)
+            .map_err(rule)
     }
 }
 
@@ -370,7 +434,9 @@ impl chain::Host for Host {
         if !self.position.is_some_and(|at| chain.contains(at)) {
             return Ok(None);
         }
-        let (Some(hash), Some((header, median_time))) = (chain.hash_at(height), chain.header_at(height)) else {
+        let (Some(hash), Some((header, median_time))) =
+            (chain.hash_at(height), chain.header_at(height))
+        else {
             return Ok(None);
         };
         Ok(Some(types::BlockHeaderResult {
@@ -390,7 +456,12 @@ impl chain::Host for Host {
 }
 
 impl ResourceLimiter for Host {
-    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> Result<bool> {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> Result<bool> {
         let wanted = self.memory - current.min(self.memory) + desired;
         if wanted > self.memory_limit {
             // Refusing alone would let a plugin give another answer on a smaller machine.
@@ -404,9 +475,16 @@ impl ResourceLimiter for Host {
         Err(error)
     }
 
-    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> Result<bool> {
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> Result<bool> {
         if desired > 100_000 {
-            return Err(rule(format!("a table of {desired} entries, at most 100000")));
+            return Err(rule(format!(
+                "a table of {desired} entries, at most 100000"
+            )));
         }
         Ok(true)
     }

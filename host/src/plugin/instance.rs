@@ -84,7 +84,11 @@ impl Instance {
         store.limiter(|host| host);
         store.set_epoch_deadline(ticks(limits.block_time));
         match compiled.pre.instantiate(&mut store) {
-            Ok(plugin) => Ok(Self { store, plugin, limits }),
+            Ok(plugin) => Ok(Self {
+                store,
+                plugin,
+                limits,
+            }),
             Err(error) => {
                 let error = classify("instantiate", error, store.data_mut(), limits.block_time);
                 Err((error, Box::new(store.into_data())))
@@ -98,14 +102,23 @@ impl Instance {
     ///
     /// When the call fails or the answer is not one that the host can use.
     pub fn describe(engine: &PluginEngine, compiled: &Compiled) -> Result<Descriptor, CallError> {
-        let limits = Limits { memory: DESCRIBE_MEMORY, block_time: DESCRIBE_TIME, query_time: DESCRIBE_TIME };
+        let limits = Limits {
+            memory: DESCRIBE_MEMORY,
+            block_time: DESCRIBE_TIME,
+            query_time: DESCRIBE_TIME,
+        };
         let host = Host::new(None, Space::None, limits.memory);
         let mut instance = Self::new(engine, compiled, host, limits).map_err(|(error, _)| error)?;
-        let answer = instance.call("describe", Phase::Describe, DESCRIBE_TIME, |plugin, store| {
-            plugin.blockmill_plugin_processor().call_describe(store)
-        })?;
-        Descriptor::from_wit(answer)
-            .map_err(|e| CallError::Answer { call: "describe", reason: e.to_string() })
+        let answer = instance.call(
+            "describe",
+            Phase::Describe,
+            DESCRIBE_TIME,
+            |plugin, store| plugin.blockmill_plugin_processor().call_describe(store),
+        )?;
+        Descriptor::from_wit(answer).map_err(|e| CallError::Answer {
+            call: "describe",
+            reason: e.to_string(),
+        })
     }
 
     /// Starts a plugin on no state at all, to see whether it takes its settings. What it writes is refused, so that only
@@ -145,7 +158,9 @@ impl Instance {
         let mut host = Host::new(Some(surroundings), Space::Lane(space), limits.memory);
         host.position = position;
         let mut instance = Self::new(engine, compiled, host, limits).map_err(|(error, host)| {
-            let Space::Lane(space) = host.space else { unreachable!("a lane's host has a lane's space") };
+            let Space::Lane(space) = host.space else {
+                unreachable!("a lane's host has a lane's space")
+            };
             (error, space)
         })?;
         instance.space_mut().state.begin_block();
@@ -163,11 +178,20 @@ impl Instance {
     }
 
     fn start(&mut self, settings: &str, position: Option<Position>) -> Result<(), CallError> {
-        let info = processor::StartInfo { settings, height: position.map(|p| p.height) };
-        let started = self.call("start", Phase::Start, self.limits.block_time, |plugin, store| {
-            plugin.blockmill_plugin_processor().call_start(store, info)
-        })?;
-        started.map_err(|message| CallError::Failed { call: "start", message })
+        let info = processor::StartInfo {
+            settings,
+            height: position.map(|p| p.height),
+        };
+        let started = self.call(
+            "start",
+            Phase::Start,
+            self.limits.block_time,
+            |plugin, store| plugin.blockmill_plugin_processor().call_start(store, info),
+        )?;
+        started.map_err(|message| CallError::Failed {
+            call: "start",
+            message,
+        })
     }
 
     /// Gives a block. The caller opens and closes it in the state and the rows.
@@ -183,9 +207,15 @@ impl Instance {
         const CALL: &str = "on-block";
         let frame = input.frame;
         let witnesses = match wanted.witnesses {
-            true => Some(frame.columns.witnesses(|index| frame.raw_transaction(index)).map_err(
-                |e| CallError::Host { call: CALL, source: e.into() },
-            )?),
+            true => Some(
+                frame
+                    .columns
+                    .witnesses(|index| frame.raw_transaction(index))
+                    .map_err(|e| CallError::Host {
+                        call: CALL,
+                        source: e.into(),
+                    })?,
+            ),
             false => None,
         };
         let block = wit::Block {
@@ -194,9 +224,14 @@ impl Instance {
             raw: wanted.raw.then_some(&frame.raw[..]),
         };
         self.store.data_mut().position = Some(input.position);
-        let phase = Phase::Block { height: input.position.height, time: frame.header.time };
+        let phase = Phase::Block {
+            height: input.position.height,
+            time: frame.header.time,
+        };
         let answer = self.call(CALL, phase, self.limits.block_time, |plugin, store| {
-            plugin.blockmill_plugin_processor().call_on_block(store, block)
+            plugin
+                .blockmill_plugin_processor()
+                .call_on_block(store, block)
         })?;
         match answer {
             Ok(processor::BlockAnswer { spent: None }) => Ok(None),
@@ -210,11 +245,17 @@ impl Instance {
                 };
                 spent
                     .check(frame.columns.inputs.prev_vouts.len())
-                    .map_err(|e| CallError::Answer { call: CALL, reason: e.to_string() })?;
+                    .map_err(|e| CallError::Answer {
+                        call: CALL,
+                        reason: e.to_string(),
+                    })?;
                 Ok(Some(spent))
             }
             Err(processor::BlockError::Invalid(reason)) => Err(CallError::Invalid(reason)),
-            Err(processor::BlockError::Failed(message)) => Err(CallError::Failed { call: CALL, message }),
+            Err(processor::BlockError::Failed(message)) => Err(CallError::Failed {
+                call: CALL,
+                message,
+            }),
         }
     }
 
@@ -223,7 +264,11 @@ impl Instance {
     /// # Errors
     ///
     /// When the call fails; the instance must then be dropped.
-    pub fn on_mempool(&mut self, input: &MempoolInput<'_>, wanted: WantedColumns) -> Result<(), CallError> {
+    pub fn on_mempool(
+        &mut self,
+        input: &MempoolInput<'_>,
+        wanted: WantedColumns,
+    ) -> Result<(), CallError> {
         const CALL: &str = "on-mempool";
         let own = super::pool_columns::PoolColumns::new(input.changes, wanted)
             .map_err(|source| CallError::Host { call: CALL, source })?;
@@ -242,10 +287,20 @@ impl Instance {
             parent_ends: &own.parent_ends,
             parents: &own.parents,
         };
-        let answer = self.call(CALL, Phase::Mempool, self.limits.block_time, |plugin, store| {
-            plugin.blockmill_plugin_processor().call_on_mempool(store, changes)
-        })?;
-        answer.map_err(|message| CallError::Failed { call: CALL, message })
+        let answer = self.call(
+            CALL,
+            Phase::Mempool,
+            self.limits.block_time,
+            |plugin, store| {
+                plugin
+                    .blockmill_plugin_processor()
+                    .call_on_mempool(store, changes)
+            },
+        )?;
+        answer.map_err(|message| CallError::Failed {
+            call: CALL,
+            message,
+        })
     }
 
     /// Answers a query on an instance of its own that sees a snapshot.
@@ -265,15 +320,26 @@ impl Instance {
         params: &[(&str, &str)],
     ) -> Result<String, QueryError> {
         let position = snapshot.cursor().map(Position::from);
-        let mut host = Host::new(Some(surroundings), Space::Snapshot(Box::new(snapshot)), limits.memory);
+        let mut host = Host::new(
+            Some(surroundings),
+            Space::Snapshot(Box::new(snapshot)),
+            limits.memory,
+        );
         host.position = position;
-        let limits = Limits { block_time: limits.query_time, ..limits };
-        let mut instance =
-            Self::new(engine, compiled, host, limits).map_err(|(error, _)| QueryError::Call(error))?;
-        instance.start(settings, position).map_err(QueryError::Call)?;
+        let limits = Limits {
+            block_time: limits.query_time,
+            ..limits
+        };
+        let mut instance = Self::new(engine, compiled, host, limits)
+            .map_err(|(error, _)| QueryError::Call(error))?;
+        instance
+            .start(settings, position)
+            .map_err(QueryError::Call)?;
         let answer = instance
             .call("query", Phase::Query, limits.query_time, |plugin, store| {
-                plugin.blockmill_plugin_processor().call_query(store, path, params)
+                plugin
+                    .blockmill_plugin_processor()
+                    .call_query(store, path, params)
             })
             .map_err(QueryError::Call)?;
         match answer {
@@ -330,28 +396,51 @@ fn ticks(limit: Duration) -> u64 {
 }
 
 /// Tells apart why a call ended early.
-fn classify(call: &'static str, error: wasmtime::Error, host: &mut Host, limit: Duration) -> CallError {
+fn classify(
+    call: &'static str,
+    error: wasmtime::Error,
+    host: &mut Host,
+    limit: Duration,
+) -> CallError {
     if error.downcast_ref::<HostFault>().is_some()
         && let Some(source) = host.fault.take()
     {
         return CallError::Host { call, source };
     }
     if let Some(RuleBroken(rule)) = error.downcast_ref() {
-        return CallError::Rule { call, rule: rule.clone() };
+        return CallError::Rule {
+            call,
+            rule: rule.clone(),
+        };
     }
     if let Some(MemoryRefused { wanted }) = error.downcast_ref() {
-        return CallError::Memory { call, wanted: *wanted, limit: host.memory_limit };
+        return CallError::Memory {
+            call,
+            wanted: *wanted,
+            limit: host.memory_limit,
+        };
     }
     match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => CallError::Deadline { call, limit },
         Some(trap) => {
-            let place = error.downcast_ref::<wasmtime::WasmBacktrace>().and_then(|backtrace| {
-                backtrace.frames().iter().find_map(|frame| frame.func_name().map(str::to_owned))
-            });
+            let place = error
+                .downcast_ref::<wasmtime::WasmBacktrace>()
+                .and_then(|backtrace| {
+                    backtrace
+                        .frames()
+                        .iter()
+                        .find_map(|frame| frame.func_name().map(str::to_owned))
+                });
             let place = place.map(|name| format!(" in {name}")).unwrap_or_default();
-            CallError::Trap { call, message: format!("{trap}{place}") }
+            CallError::Trap {
+                call,
+                message: format!("{trap}{place}"),
+            }
         }
-        None => CallError::Trap { call, message: format!("{error:#}") },
+        None => CallError::Trap {
+            call,
+            message: format!("{error:#}"),
+        },
     }
 }
 
@@ -367,7 +456,7 @@ fn header<'a>(input: &BlockInput<'a>) -> wit::BlockHeaderParam<'a> {
         bits: frame.header.bits.to_consensus(),
         nonce: frame.header.nonce,
         median_time: input.median_time,
-        size: frame.raw.len() as u32,
+        size: frame.size,
         weight: frame.weight(),
     }
 }
@@ -378,7 +467,12 @@ fn columns<'a>(
     witnesses: Option<&'a Witnesses>,
     spent: Option<&'a Spent>,
 ) -> wit::Columns<'a> {
-    let Columns { transactions, inputs, outputs, .. } = columns;
+    let Columns {
+        transactions,
+        inputs,
+        outputs,
+        ..
+    } = columns;
     wit::Columns {
         transactions: wit::Transactions {
             txids: &transactions.txids,

@@ -43,14 +43,17 @@ impl PoolColumns {
         let raws = || changes.added.iter().map(|(entry, _)| entry.raw.as_ref());
         out.columns = Columns::of_transactions(raws())?;
         if wanted.witnesses {
-            out.witnesses = Some(
-                out.columns
-                    .witnesses(|index| changes.added.get(index).map(|(entry, _)| entry.raw.as_ref()))?,
-            );
+            out.witnesses = Some(out.columns.witnesses(|index| {
+                changes
+                    .added
+                    .get(index)
+                    .map(|(entry, _)| entry.raw.as_ref())
+            })?);
         }
         for (entry, origin) in &changes.added {
             out.fees.push(entry.fee);
-            out.vsizes.push(u32::try_from(entry.vsize).unwrap_or(u32::MAX));
+            out.vsizes
+                .push(u32::try_from(entry.vsize).unwrap_or(u32::MAX));
             out.first_seen.push(entry.first_seen);
             out.origins.push(match origin {
                 Origin::New => 0,

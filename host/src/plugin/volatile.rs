@@ -19,13 +19,21 @@ pub struct Volatile(Arc<RwLock<Entries>>);
 impl Volatile {
     /// The value of a key.
     pub fn get(&self, key: &[u8]) -> Option<Arc<[u8]>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).values.get(key).cloned()
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values
+            .get(key)
+            .cloned()
     }
 
     /// Sets a key; false when the space would hold more than [`MAX_VOLATILE`].
     pub fn put(&self, key: Vec<u8>, value: &[u8]) -> bool {
         let mut entries = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let old = entries.values.get(&key).map_or(0, |old| key.len() + old.len());
+        let old = entries
+            .values
+            .get(&key)
+            .map_or(0, |old| key.len() + old.len());
         let bytes = entries.bytes - old + key.len() + value.len();
         if bytes > MAX_VOLATILE {
             return false;

@@ -59,7 +59,10 @@ pub fn coin_key(outpoint: &OutPointKey) -> [u8; COIN_KEY_LEN] {
 pub(super) fn decode_key(key: &[u8]) -> Option<OutPointKey> {
     let rest = key.strip_prefix(&[COIN_PREFIX])?;
     let (txid, vout) = rest.split_first_chunk::<32>()?;
-    Some(OutPointKey { txid: *txid, vout: u32::from_be_bytes(vout.try_into().ok()?) })
+    Some(OutPointKey {
+        txid: *txid,
+        vout: u32::from_be_bytes(vout.try_into().ok()?),
+    })
 }
 
 /// Appends the state value of a coin.
@@ -73,14 +76,23 @@ pub fn encode_coin(height: u32, coinbase: bool, value: u64, script: &[u8], out: 
 pub(super) fn split_coin(bytes: &[u8]) -> Option<(u32, u64, &[u8])> {
     let (header, script) = bytes.split_first_chunk::<COIN_HEADER>()?;
     let (code, value) = header.split_first_chunk::<4>()?;
-    Some((u32::from_le_bytes(*code), u64::from_le_bytes(value.try_into().ok()?), script))
+    Some((
+        u32::from_le_bytes(*code),
+        u64::from_le_bytes(value.try_into().ok()?),
+        script,
+    ))
 }
 
 impl Coin {
     /// Reads a state value; `None` when it is too short to be one.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (code, value, script) = split_coin(bytes)?;
-        Some(Self { height: code >> 1, coinbase: code & 1 == 1, value, script: script.to_vec() })
+        Some(Self {
+            height: code >> 1,
+            coinbase: code & 1 == 1,
+            value,
+            script: script.to_vec(),
+        })
     }
 }
 
@@ -109,23 +121,36 @@ impl CoinView {
     /// An unspent output, if it is one.
     pub fn coin(&self, outpoint: &OutPointKey) -> Result<Option<Coin>, StoreError> {
         let value = self.snapshot.get(&coin_key(outpoint))?;
-        value.map(|bytes| Coin::decode(&bytes).ok_or_else(damaged)).transpose()
+        value
+            .map(|bytes| Coin::decode(&bytes).ok_or_else(damaged))
+            .transpose()
     }
 
     /// Unspent outputs, one answer for each outpoint asked for.
     pub fn coins(&self, outpoints: &[OutPointKey]) -> Result<Vec<Option<Coin>>, StoreError> {
-        outpoints.iter().map(|outpoint| self.coin(outpoint)).collect()
+        outpoints
+            .iter()
+            .map(|outpoint| self.coin(outpoint))
+            .collect()
     }
 
     /// Unspent outputs by their state keys of [`COIN_KEY_LEN`] bytes.
     pub fn by_keys(&self, keys: Keys<'_>) -> Result<Vec<Option<Coin>>, StoreError> {
         keys.check()?;
         keys.iter()
-            .map(|key| self.snapshot.get(key)?.map(|bytes| Coin::decode(&bytes).ok_or_else(damaged)).transpose())
+            .map(|key| {
+                self.snapshot
+                    .get(key)?
+                    .map(|bytes| Coin::decode(&bytes).ok_or_else(damaged))
+                    .transpose()
+            })
             .collect()
     }
 }
 
 pub(super) fn damaged() -> StoreError {
-    StoreError::Corrupt { lane: "the coins role".to_owned(), what: "a coin" }
+    StoreError::Corrupt {
+        lane: "the coins role".to_owned(),
+        what: "a coin",
+    }
 }

@@ -54,12 +54,19 @@ impl<'a> Keys<'a> {
             Self::Fixed { width, bytes } => match bytes.len().checked_rem(width) {
                 Some(0) => Ok(()),
                 None if bytes.is_empty() => Ok(()),
-                _ => Err(ArgumentError::Width { len: bytes.len(), width }),
+                _ => Err(ArgumentError::Width {
+                    len: bytes.len(),
+                    width,
+                }),
             },
             Self::Ends { ends, bytes } => {
                 let ordered = ends.is_sorted();
                 let whole = ends.last().map_or(0, |end| *end as usize) == bytes.len();
-                if ordered && whole { Ok(()) } else { Err(ArgumentError::Ends { len: bytes.len() }) }
+                if ordered && whole {
+                    Ok(())
+                } else {
+                    Err(ArgumentError::Ends { len: bytes.len() })
+                }
             }
         }
     }
@@ -160,7 +167,9 @@ impl ScanPage {
 
     /// The entries in order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        Keys::ends(&self.key_ends, &self.keys).iter().zip(Keys::ends(&self.value_ends, &self.values).iter())
+        Keys::ends(&self.key_ends, &self.keys)
+            .iter()
+            .zip(Keys::ends(&self.value_ends, &self.values).iter())
     }
 
     /// The last key, from which the next page goes on.
@@ -197,13 +206,31 @@ mod tests {
 
     #[test]
     fn columns_that_do_not_cover_their_bytes_are_refused() {
-        assert_eq!(Keys::fixed(3, b"abcd").check(), Err(ArgumentError::Width { len: 4, width: 3 }));
-        assert_eq!(Keys::fixed(0, b"a").check(), Err(ArgumentError::Width { len: 1, width: 0 }));
+        assert_eq!(
+            Keys::fixed(3, b"abcd").check(),
+            Err(ArgumentError::Width { len: 4, width: 3 })
+        );
+        assert_eq!(
+            Keys::fixed(0, b"a").check(),
+            Err(ArgumentError::Width { len: 1, width: 0 })
+        );
         assert_eq!(Keys::fixed(0, b"").check(), Ok(()));
-        assert_eq!(Keys::ends(&[2, 1, 4], b"abcd").check(), Err(ArgumentError::Ends { len: 4 }));
-        assert_eq!(Keys::ends(&[2, 5], b"abcd").check(), Err(ArgumentError::Ends { len: 4 }));
-        assert_eq!(Keys::ends(&[2], b"abcd").check(), Err(ArgumentError::Ends { len: 4 }));
-        assert_eq!(Keys::ends(&[], b"a").check(), Err(ArgumentError::Ends { len: 1 }));
+        assert_eq!(
+            Keys::ends(&[2, 1, 4], b"abcd").check(),
+            Err(ArgumentError::Ends { len: 4 })
+        );
+        assert_eq!(
+            Keys::ends(&[2, 5], b"abcd").check(),
+            Err(ArgumentError::Ends { len: 4 })
+        );
+        assert_eq!(
+            Keys::ends(&[2], b"abcd").check(),
+            Err(ArgumentError::Ends { len: 4 })
+        );
+        assert_eq!(
+            Keys::ends(&[], b"a").check(),
+            Err(ArgumentError::Ends { len: 1 })
+        );
         assert_eq!(Keys::ends(&[1, 1, 4], b"abcd").check(), Ok(()));
         let entries: Vec<_> = Keys::ends(&[1, 1, 4], b"abcd").iter().collect();
         assert_eq!(entries, [&b"a"[..], b"", b"bcd"]);

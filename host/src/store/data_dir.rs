@@ -41,29 +41,56 @@ impl DataDir {
         let lock = lock(path)?;
         // Again: another process may have made it meanwhile.
         if check(path, network)?.is_none() {
-            write_marker(path, &Marker { format: FORMAT, network: network.to_owned(), genesis: None })?;
+            write_marker(
+                path,
+                &Marker {
+                    format: FORMAT,
+                    network: network.to_owned(),
+                    genesis: None,
+                },
+            )?;
         }
-        Ok(Self { path: path.to_owned(), network: network.to_owned(), _lock: lock })
+        Ok(Self {
+            path: path.to_owned(),
+            network: network.to_owned(),
+            _lock: lock,
+        })
     }
 
     /// Takes a folder that must exist already, of a host that is not running: nothing is created in it.
     pub fn open_existing(path: &Path, network: &str) -> Result<Self, StoreError> {
         if check(path, network)?.is_none() {
-            return Err(StoreError::NoData { path: path.to_owned() });
+            return Err(StoreError::NoData {
+                path: path.to_owned(),
+            });
         }
         let lock = lock(path)?;
-        Ok(Self { path: path.to_owned(), network: network.to_owned(), _lock: lock })
+        Ok(Self {
+            path: path.to_owned(),
+            network: network.to_owned(),
+            _lock: lock,
+        })
     }
 
     /// Ties the folder to a chain's genesis hash (as displayed) the first time, and refuses another one from then on.
     pub fn bind_genesis(&self, genesis: &str) -> Result<(), StoreError> {
-        let marker = read_marker(&self.path)?.ok_or_else(|| StoreError::NoData { path: self.path.clone() })?;
+        let marker = read_marker(&self.path)?.ok_or_else(|| StoreError::NoData {
+            path: self.path.clone(),
+        })?;
         match marker.genesis {
             Some(found) if found == genesis => Ok(()),
-            Some(found) => {
-                Err(StoreError::OtherNetwork { path: self.path.clone(), found, wanted: genesis.to_owned() })
-            }
-            None => write_marker(&self.path, &Marker { genesis: Some(genesis.to_owned()), ..marker }),
+            Some(found) => Err(StoreError::OtherNetwork {
+                path: self.path.clone(),
+                found,
+                wanted: genesis.to_owned(),
+            }),
+            None => write_marker(
+                &self.path,
+                &Marker {
+                    genesis: Some(genesis.to_owned()),
+                    ..marker
+                },
+            ),
         }
     }
 
@@ -84,16 +111,26 @@ impl DataDir {
 }
 
 fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
-    move |source| StoreError::Io { what, path: path.to_owned(), source }
+    move |source| StoreError::Io {
+        what,
+        path: path.to_owned(),
+        source,
+    }
 }
 
 fn lock(folder: &Path) -> Result<File, StoreError> {
     let path = folder.join(LOCK);
-    let file =
-        OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(io("open", &path))?;
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(io("open", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: folder.to_owned() }),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked {
+            path: folder.to_owned(),
+        }),
         Err(TryLockError::Error(source)) => Err(io("lock", &path)(source)),
     }
 }
@@ -104,11 +141,19 @@ fn check(folder: &Path, network: &str) -> Result<Option<Marker>, StoreError> {
     if let Some(marker) = &marker {
         if marker.format > FORMAT {
             let (found, supported) = (marker.format, FORMAT);
-            return Err(StoreError::NewerVersion { path: folder.to_owned(), found, supported });
+            return Err(StoreError::NewerVersion {
+                path: folder.to_owned(),
+                found,
+                supported,
+            });
         }
         if marker.network != network {
             let (found, wanted) = (marker.network.clone(), network.to_owned());
-            return Err(StoreError::OtherNetwork { path: folder.to_owned(), found, wanted });
+            return Err(StoreError::OtherNetwork {
+                path: folder.to_owned(),
+                found,
+                wanted,
+            });
         }
     }
     Ok(marker)
@@ -121,13 +166,30 @@ fn read_marker(folder: &Path) -> Result<Option<Marker>, StoreError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io("read", &path)(error)),
     };
-    let bad = |why: String| StoreError::BadMarker { path: path.clone(), why };
-    let mut marker = Marker { format: 0, network: String::new(), genesis: None };
-    for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
-        let (key, value) = line.split_once('=').ok_or_else(|| bad(format!("no '=' in {line:?}")))?;
+    let bad = |why: String| StoreError::BadMarker {
+        path: path.clone(),
+        why,
+    };
+    let mut marker = Marker {
+        format: 0,
+        network: String::new(),
+        genesis: None,
+    };
+    for line in text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+    {
+        let (key, value) = line
+            .split_once('=')
+            .ok_or_else(|| bad(format!("no '=' in {line:?}")))?;
         let value = value.trim().trim_matches('"');
         match key.trim() {
-            "format" => marker.format = value.parse().map_err(|_| bad(format!("format {value:?}")))?,
+            "format" => {
+                marker.format = value
+                    .parse()
+                    .map_err(|_| bad(format!("format {value:?}")))?
+            }
             "network" => marker.network = value.to_owned(),
             "genesis" => marker.genesis = Some(value.to_owned()),
             // A newer format may say more.
@@ -152,7 +214,9 @@ fn write_marker(folder: &Path, marker: &Marker) -> Result<(), StoreError> {
         text.push_str(&format!("genesis = \"{genesis}\"\n"));
     }
     let mut file = File::create(&temporary).map_err(io("create", &temporary))?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io("write", &temporary))?;
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .map_err(io("write", &temporary))?;
     std::fs::rename(&temporary, &path).map_err(io("rename", &temporary))?;
     // So that the name survives a power cut too; not every platform can open a folder.
     if let Ok(folder) = File::open(folder) {
@@ -170,16 +234,24 @@ mod tests {
     fn a_folder_of_another_network_is_refused_and_untouched() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data");
-        assert!(matches!(DataDir::open_existing(&path, "regtest"), Err(StoreError::NoData { .. })));
+        assert!(matches!(
+            DataDir::open_existing(&path, "regtest"),
+            Err(StoreError::NoData { .. })
+        ));
         assert!(!path.exists());
         let first = DataDir::open(&path, "regtest").unwrap();
         first.bind_genesis("aa").unwrap();
         first.bind_genesis("aa").unwrap();
-        assert!(matches!(first.bind_genesis("bb"), Err(StoreError::OtherNetwork { .. })));
+        assert!(matches!(
+            first.bind_genesis("bb"),
+            Err(StoreError::OtherNetwork { .. })
+        ));
         drop(first);
         let before = std::fs::read(path.join(MARKER)).unwrap();
         let refused = DataDir::open(&path, "mainnet").unwrap_err();
-        assert!(matches!(&refused, StoreError::OtherNetwork { found, wanted, .. } if found == "regtest" && wanted == "mainnet"));
+        assert!(
+            matches!(&refused, StoreError::OtherNetwork { found, wanted, .. } if found == "regtest" && wanted == "mainnet")
+        );
         assert_eq!(std::fs::read(path.join(MARKER)).unwrap(), before);
         DataDir::open_existing(&path, "regtest").unwrap();
     }
@@ -188,8 +260,14 @@ mod tests {
     fn a_folder_is_held_by_one_process() {
         let dir = tempfile::tempdir().unwrap();
         let held = DataDir::open(dir.path(), "regtest").unwrap();
-        assert!(matches!(DataDir::open(dir.path(), "regtest"), Err(StoreError::Locked { .. })));
-        assert!(matches!(DataDir::open_existing(dir.path(), "regtest"), Err(StoreError::Locked { .. })));
+        assert!(matches!(
+            DataDir::open(dir.path(), "regtest"),
+            Err(StoreError::Locked { .. })
+        ));
+        assert!(matches!(
+            DataDir::open_existing(dir.path(), "regtest"),
+            Err(StoreError::Locked { .. })
+        ));
         drop(held);
         DataDir::open(dir.path(), "regtest").unwrap();
     }
@@ -197,13 +275,36 @@ mod tests {
     #[test]
     fn a_newer_or_damaged_marker_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join(MARKER), "format = 2\nnetwork = \"regtest\"\n").unwrap();
+        std::fs::write(
+            dir.path().join(MARKER),
+            "format = 2\nnetwork = \"regtest\"\n",
+        )
+        .unwrap();
         let newer = DataDir::open(dir.path(), "regtest").unwrap_err();
-        assert!(matches!(newer, StoreError::NewerVersion { found: 2, supported: 1, .. }));
+        assert!(matches!(
+            newer,
+            StoreError::NewerVersion {
+                found: 2,
+                supported: 1,
+                ..
+            }
+        ));
         assert!(!dir.path().join(LOCK).exists());
-        for text in ["", "format = 1", "network = \"regtest\"", "format = x", "nonsense"] {
+        for text in [
+            "",
+            "format = 1",
+            "network = \"regtest\"",
+            "format = x",
+            "nonsense",
+        ] {
             std::fs::write(dir.path().join(MARKER), text).unwrap();
-            assert!(matches!(DataDir::open(dir.path(), "regtest"), Err(StoreError::BadMarker { .. })), "{text:?}");
+            assert!(
+                matches!(
+                    DataDir::open(dir.path(), "regtest"),
+                    Err(StoreError::BadMarker { .. })
+                ),
+                "{text:?}"
+            );
         }
     }
 }

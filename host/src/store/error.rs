@@ -157,7 +157,9 @@ pub enum ArgumentError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RewindError {
     /// A block's undo record was pruned, or never written.
-    #[error("state of {lane} cannot be rewound from {from} to {to}: no undo record for block {missing}")]
+    #[error(
+        "state of {lane} cannot be rewound from {from} to {to}: no undo record for block {missing}"
+    )]
     NoUndo {
         /// The plugin whose state it is.
         lane: String,

@@ -1,24 +1,20 @@
 //! A lane's own state: block by block into memory, to the disk in bulk, and back by the undo journal.
-//!
-//! # How a flush becomes durable
-//!
-//! A small flush is one engine batch: values, removals, undo records, pruned undo records and the cursor, synced.
-//! A large one (the first sync) is loaded as sorted tables, which costs a fraction: the undo records go first, synced;
-//! then the tables with all values, removals and the cursor become visible in one step. That step is the commit: after a
-//! crash before it, the undo records above the cursor are dropped when the lane is opened.
+
+mod flush;
+mod rewind;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, Deref};
 use std::sync::Arc;
 
-use fjall::{OwnedWriteBatch, PersistMode, Slice};
+use fjall::{PersistMode, Slice};
 
 use super::columns::{Keys, ScanPage, ValueColumn, Values};
-use super::error::{ArgumentError, RewindError, StoreError};
-use super::overlay::{Dirty, Lookup, Overlay};
+use super::error::{ArgumentError, StoreError};
+use super::overlay::{Lookup, Overlay, WARM};
 use super::snapshot::{StateSnapshot, prefix_range};
 use super::state::{CURSOR_KEY, LaneKeyspaces, Shared, UNDO_DEPTH, decode_cursor};
-use super::undo::{self, UndoWriter};
+use super::undo::UndoWriter;
 use super::{Cursor, MAX_KEY, MAX_VALUE};
 
 /// From this many changes on a flush is loaded as tables. Below it the engine's journal, one sequential write and one
@@ -26,6 +22,9 @@ use super::{Cursor, MAX_KEY, MAX_VALUE};
 const BULK_CHANGES: usize = 20_000;
 /// The overlay addresses 32 GiB; it refuses changes some way before.
 const MAX_OVERLAY: usize = 24 << 30;
+/// Removals of keys that the disk may or may not hold are looked up there when there are more than this, so that what is
+/// created and removed between two flushes does not fill the overlay.
+const MAX_UNSURE: usize = 1 << 15;
 /// Keys read ahead by one thread: fewer are not worth a second one.
 const PREFETCH_SPLIT: usize = 64;
 
@@ -70,7 +69,11 @@ pub struct LaneState {
 }
 
 impl LaneState {
-    pub(super) fn open(shared: Arc<Shared>, name: &str, mut keyspaces: LaneKeyspaces) -> Result<Self, StoreError> {
+    pub(super) fn open(
+        shared: Arc<Shared>,
+        name: &str,
+        mut keyspaces: LaneKeyspaces,
+    ) -> Result<Self, StoreError> {
         let cursor = decode_cursor(name, keyspaces.state.get(CURSOR_KEY)?)?;
         if cursor.is_none() && !(keyspaces.state.is_empty()? && keyspaces.undo.is_empty()?) {
             // A reset that was interrupted after it took the cursor away.
@@ -80,9 +83,13 @@ impl LaneState {
         let mut stale = Vec::new();
         for entry in keyspaces.undo.iter() {
             let key = entry.key()?;
-            let height = key.first_chunk::<4>().map(|height| u32::from_be_bytes(*height));
-            let height =
-                height.ok_or_else(|| StoreError::Corrupt { lane: name.to_owned(), what: "an undo record's height" })?;
+            let height = key
+                .first_chunk::<4>()
+                .map(|height| u32::from_be_bytes(*height));
+            let height = height.ok_or_else(|| StoreError::Corrupt {
+                lane: name.to_owned(),
+                what: "an undo record's height",
+            })?;
             if cursor.is_some_and(|cursor| height <= cursor.height) {
                 disk_undo.insert(height);
             } else {
@@ -91,7 +98,9 @@ impl LaneState {
         }
         if !stale.is_empty() {
             let mut batch = shared.db.batch();
-            stale.iter().for_each(|height| batch.remove(&keyspaces.undo, height.to_be_bytes()));
+            stale
+                .iter()
+                .for_each(|height| batch.remove(&keyspaces.undo, height.to_be_bytes()));
             batch.durability(Some(PersistMode::SyncAll)).commit()?;
         }
         let disk_empty = cursor.is_none();
@@ -142,9 +151,18 @@ impl LaneState {
         self.overlay.bytes() + self.pending_undo_bytes
     }
 
+    /// Bytes that the flushed state takes on disk, without undo records and the engine's journal.
+    pub fn disk_bytes(&self) -> u64 {
+        self.keyspaces.state.disk_space()
+    }
+
     /// A view of what is flushed.
     pub fn snapshot(&self) -> Result<StateSnapshot, StoreError> {
-        StateSnapshot::new(self.shared.db.snapshot(), self.keyspaces.state.clone(), &self.name)
+        StateSnapshot::new(
+            self.shared.db.snapshot(),
+            self.keyspaces.state.clone(),
+            &self.name,
+        )
     }
 
     /// Opens a block: its changes can be aborted. Changes of a block left open are dropped.
@@ -201,7 +219,8 @@ impl LaneState {
     /// Appends the values of keys to a column.
     pub fn get_many(&mut self, keys: Keys<'_>, out: &mut ValueColumn) -> Result<(), StoreError> {
         keys.check()?;
-        for key in keys.iter() {
+        for (index, key) in keys.iter().enumerate() {
+            self.warm(keys, index);
             let value = self.get(key)?;
             out.push(value.as_deref())?;
         }
@@ -211,7 +230,8 @@ impl LaneState {
     /// Removes keys and appends what they held to a column.
     pub fn take_many(&mut self, keys: Keys<'_>, out: &mut ValueColumn) -> Result<(), StoreError> {
         keys.check()?;
-        for key in keys.iter() {
+        for (index, key) in keys.iter().enumerate() {
+            self.warm(keys, index);
             let value = self.take(key)?;
             out.push(value.as_deref())?;
         }
@@ -223,9 +243,14 @@ impl LaneState {
         keys.check()?;
         values.check()?;
         if keys.len() != values.len() {
-            return Err(ArgumentError::Counts { keys: keys.len(), values: values.len() }.into());
+            return Err(ArgumentError::Counts {
+                keys: keys.len(),
+                values: values.len(),
+            }
+            .into());
         }
-        for (key, value) in keys.iter().zip(values.iter()) {
+        for (index, (key, value)) in keys.iter().zip(values.iter()).enumerate() {
+            self.warm(keys, index);
             self.put(key, value)?;
         }
         Ok(())
@@ -234,7 +259,20 @@ impl LaneState {
     /// Removes keys.
     pub fn delete_many(&mut self, keys: Keys<'_>) -> Result<(), StoreError> {
         keys.check()?;
-        keys.iter().try_for_each(|key| self.delete(key))
+        for (index, key) in keys.iter().enumerate() {
+            self.warm(keys, index);
+            self.delete(key)?;
+        }
+        Ok(())
+    }
+
+    /// Touches the entries of the keys from `index` on, at every so many of them.
+    #[inline]
+    fn warm(&self, keys: Keys<'_>, index: usize) {
+        if index.is_multiple_of(WARM) {
+            self.overlay
+                .warm((index..index + WARM).map_while(|index| keys.get(index)));
+        }
     }
 
     /// Reads keys that only the disk knows into memory, on two threads, so that the next `get` or `take` of them does not
@@ -244,10 +282,16 @@ impl LaneState {
         if self.overlay.disk_empty() {
             return Ok(());
         }
-        let missing: Vec<&[u8]> =
-            keys.iter().filter(|key| check_key(key).is_ok() && self.overlay.get(key) == Lookup::Unknown).collect();
+        let missing: Vec<&[u8]> = keys
+            .iter()
+            .filter(|key| check_key(key).is_ok() && self.overlay.get(key) == Lookup::Unknown)
+            .collect();
         let state = &self.keyspaces.state;
-        let read = |keys: &[&[u8]]| keys.iter().map(|key| state.get(key)).collect::<Result<Vec<_>, _>>();
+        let read = |keys: &[&[u8]]| {
+            keys.iter()
+                .map(|key| state.get(key))
+                .collect::<Result<Vec<_>, _>>()
+        };
         let found = if missing.len() < PREFETCH_SPLIT {
             read(&missing)?
         } else {
@@ -255,7 +299,11 @@ impl LaneState {
             std::thread::scope(|scope| {
                 let other = scope.spawn(|| read(second));
                 let mut found = read(first)?;
-                found.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+                found.extend(
+                    other
+                        .join()
+                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
+                );
                 Ok::<_, StoreError>(found)
             })?
         };
@@ -281,8 +329,11 @@ impl LaneState {
             Bound::Excluded(key) => Bound::Excluded(key.as_slice()),
             Bound::Unbounded => Bound::Unbounded,
         };
-        let mut memory =
-            self.overlay.range(memory_from).take_while(|(key, _)| key.starts_with(prefix)).peekable();
+        let mut memory = self
+            .overlay
+            .range(memory_from)
+            .take_while(|(key, _)| key.starts_with(prefix))
+            .peekable();
         let mut disk = (!self.overlay.disk_empty())
             .then(|| self.keyspaces.state.range((from.clone(), to)))
             .into_iter()
@@ -308,7 +359,9 @@ impl LaneState {
                     disk.next();
                 }
                 match memory.next() {
-                    Some((key, Some(value))) => page.push(key, value, limit_entries, limit_bytes)?,
+                    Some((key, Some(value))) => {
+                        page.push(key, value, limit_entries, limit_bytes)?
+                    }
                     Some((_, None)) => true,
                     None => break,
                 }
@@ -325,7 +378,10 @@ impl LaneState {
         if let Some(last) = self.cursor
             && last.height.checked_add(1) != Some(cursor.height)
         {
-            return Err(StoreError::OutOfOrder { last: last.height, next: cursor.height });
+            return Err(StoreError::OutOfOrder {
+                last: last.height,
+                next: cursor.height,
+            });
         }
         if journal {
             let record = self.undo_record()?;
@@ -333,13 +389,23 @@ impl LaneState {
             self.pending_undo.insert(cursor.height, record);
             // What a flush would not write need not be kept.
             let oldest = oldest_kept(cursor.height, self.undo_depth);
-            while let Some(entry) = self.pending_undo.first_entry().filter(|entry| *entry.key() < oldest) {
+            while let Some(entry) = self
+                .pending_undo
+                .first_entry()
+                .filter(|entry| *entry.key() < oldest)
+            {
                 self.pending_undo_bytes -= entry.remove().len();
             }
         }
         self.overlay.commit();
         self.cursor = Some(cursor);
         self.in_block = false;
+        if self.overlay.unsure_count() > MAX_UNSURE
+            && let Err(error) = self.settle()
+        {
+            // The block is in; the next flush tries again and reports.
+            tracing::warn!(plugin = self.name, error = %error, "state could not be looked up");
+        }
         Ok(())
     }
 
@@ -376,187 +442,6 @@ impl LaneState {
         Ok(record.finish())
     }
 
-    /// Makes everything committed durable. A block left open is dropped. When this fails the overlay is as before, and it
-    /// can be tried again.
-    pub fn flush(&mut self) -> Result<(), StoreError> {
-        self.abort_block();
-        let Some(cursor) = self.cursor else {
-            // No block yet: what the plugin wrote when it started is written again when it starts again.
-            return Ok(());
-        };
-        let oldest = oldest_kept(cursor.height, self.undo_depth);
-        let stale = |height: &u32| *height < oldest || *height > cursor.height;
-        let pruned: Vec<u32> = self.disk_undo.iter().copied().filter(stale).collect();
-        let kept: Vec<u32> = self.pending_undo.keys().copied().filter(|height| *height >= oldest).collect();
-
-        let mut dirty = self.overlay.dirty();
-        self.cancel(&mut dirty)?;
-        if dirty.len() >= self.bulk_changes {
-            self.flush_bulk(cursor, &dirty, &kept, &pruned)?;
-        } else if !dirty.is_empty() || self.cursor != self.flushed || !pruned.is_empty() {
-            self.flush_batch(cursor, &dirty, &kept, &pruned)?;
-        }
-        drop(dirty);
-        for height in &pruned {
-            self.disk_undo.remove(height);
-        }
-        self.disk_undo.extend(kept);
-        self.pending_undo.clear();
-        self.pending_undo_bytes = 0;
-        self.flushed = self.cursor;
-        self.overlay.clear(false);
-        Ok(())
-    }
-
-    /// Leaves out the removals of keys that the disk never had: most coins are created and spent between two flushes.
-    fn cancel(&self, dirty: &mut Vec<Dirty>) -> Result<(), StoreError> {
-        let mut failed = None;
-        dirty.retain(|change| {
-            if failed.is_some() || self.overlay.holds_value(change.at) || !self.overlay.is_unsure(change.at) {
-                return true;
-            }
-            self.keyspaces.state.contains_key(self.overlay.key(change.at)).unwrap_or_else(|error| {
-                failed = Some(error);
-                true
-            })
-        });
-        failed.map_or(Ok(()), |error| Err(error.into()))
-    }
-
-    fn write_undo(&self, batch: &mut OwnedWriteBatch, kept: &[u32], pruned: &[u32]) {
-        for height in pruned {
-            batch.remove(&self.keyspaces.undo, height.to_be_bytes());
-        }
-        for (height, record) in kept.iter().filter_map(|height| self.pending_undo.get_key_value(height)) {
-            batch.insert(&self.keyspaces.undo, height.to_be_bytes(), record.as_slice());
-        }
-    }
-
-    /// Everything in one engine batch.
-    fn flush_batch(&self, cursor: Cursor, dirty: &[Dirty], kept: &[u32], pruned: &[u32]) -> Result<(), StoreError> {
-        let state = &self.keyspaces.state;
-        let mut batch = self.shared.db.batch();
-        for change in dirty {
-            let key = self.overlay.key(change.at);
-            if self.overlay.holds_value(change.at) {
-                batch.insert(state, key, self.overlay.value(change.at));
-            } else {
-                batch.remove(state, key);
-            }
-        }
-        self.write_undo(&mut batch, kept, pruned);
-        batch.insert(state, CURSOR_KEY, cursor.to_bytes());
-        Ok(batch.durability(Some(PersistMode::SyncAll)).commit()?)
-    }
-
-    /// Undo records in a batch, then everything else as sorted tables.
-    fn flush_bulk(&self, cursor: Cursor, dirty: &[Dirty], kept: &[u32], pruned: &[u32]) -> Result<(), StoreError> {
-        let mut batch = self.shared.db.batch();
-        self.write_undo(&mut batch, kept, &[]);
-        batch.durability(Some(PersistMode::SyncAll)).commit()?;
-
-        let mut tables = self.keyspaces.state.start_ingestion()?;
-        for change in dirty {
-            let key = self.overlay.key(change.at);
-            if self.overlay.holds_value(change.at) {
-                tables.write(key, self.overlay.value(change.at))?;
-            } else {
-                tables.write_tombstone(key)?;
-            }
-        }
-        tables.write(CURSOR_KEY, cursor.to_bytes())?;
-        tables.finish()?;
-
-        // From here on the flush has happened: a record that stays behind is dropped by the next one.
-        let mut batch = self.shared.db.batch();
-        self.write_undo(&mut batch, &[], pruned);
-        Ok(batch.commit()?)
-    }
-
-    /// Takes the state back to block `to_height`, block by block, and makes that durable. Gives the cursor that the state
-    /// is at then: lower than asked for where blocks were never there, `None` before the first block. Nothing is changed
-    /// when an undo record is missing. A block left open is dropped.
-    pub fn rewind(&mut self, to_height: u32) -> Result<Option<Cursor>, StoreError> {
-        self.abort_block();
-        let Some(from) = self.cursor.filter(|cursor| cursor.height > to_height) else {
-            return Ok(self.cursor);
-        };
-        self.check_undo(from.height, to_height)?;
-        let undone = self.undo_blocks(to_height);
-        match undone {
-            // Before its first block a lane has no state: its plugin starts anew.
-            Ok(None) => {
-                self.reset()?;
-                return Ok(None);
-            }
-            Ok(cursor) => {
-                self.overlay.commit();
-                self.cursor = cursor;
-            }
-            Err(error) => {
-                self.overlay.abort();
-                return Err(error);
-            }
-        }
-        let above = self.cursor.map_or(0, |cursor| cursor.height + 1);
-        for record in self.pending_undo.split_off(&above).values() {
-            self.pending_undo_bytes -= record.len();
-        }
-        self.flush()?;
-        Ok(self.cursor)
-    }
-
-    /// Whether every block above `to` can be undone.
-    fn check_undo(&self, from: u32, to: u32) -> Result<(), StoreError> {
-        let missing = (to + 1..=from)
-            .rev()
-            .find(|height| !self.pending_undo.contains_key(height) && !self.disk_undo.contains(height));
-        let Some(missing) = missing else {
-            return Ok(());
-        };
-        // The first block of all has nothing below it.
-        if missing < from {
-            let record = self.undo_bytes(missing + 1)?;
-            let (before, _) = undo::decode_before(&record).ok_or_else(|| self.corrupt("an undo record"))?;
-            if before.is_none() {
-                return Ok(());
-            }
-        }
-        Err(RewindError::NoUndo { lane: self.name.clone(), from, to, missing }.into())
-    }
-
-    /// Undoes blocks in the overlay, as one open block.
-    fn undo_blocks(&mut self, to_height: u32) -> Result<Option<Cursor>, StoreError> {
-        let mut cursor = self.cursor;
-        while let Some(at) = cursor.filter(|cursor| cursor.height > to_height) {
-            let bytes = self.undo_bytes(at.height)?;
-            let record = undo::decode(&bytes).ok_or_else(|| self.corrupt("an undo record"))?;
-            for (key, value) in record.changes {
-                match value {
-                    Some(value) => self.overlay.put(key, value),
-                    None => {
-                        if self.overlay.take(key) == Lookup::Unknown {
-                            self.overlay.bury(key);
-                        }
-                    }
-                }
-            }
-            cursor = record.before;
-        }
-        Ok(cursor)
-    }
-
-    fn undo_bytes(&self, height: u32) -> Result<Slice, StoreError> {
-        if let Some(record) = self.pending_undo.get(&height) {
-            return Ok(record.as_slice().into());
-        }
-        self.keyspaces.undo.get(height.to_be_bytes())?.ok_or_else(|| self.corrupt("an undo record"))
-    }
-
-    fn corrupt(&self, what: &'static str) -> StoreError {
-        StoreError::Corrupt { lane: self.name.clone(), what }
-    }
-
     /// Drops everything that is not flushed and gives the cursor that is left.
     pub fn discard_unflushed(&mut self) -> Option<Cursor> {
         self.in_block = false;
@@ -569,9 +454,7 @@ impl LaneState {
 
     /// Empties the state. The cursor goes first: when this is interrupted, the next opening finishes it.
     pub fn reset(&mut self) -> Result<(), StoreError> {
-        let mut batch = self.shared.db.batch();
-        batch.remove(&self.keyspaces.state, CURSOR_KEY);
-        batch.durability(Some(PersistMode::SyncAll)).commit()?;
+        self.remove_cursor()?;
         self.flushed = None;
         self.discard_unflushed();
         self.disk_undo.clear();
@@ -579,12 +462,21 @@ impl LaneState {
         Ok(())
     }
 
+    /// The first step of a reset, durable.
+    pub(super) fn remove_cursor(&self) -> Result<(), StoreError> {
+        let mut batch = self.shared.db.batch();
+        batch.remove(&self.keyspaces.state, CURSOR_KEY);
+        Ok(batch.durability(Some(PersistMode::SyncAll)).commit()?)
+    }
+
     fn check_write(&self, key: &[u8]) -> Result<(), StoreError> {
         if !self.in_block {
             return Err(ArgumentError::NoOpenBlock.into());
         }
         if self.overlay.bytes() > MAX_OVERLAY {
-            return Err(StoreError::OverlayFull { bytes: self.overlay.bytes() });
+            return Err(StoreError::OverlayFull {
+                bytes: self.overlay.bytes(),
+            });
         }
         check_key(key)
     }
@@ -603,14 +495,22 @@ fn oldest_kept(height: u32, depth: u32) -> u32 {
 
 fn check_key(key: &[u8]) -> Result<(), StoreError> {
     if key.is_empty() || key.len() > MAX_KEY {
-        return Err(ArgumentError::Key { len: key.len(), max: MAX_KEY }.into());
+        return Err(ArgumentError::Key {
+            len: key.len(),
+            max: MAX_KEY,
+        }
+        .into());
     }
     Ok(())
 }
 
 fn check_value(value: &[u8]) -> Result<(), StoreError> {
     if value.len() > MAX_VALUE {
-        return Err(ArgumentError::Value { len: value.len(), max: MAX_VALUE }.into());
+        return Err(ArgumentError::Value {
+            len: value.len(),
+            max: MAX_VALUE,
+        }
+        .into());
     }
     Ok(())
 }

@@ -41,9 +41,14 @@ impl MuHash {
     /// The set's hash, in internal byte order.
     pub(super) fn finish(&self) -> [u8; 32] {
         // A product of one factor may not be reduced.
-        let product = self.0.mul_mod_special(&U3072::ONE, Limb::from_u32(PRIME_DIFFERENCE));
+        let product = self
+            .0
+            .mul_mod_special(&U3072::ONE, Limb::from_u32(PRIME_DIFFERENCE));
         let mut bytes = [0u8; BYTES];
-        for (to, word) in bytes.chunks_exact_mut(size_of::<crypto_bigint::Word>()).zip(product.to_words()) {
+        for (to, word) in bytes
+            .chunks_exact_mut(size_of::<crypto_bigint::Word>())
+            .zip(product.to_words())
+        {
             to.copy_from_slice(&word.to_le_bytes());
         }
         Sha256::digest(bytes).into()

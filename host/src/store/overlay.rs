@@ -25,6 +25,10 @@ const NOT_ON_DISK: u8 = 16;
 /// Written and removed within the open block, where nothing was before: no trace is needed.
 const CANCELLED: u8 = 32;
 
+/// Keys whose entries are touched ahead of a bulk operation at once.
+pub(super) const WARM: usize = 32;
+/// Entries of an overlay that outgrows the processor's caches.
+const WARM_FROM: usize = 1 << 13;
 /// Memory kept by an overlay that was flushed, in bytes.
 const KEEP: usize = 4 << 20;
 
@@ -85,6 +89,8 @@ pub(super) struct Overlay {
     ordered: Option<BTreeSet<Box<[u8]>>>,
     /// Whether the disk holds nothing at all, so that no key needs to be looked up there.
     disk_empty: bool,
+    /// Removals of keys that the disk may or may not hold, since they were last looked up there; at most too high.
+    unsure: usize,
 }
 
 impl Overlay {
@@ -96,6 +102,7 @@ impl Overlay {
             hasher: foldhash::fast::RandomState::default(),
             ordered: None,
             disk_empty,
+            unsure: 0,
         }
     }
 
@@ -107,6 +114,7 @@ impl Overlay {
         self.log = Vec::new();
         self.ordered = None;
         self.disk_empty = disk_empty;
+        self.unsure = 0;
     }
 
     pub(super) fn disk_empty(&self) -> bool {
@@ -116,7 +124,10 @@ impl Overlay {
     /// Memory it takes, in bytes.
     pub(super) fn bytes(&self) -> usize {
         let ordered = self.ordered.as_ref().map_or(0, |keys| keys.len() * 80);
-        self.arena.len() + self.table.allocation_size() + self.log.capacity() * size_of::<Change>() + ordered
+        self.arena.len()
+            + self.table.allocation_size()
+            + self.log.capacity() * size_of::<Change>()
+            + ordered
     }
 
     #[inline]
@@ -129,12 +140,40 @@ impl Overlay {
     #[inline]
     fn find(&self, key: &[u8]) -> Option<At> {
         let hash = self.hash(key);
-        self.table.find(place(hash), |slot| slot.hash == hash && self.arena.key(slot.at) == key).map(|slot| slot.at)
+        self.table
+            .find(place(hash), |slot| {
+                slot.hash == hash && self.arena.key(slot.at) == key
+            })
+            .map(|slot| slot.at)
     }
 
     /// Where a missing entry is looked for.
     fn beyond<T>(&self) -> Lookup<T> {
-        if self.disk_empty { Lookup::Absent } else { Lookup::Unknown }
+        if self.disk_empty {
+            Lookup::Absent
+        } else {
+            Lookup::Unknown
+        }
+    }
+
+    /// Touches the memory of at most [`WARM`] keys' entries. One lookup waits for memory three times in a row; here the
+    /// waits of many lookups overlap, which halves the time of a bulk operation.
+    pub(super) fn warm<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) {
+        if self.table.len() < WARM_FROM {
+            return;
+        }
+        let mut found = [At::NONE; WARM];
+        for (at, key) in found.iter_mut().zip(keys) {
+            let hash = self.hash(key);
+            if let Some(slot) = self.table.find(place(hash), |slot| slot.hash == hash) {
+                *at = slot.at;
+            }
+        }
+        let touched = found
+            .iter()
+            .filter(|at| at.is_some())
+            .fold(0, |sum, at| sum ^ self.arena.touch(*at));
+        std::hint::black_box(touched);
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Lookup<&[u8]> {
@@ -157,25 +196,60 @@ impl Overlay {
         self.arena.flags(at) & VALUE != 0
     }
 
-    /// Whether it is unknown if the disk holds the entry's key.
-    pub(super) fn is_unsure(&self, at: At) -> bool {
-        self.arena.flags(at) & (ON_DISK | NOT_ON_DISK) == 0
+    /// Number of removals that [`unsure`](Self::unsure) gives, or more.
+    pub(super) fn unsure_count(&self) -> usize {
+        self.unsure
+    }
+
+    /// The removals of keys that the disk may or may not hold, in the order of their keys.
+    pub(super) fn unsure(&self) -> Vec<Dirty> {
+        self.sorted(|flags| flags & (VALUE | DIRTY | ON_DISK | NOT_ON_DISK) == DIRTY)
+    }
+
+    /// Notes that [`unsure`](Self::unsure) removals were looked up: those that the disk does not hold are forgotten. No
+    /// block may be open.
+    pub(super) fn settle(&mut self, removals: &[Dirty], on_disk: &[bool]) {
+        for (removal, on_disk) in removals.iter().zip(on_disk) {
+            if *on_disk {
+                self.learn(removal.at, true);
+                continue;
+            }
+            let key = self.arena.key(removal.at);
+            let hash = self.hash(key);
+            if let Ok(slot) = self
+                .table
+                .find_entry(place(hash), |slot| slot.at == removal.at)
+            {
+                slot.remove();
+                self.arena.remove(removal.at);
+            }
+        }
+        self.unsure = 0;
     }
 
     /// Notes whether the disk holds the entry's key.
     pub(super) fn learn(&mut self, at: At, on_disk: bool) {
         let flags = self.arena.flags(at) & !(ON_DISK | NOT_ON_DISK);
-        self.arena.set_flags(at, flags | if on_disk { ON_DISK } else { NOT_ON_DISK });
+        self.arena
+            .set_flags(at, flags | if on_disk { ON_DISK } else { NOT_ON_DISK });
     }
 
     /// Adds what the disk holds for a key that the overlay does not have: no change, and not undone by an abort.
     pub(super) fn load(&mut self, key: &[u8], value: Option<&[u8]>) -> At {
         let hash = self.hash(key);
         let arena = &mut self.arena;
-        match self.table.entry(place(hash), |slot| slot.hash == hash && arena.key(slot.at) == key, Slot::place) {
+        match self.table.entry(
+            place(hash),
+            |slot| slot.hash == hash && arena.key(slot.at) == key,
+            Slot::place,
+        ) {
             Entry::Occupied(slot) => slot.get().at,
             Entry::Vacant(slot) => {
-                let flags = if value.is_some() { VALUE | ON_DISK } else { NOT_ON_DISK };
+                let flags = if value.is_some() {
+                    VALUE | ON_DISK
+                } else {
+                    NOT_ON_DISK
+                };
                 let at = self.arena.add(key, value.unwrap_or_default(), flags);
                 slot.insert(Slot { hash, at });
                 if let Some(ordered) = &mut self.ordered {
@@ -189,7 +263,11 @@ impl Overlay {
     pub(super) fn put(&mut self, key: &[u8], value: &[u8]) {
         let hash = self.hash(key);
         let arena = &mut self.arena;
-        match self.table.entry(place(hash), |slot| slot.hash == hash && arena.key(slot.at) == key, Slot::place) {
+        match self.table.entry(
+            place(hash),
+            |slot| slot.hash == hash && arena.key(slot.at) == key,
+            Slot::place,
+        ) {
             Entry::Occupied(mut slot) => {
                 let old = slot.get().at;
                 let flags = arena.flags(old);
@@ -219,7 +297,9 @@ impl Overlay {
     pub(super) fn take(&mut self, key: &[u8]) -> Lookup<At> {
         let hash = self.hash(key);
         let arena = &mut self.arena;
-        let entry = self.table.find_entry(place(hash), |slot| slot.hash == hash && arena.key(slot.at) == key);
+        let entry = self.table.find_entry(place(hash), |slot| {
+            slot.hash == hash && arena.key(slot.at) == key
+        });
         let Ok(mut slot) = entry else {
             return self.beyond();
         };
@@ -233,6 +313,7 @@ impl Overlay {
             arena.set_flags(old, flags | CANCELLED);
             self.log.push(Change { new: At::NONE, old });
         } else {
+            self.unsure += usize::from(flags & ON_DISK == 0);
             let new = arena.add(key, &[], DIRTY | OPEN | (flags & ON_DISK));
             slot.get_mut().at = new;
             self.log.push(Change { new, old });
@@ -244,9 +325,13 @@ impl Overlay {
     pub(super) fn bury(&mut self, key: &[u8]) {
         let hash = self.hash(key);
         let arena = &mut self.arena;
-        let entry =
-            self.table.entry(place(hash), |slot| slot.hash == hash && arena.key(slot.at) == key, Slot::place);
+        let entry = self.table.entry(
+            place(hash),
+            |slot| slot.hash == hash && arena.key(slot.at) == key,
+            Slot::place,
+        );
         if let Entry::Vacant(slot) = entry {
+            self.unsure += 1;
             let new = arena.add(key, &[], DIRTY | OPEN);
             slot.insert(Slot { hash, at: new });
             self.log.push(Change { new, old: At::NONE });
@@ -267,7 +352,11 @@ impl Overlay {
                 if flags & OPEN != 0 {
                     return None;
                 }
-                let prior = if flags & VALUE != 0 { Lookup::Value(arena.value(change.old)) } else { Lookup::Absent };
+                let prior = if flags & VALUE != 0 {
+                    Lookup::Value(arena.value(change.old))
+                } else {
+                    Lookup::Absent
+                };
                 return Some((change.new, arena.key(change.old), prior));
             }
             let flags = arena.flags(change.new);
@@ -284,7 +373,8 @@ impl Overlay {
         let closed = !(OPEN | CANCELLED);
         for change in &self.log {
             if change.new.is_some() {
-                self.arena.set_flags(change.new, self.arena.flags(change.new) & closed);
+                self.arena
+                    .set_flags(change.new, self.arena.flags(change.new) & closed);
             }
         }
         for change in &self.log {
@@ -307,8 +397,11 @@ impl Overlay {
                 hasher.write(key);
                 (hasher.finish() >> 32) as u32
             };
-            let entry =
-                self.table.entry(place(hash), |slot| slot.hash == hash && arena.key(slot.at) == key, Slot::place);
+            let entry = self.table.entry(
+                place(hash),
+                |slot| slot.hash == hash && arena.key(slot.at) == key,
+                Slot::place,
+            );
             match (entry, old.is_some()) {
                 (Entry::Occupied(mut slot), true) => slot.get_mut().at = old,
                 (Entry::Occupied(slot), false) => {
@@ -331,22 +424,44 @@ impl Overlay {
 
     /// The entries that differ from the disk, in the order of their keys.
     pub(super) fn dirty(&self) -> Vec<Dirty> {
-        let arena = &self.arena;
-        let mut dirty: Vec<Dirty> = Vec::with_capacity(self.table.len());
-        for slot in self.table.iter().filter(|slot| arena.flags(slot.at) & DIRTY != 0) {
-            let key = arena.key(slot.at);
-            let mut first = [0u8; 8];
-            first.iter_mut().zip(key).for_each(|(to, from)| *to = *from);
-            dirty.push(Dirty { prefix: u64::from_be_bytes(first), at: slot.at });
-        }
-        dirty.sort_unstable_by(|a, b| a.prefix.cmp(&b.prefix).then_with(|| arena.key(a.at).cmp(arena.key(b.at))));
-        dirty
+        self.sorted(|flags| flags & DIRTY != 0)
     }
 
-    /// Puts the keys in order, for [`next_key`](Self::next_key).
+    fn sorted(&self, wanted: impl Fn(u8) -> bool) -> Vec<Dirty> {
+        let arena = &self.arena;
+        let mut sorted: Vec<Dirty> = Vec::new();
+        for slot in self
+            .table
+            .iter()
+            .filter(|slot| wanted(arena.flags(slot.at)))
+        {
+            let mut first = [0u8; 8];
+            first
+                .iter_mut()
+                .zip(arena.key(slot.at))
+                .for_each(|(to, from)| *to = *from);
+            sorted.push(Dirty {
+                prefix: u64::from_be_bytes(first),
+                at: slot.at,
+            });
+        }
+        sorted.sort_unstable_by(|a, b| {
+            a.prefix
+                .cmp(&b.prefix)
+                .then_with(|| arena.key(a.at).cmp(arena.key(b.at)))
+        });
+        sorted
+    }
+
+    /// Puts the keys in order, for [`range`](Self::range).
     pub(super) fn order(&mut self) {
         if self.ordered.is_none() {
-            self.ordered = Some(self.table.iter().map(|slot| self.arena.key(slot.at).into()).collect());
+            self.ordered = Some(
+                self.table
+                    .iter()
+                    .map(|slot| self.arena.key(slot.at).into())
+                    .collect(),
+            );
         }
     }
 
@@ -355,9 +470,12 @@ impl Overlay {
         &'a self,
         from: Bound<&'a [u8]>,
     ) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> + 'a {
-        self.ordered.iter().flat_map(move |keys| keys.range::<[u8], _>((from, Bound::Unbounded))).filter_map(|key| {
-            let at = self.find(key)?;
-            Some((self.key(at), self.holds_value(at).then(|| self.value(at))))
-        })
+        self.ordered
+            .iter()
+            .flat_map(move |keys| keys.range::<[u8], _>((from, Bound::Unbounded)))
+            .filter_map(|key| {
+                let at = self.find(key)?;
+                Some((self.key(at), self.holds_value(at).then(|| self.value(at))))
+            })
     }
 }

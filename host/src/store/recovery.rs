@@ -62,7 +62,11 @@ pub enum RecoveryError {
 
 /// Brings a plugin's state and rows to the same block, durably. To be called with the plugin's tables registered and
 /// before its lane starts.
-pub fn reconcile(state: &mut LaneState, rows: &RowStore, plugin: &str) -> Result<Reconciled, RecoveryError> {
+pub fn reconcile(
+    state: &mut LaneState,
+    rows: &RowStore,
+    plugin: &str,
+) -> Result<Reconciled, RecoveryError> {
     let (at_state, at_rows) = (state.cursor(), rows.cursor(plugin)?);
     let done = |cursor, recovery| Ok(Reconciled { cursor, recovery });
     match (at_state, at_rows) {
@@ -72,16 +76,23 @@ pub fn reconcile(state: &mut LaneState, rows: &RowStore, plugin: &str) -> Result
             return done(None, Recovery::RowsRewound { from });
         }
         (Some(at), Some(from)) if from.height > at.height => {
-            let known = rows.history(plugin)?.into_iter().find(|cursor| cursor.height == at.height);
+            let known = rows
+                .history(plugin)?
+                .into_iter()
+                .find(|cursor| cursor.height == at.height);
             if known.is_none_or(|known| known == at) {
                 rows.rewind(plugin, Some(at))?;
                 return done(Some(at), Recovery::RowsRewound { from });
             }
         }
-        (Some(from), Some(at)) if from.height > at.height => match rewound(state.rewind(at.height))? {
-            Some(cursor) if cursor == at => return done(Some(at), Recovery::StateRewound { from }),
-            _ => {}
-        },
+        (Some(from), Some(at)) if from.height > at.height => {
+            match rewound(state.rewind(at.height))? {
+                Some(cursor) if cursor == at => {
+                    return done(Some(at), Recovery::StateRewound { from });
+                }
+                _ => {}
+            }
+        }
         _ => {}
     }
     // Different branches: go down the blocks that the rows were at, until the state was at the same.
@@ -93,7 +104,13 @@ pub fn reconcile(state: &mut LaneState, rows: &RowStore, plugin: &str) -> Result
             match rewound(state.rewind(common.height))? {
                 Some(cursor) if cursor == common => {
                     rows.rewind(plugin, Some(common))?;
-                    return done(Some(common), Recovery::BothRewound { state: from_state, rows: from_rows });
+                    return done(
+                        Some(common),
+                        Recovery::BothRewound {
+                            state: from_state,
+                            rows: from_rows,
+                        },
+                    );
                 }
                 Some(_) => {}
                 None => break,
@@ -103,7 +120,13 @@ pub fn reconcile(state: &mut LaneState, rows: &RowStore, plugin: &str) -> Result
     // The rows first: a state without a cursor tells the next start to go on with this.
     rows.empty(plugin)?;
     state.reset()?;
-    done(None, Recovery::Reset { state: at_state, rows: at_rows })
+    done(
+        None,
+        Recovery::Reset {
+            state: at_state,
+            rows: at_rows,
+        },
+    )
 }
 
 /// The cursor after a rewind; `None` when the state could not be rewound so far, or has nothing left.

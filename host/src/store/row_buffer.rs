@@ -58,8 +58,14 @@ impl ColumnData {
         match kind {
             ColumnKind::Hash => Self::Hashes(Vec::new()),
             ColumnKind::Real => Self::Reals(Vec::new()),
-            ColumnKind::Text => Self::Texts { ends: Vec::new(), bytes: Vec::new() },
-            ColumnKind::Bytes => Self::Blobs { ends: Vec::new(), bytes: Vec::new() },
+            ColumnKind::Text => Self::Texts {
+                ends: Vec::new(),
+                bytes: Vec::new(),
+            },
+            ColumnKind::Bytes => Self::Blobs {
+                ends: Vec::new(),
+                bytes: Vec::new(),
+            },
             _ => Self::Integers(Vec::new()),
         }
     }
@@ -70,7 +76,8 @@ impl ColumnData {
             Self::Integers(values) => Some(values.len()),
             Self::Reals(values) => Some(values.len()),
             Self::Texts { ends, bytes } | Self::Blobs { ends, bytes } => {
-                let whole = ends.is_sorted() && ends.last().map_or(0, |end| *end as usize) == bytes.len();
+                let whole =
+                    ends.is_sorted() && ends.last().map_or(0, |end| *end as usize) == bytes.len();
                 whole.then_some(ends.len())
             }
             Self::Hashes(bytes) => bytes.len().is_multiple_of(32).then_some(bytes.len() / 32),
@@ -81,25 +88,36 @@ impl ColumnData {
         match self {
             Self::Integers(values) => values.len() * 8,
             Self::Reals(values) => values.len() * 8,
-            Self::Texts { ends, bytes } | Self::Blobs { ends, bytes } => ends.len() * 4 + bytes.len(),
+            Self::Texts { ends, bytes } | Self::Blobs { ends, bytes } => {
+                ends.len() * 4 + bytes.len()
+            }
             Self::Hashes(bytes) => bytes.len(),
         }
     }
 
     fn cell(&self, row: usize) -> Cell<'_> {
         let span = |ends: &[u32]| {
-            let start = row.checked_sub(1).and_then(|before| ends.get(before)).map_or(0, |end| *end as usize);
+            let start = row
+                .checked_sub(1)
+                .and_then(|before| ends.get(before))
+                .map_or(0, |end| *end as usize);
             start..ends.get(row).map_or(start, |end| *end as usize)
         };
         match self {
-            Self::Integers(values) => values.get(row).map_or(Cell::Null, |value| Cell::Integer(*value)),
-            Self::Reals(values) => values.get(row).map_or(Cell::Null, |value| Cell::Real(*value)),
+            Self::Integers(values) => values
+                .get(row)
+                .map_or(Cell::Null, |value| Cell::Integer(*value)),
+            Self::Reals(values) => values
+                .get(row)
+                .map_or(Cell::Null, |value| Cell::Real(*value)),
             Self::Texts { ends, bytes } => {
                 let text = bytes.get(span(ends)).map(std::str::from_utf8);
                 text.and_then(Result::ok).map_or(Cell::Null, Cell::Text)
             }
             Self::Blobs { ends, bytes } => bytes.get(span(ends)).map_or(Cell::Null, Cell::Blob),
-            Self::Hashes(bytes) => bytes.get(row * 32..(row + 1) * 32).map_or(Cell::Null, Cell::Blob),
+            Self::Hashes(bytes) => bytes
+                .get(row * 32..(row + 1) * 32)
+                .map_or(Cell::Null, Cell::Blob),
         }
     }
 
@@ -121,9 +139,24 @@ impl ColumnData {
             (Self::Integers(all), Self::Integers(more)) => all.extend_from_slice(more),
             (Self::Reals(all), Self::Reals(more)) => all.extend_from_slice(more),
             (Self::Hashes(all), Self::Hashes(more)) => all.extend_from_slice(more),
-            (Self::Texts { ends, bytes }, Self::Texts { ends: more_ends, bytes: more })
-            | (Self::Blobs { ends, bytes }, Self::Blobs { ends: more_ends, bytes: more }) => {
-                let (Ok(start), Ok(_)) = (u32::try_from(bytes.len()), u32::try_from(bytes.len() + more.len())) else {
+            (
+                Self::Texts { ends, bytes },
+                Self::Texts {
+                    ends: more_ends,
+                    bytes: more,
+                },
+            )
+            | (
+                Self::Blobs { ends, bytes },
+                Self::Blobs {
+                    ends: more_ends,
+                    bytes: more,
+                },
+            ) => {
+                let (Ok(start), Ok(_)) = (
+                    u32::try_from(bytes.len()),
+                    u32::try_from(bytes.len() + more.len()),
+                ) else {
                     return false;
                 };
                 ends.extend(more_ends.iter().map(|end| start + end));
@@ -152,37 +185,60 @@ impl Column {
                 | (ColumnKind::Text, ColumnData::Texts { .. })
                 | (ColumnKind::Bytes, ColumnData::Blobs { .. })
                 | (
-                    ColumnKind::Amount | ColumnKind::Time | ColumnKind::Integer | ColumnKind::Boolean,
+                    ColumnKind::Amount
+                        | ColumnKind::Time
+                        | ColumnKind::Integer
+                        | ColumnKind::Boolean,
                     ColumnData::Integers(_)
                 )
         );
         if !fits {
-            return Err(format!("column {} is {:?} and got another kind of values", spec.name, spec.kind));
+            return Err(format!(
+                "column {} is {:?} and got another kind of values",
+                spec.name, spec.kind
+            ));
         }
-        let rows = self.data.rows().ok_or_else(|| format!("the ends of column {} do not fit its bytes", spec.name))?;
+        let rows = self
+            .data
+            .rows()
+            .ok_or_else(|| format!("the ends of column {} do not fit its bytes", spec.name))?;
         if let Some(nulls) = &self.nulls {
             if nulls.len() != rows {
-                return Err(format!("column {} has {rows} values and {} null marks", spec.name, nulls.len()));
+                return Err(format!(
+                    "column {} has {rows} values and {} null marks",
+                    spec.name,
+                    nulls.len()
+                ));
             }
             if !spec.nullable && nulls.iter().any(|null| *null != 0) {
-                return Err(format!("column {} must have a value in every row", spec.name));
+                return Err(format!(
+                    "column {} must have a value in every row",
+                    spec.name
+                ));
             }
         }
         match &self.data {
             ColumnData::Texts { ends, bytes } => {
-                let text = std::str::from_utf8(bytes).map_err(|_| format!("column {} is not UTF-8", spec.name))?;
+                let text = std::str::from_utf8(bytes)
+                    .map_err(|_| format!("column {} is not UTF-8", spec.name))?;
                 if !ends.iter().all(|end| text.is_char_boundary(*end as usize)) {
                     return Err(format!("column {} cuts a character", spec.name));
                 }
             }
-            ColumnData::Integers(values) if spec.kind == ColumnKind::Boolean => {
-                if !values.iter().all(|value| (0..=1).contains(value)) {
-                    return Err(format!("column {} is boolean and takes 0 and 1", spec.name));
-                }
+            ColumnData::Integers(values)
+                if spec.kind == ColumnKind::Boolean
+                    && !values.iter().all(|value| (0..=1).contains(value)) =>
+            {
+                return Err(format!("column {} is boolean and takes 0 and 1", spec.name));
             }
             // SQLite stores NaN as NULL.
-            ColumnData::Reals(values) if !spec.nullable && values.iter().any(|value| value.is_nan()) => {
-                return Err(format!("column {} got a value that is not a number", spec.name));
+            ColumnData::Reals(values)
+                if !spec.nullable && values.iter().any(|value| value.is_nan()) =>
+            {
+                return Err(format!(
+                    "column {} got a value that is not a number",
+                    spec.name
+                ));
             }
             _ => {}
         }
@@ -196,15 +252,25 @@ fn check_columns<'a>(
     specs: impl ExactSizeIterator<Item = &'a ColumnSpec>,
     columns: &[Column],
 ) -> Result<usize, RowError> {
-    let refuse = |why: String| RowError::Rows { table: table.to_owned(), why };
+    let refuse = |why: String| RowError::Rows {
+        table: table.to_owned(),
+        why,
+    };
     if specs.len() != columns.len() {
-        return Err(refuse(format!("{} columns where there are {}", columns.len(), specs.len())));
+        return Err(refuse(format!(
+            "{} columns where there are {}",
+            columns.len(),
+            specs.len()
+        )));
     }
     let mut rows = None;
     for (spec, column) in specs.zip(columns) {
         let count = column.check(spec).map_err(refuse)?;
         if *rows.get_or_insert(count) != count {
-            return Err(refuse(format!("column {} has {count} rows, the ones before have {rows:?}", spec.name)));
+            return Err(refuse(format!(
+                "column {} has {count} rows, the ones before have {rows:?}",
+                spec.name
+            )));
         }
     }
     Ok(rows.unwrap_or(0))
@@ -213,9 +279,19 @@ fn check_columns<'a>(
 /// A change of a volatile table.
 #[derive(Debug, Clone)]
 pub(super) enum VolatileChange {
-    Put { table: usize, columns: Vec<Column>, rows: usize },
-    Delete { table: usize, keys: Vec<Column>, rows: usize },
-    Clear { table: usize },
+    Put {
+        table: usize,
+        columns: Vec<Column>,
+        rows: usize,
+    },
+    Delete {
+        table: usize,
+        keys: Vec<Column>,
+        rows: usize,
+    },
+    Clear {
+        table: usize,
+    },
 }
 
 /// The rows gathered for one table.
@@ -233,13 +309,19 @@ impl TableRows {
             data: ColumnData::empty(spec.kind),
             nulls: spec.nullable.then(Vec::new),
         };
-        Self { heights: Vec::new(), columns: spec.columns.iter().map(column).collect(), rows: 0 }
+        Self {
+            heights: Vec::new(),
+            columns: spec.columns.iter().map(column).collect(),
+            rows: 0,
+        }
     }
 
     /// The height of each row, in order.
     pub(super) fn heights(&self) -> impl Iterator<Item = u32> {
         let starts = std::iter::once(0).chain(self.heights.iter().map(|(_, end)| *end));
-        starts.zip(&self.heights).flat_map(|(start, (height, end))| std::iter::repeat_n(*height, end - start))
+        starts
+            .zip(&self.heights)
+            .flat_map(|(start, (height, end))| std::iter::repeat_n(*height, end - start))
     }
 
     fn truncate(&mut self, rows: usize) {
@@ -250,7 +332,10 @@ impl TableRows {
             }
         }
         let whole = self.heights.partition_point(|(_, end)| *end <= rows);
-        let start = whole.checked_sub(1).and_then(|last| self.heights.get(last)).map_or(0, |(_, end)| *end);
+        let start = whole
+            .checked_sub(1)
+            .and_then(|last| self.heights.get(last))
+            .map_or(0, |(_, end)| *end);
         self.heights.truncate(whole + usize::from(start < rows));
         if let Some((_, end)) = self.heights.get_mut(whole) {
             *end = rows;
@@ -274,10 +359,16 @@ impl RowBuffer {
     /// A buffer for these tables, which are named by their index from here on. [`RowStore::register`] gives one.
     ///
     /// [`RowStore::register`]: super::RowStore::register
-    pub(super) fn new(specs: &[TableSpec]) -> Self {
+    pub fn new(specs: &[TableSpec]) -> Self {
         let tables: Vec<TableRows> = specs.iter().map(TableRows::new).collect();
         let mark = (vec![0; tables.len()], 0, 0);
-        Self { specs: specs.to_vec(), tables, volatile: Vec::new(), volatile_bytes: 0, mark }
+        Self {
+            specs: specs.to_vec(),
+            tables,
+            volatile: Vec::new(),
+            volatile_bytes: 0,
+            mark,
+        }
     }
 
     /// The tables, in the order of their indexes.
@@ -302,29 +393,49 @@ impl RowBuffer {
     }
 
     fn spec(&self, table: usize, kind: TableKind) -> Result<&TableSpec, RowError> {
-        let refuse = |table: String, why: &str| RowError::Rows { table, why: why.to_owned() };
-        let spec = self.specs.get(table).ok_or_else(|| refuse(format!("#{table}"), "no such table was declared"))?;
+        let refuse = |table: String, why: &str| RowError::Rows {
+            table,
+            why: why.to_owned(),
+        };
+        let spec = self
+            .specs
+            .get(table)
+            .ok_or_else(|| refuse(format!("#{table}"), "no such table was declared"))?;
         match (kind, spec.kind) {
-            (TableKind::Anchored, TableKind::Volatile) => {
-                Err(refuse(spec.name.clone(), "it is volatile: put and delete its rows by key"))
-            }
-            (TableKind::Volatile, TableKind::Anchored) => {
-                Err(refuse(spec.name.clone(), "it is anchored: its rows are appended by blocks and never changed"))
-            }
+            (TableKind::Anchored, TableKind::Volatile) => Err(refuse(
+                spec.name.clone(),
+                "it is volatile: put and delete its rows by key",
+            )),
+            (TableKind::Volatile, TableKind::Anchored) => Err(refuse(
+                spec.name.clone(),
+                "it is anchored: its rows are appended by blocks and never changed",
+            )),
             _ => Ok(spec),
         }
     }
 
     /// Appends rows of block `height` to an anchored table, one column for each that was declared. Heights never go back.
-    pub fn append(&mut self, table: usize, height: u32, columns: &[Column]) -> Result<(), RowError> {
+    pub fn append(
+        &mut self,
+        table: usize,
+        height: u32,
+        columns: &[Column],
+    ) -> Result<(), RowError> {
         let spec = self.spec(table, TableKind::Anchored)?;
         let rows = check_columns(&spec.name, spec.columns.iter(), columns)?;
         let name = spec.name.clone();
-        let refuse = |why: &str| RowError::Rows { table: name.clone(), why: why.to_owned() };
+        let refuse = |why: &str| RowError::Rows {
+            table: name.clone(),
+            why: why.to_owned(),
+        };
         let Some(target) = self.tables.get_mut(table).filter(|_| rows > 0) else {
             return Ok(());
         };
-        if target.heights.last().is_some_and(|(last, _)| *last > height) {
+        if target
+            .heights
+            .last()
+            .is_some_and(|(last, _)| *last > height)
+        {
             return Err(refuse("rows of an earlier block than the last"));
         }
         let before = target.rows;
@@ -356,7 +467,11 @@ impl RowBuffer {
         let spec = self.spec(table, TableKind::Volatile)?;
         let rows = check_columns(&spec.name, spec.columns.iter(), &columns)?;
         self.volatile_bytes += columns.iter().map(column_bytes).sum::<usize>();
-        self.volatile.push(VolatileChange::Put { table, columns, rows });
+        self.volatile.push(VolatileChange::Put {
+            table,
+            columns,
+            rows,
+        });
         Ok(())
     }
 
@@ -364,10 +479,14 @@ impl RowBuffer {
     pub fn delete(&mut self, table: usize, keys: Vec<Column>) -> Result<(), RowError> {
         let spec = self.spec(table, TableKind::Volatile)?;
         let positions = spec.key_positions();
-        let specs: Vec<&ColumnSpec> = positions.iter().filter_map(|position| spec.columns.get(*position)).collect();
+        let specs: Vec<&ColumnSpec> = positions
+            .iter()
+            .filter_map(|position| spec.columns.get(*position))
+            .collect();
         let rows = check_columns(&spec.name, specs.into_iter(), &keys)?;
         self.volatile_bytes += keys.iter().map(column_bytes).sum::<usize>();
-        self.volatile.push(VolatileChange::Delete { table, keys, rows });
+        self.volatile
+            .push(VolatileChange::Delete { table, keys, rows });
         Ok(())
     }
 
@@ -380,7 +499,11 @@ impl RowBuffer {
 
     /// Marks where a block begins.
     pub fn begin_block(&mut self) {
-        self.mark = (self.tables.iter().map(|table| table.rows).collect(), self.volatile.len(), self.volatile_bytes);
+        self.mark = (
+            self.tables.iter().map(|table| table.rows).collect(),
+            self.volatile.len(),
+            self.volatile_bytes,
+        );
     }
 
     /// Drops what came since [`begin_block`](Self::begin_block): the rows of a block that was aborted.
@@ -397,7 +520,12 @@ impl RowBuffer {
     pub fn truncate_above(&mut self, height: Option<u32>) {
         for table in &mut self.tables {
             let above = |(at, _): &(u32, usize)| height.is_none_or(|height| *at > height);
-            let kept = table.heights.iter().take_while(|run| !above(run)).last().map_or(0, |(_, end)| *end);
+            let kept = table
+                .heights
+                .iter()
+                .take_while(|run| !above(run))
+                .last()
+                .map_or(0, |(_, end)| *end);
             table.truncate(kept);
         }
         self.volatile.clear();

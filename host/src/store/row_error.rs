@@ -44,7 +44,9 @@ pub enum RowError {
         owner: String,
     },
     /// The table exists with another shape.
-    #[error("table {table} of plugin {plugin} has changed: {difference}; reset the plugin to build it anew")]
+    #[error(
+        "table {table} of plugin {plugin} has changed: {difference}; reset the plugin to build it anew"
+    )]
     OtherShape {
         /// The table.
         table: String,
@@ -69,7 +71,13 @@ pub enum RowError {
 impl RowError {
     /// Whether the plugin is at fault and not the store.
     pub fn is_callers_fault(&self) -> bool {
-        matches!(self, Self::Spec { .. } | Self::OtherOwner { .. } | Self::OtherShape { .. } | Self::Rows { .. })
+        matches!(
+            self,
+            Self::Spec { .. }
+                | Self::OtherOwner { .. }
+                | Self::OtherShape { .. }
+                | Self::Rows { .. }
+        )
     }
 
     pub(super) fn database(what: &'static str) -> impl FnOnce(sqlx::Error) -> Self {

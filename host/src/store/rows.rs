@@ -4,24 +4,26 @@
 //! from plain threads or from `spawn_blocking`, never from a task: the runtime that drives the connections is the store's
 //! own.
 
+mod declared;
+mod write;
+
 use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sqlx::sqlite::{
-    SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+    SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteSynchronous,
 };
-use sqlx::{Arguments, AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection, TypeInfo, ValueRef};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection, TypeInfo, ValueRef};
 use tokio::runtime::Runtime;
 
 use super::Cursor;
-use super::row_buffer::{Cell, Column, RowBuffer, VolatileChange};
+use super::row_buffer::RowBuffer;
 use super::row_error::RowError;
 use super::table_spec::{TableKind, TableSpec};
+use declared::{index_names, register_table, tables};
+use write::{write_anchored, write_volatile};
 
-/// Rows of one statement, where the table is narrow enough.
-const ROWS_PER_STATEMENT: usize = 1_000;
-/// Variables that one statement may have (SQLite: `SQLITE_MAX_VARIABLE_NUMBER`).
-const MAX_VARIABLES: usize = 32_766;
 /// Page cache of the writing connection, in KiB.
 const CACHE_KIB: u32 = 16 << 10;
 /// Bytes of a page of a new database: rows are appended in bulk, so larger pages than SQLite's 4 KiB cost less each.
@@ -63,17 +65,26 @@ impl RowStore {
     /// up to date.
     pub fn open(url: &str) -> Result<Self, RowError> {
         let options = options(url)?;
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(RowError::Runtime)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .map_err(RowError::Runtime)?;
         let (writer, readers) = runtime.block_on(async {
-            let mut writer = options.connect().await.map_err(failed("open the database"))?;
+            let mut writer = options
+                .connect()
+                .await
+                .map_err(failed("open the database"))?;
             sqlx::migrate!("../migrations").run(&mut writer).await?;
             let readers = SqlitePoolOptions::new()
                 .max_connections(READERS)
                 .connect_lazy_with(options.clone().read_only(true).create_if_missing(false));
             Ok::<_, RowError>((writer, readers))
         })?;
-        Ok(Self { runtime: Some(runtime), writer: Mutex::new(writer), readers })
+        Ok(Self {
+            runtime: Some(runtime),
+            writer: Mutex::new(writer),
+            readers,
+        })
     }
 
     fn block_on<F: Future>(&self, future: F) -> F::Output {
@@ -93,27 +104,48 @@ impl RowStore {
     pub fn register(&self, plugin: &str, specs: &[TableSpec]) -> Result<RowBuffer, RowError> {
         for (index, spec) in specs.iter().enumerate() {
             spec.check()?;
-            if specs.iter().take(index).any(|before| before.name == spec.name) {
-                return Err(RowError::Spec { table: spec.name.clone(), why: "it is declared twice".to_owned() });
+            if specs
+                .iter()
+                .take(index)
+                .any(|before| before.name == spec.name)
+            {
+                return Err(RowError::Spec {
+                    table: spec.name.clone(),
+                    why: "it is declared twice".to_owned(),
+                });
             }
         }
         let mut writer = self.writer();
         self.block_on(async {
-            let mut transaction = writer.begin().await.map_err(failed("begin to register tables"))?;
+            let mut transaction = writer
+                .begin()
+                .await
+                .map_err(failed("begin to register tables"))?;
             for spec in specs {
                 register_table(&mut transaction, plugin, spec).await?;
             }
-            transaction.commit().await.map_err(failed("register tables"))
+            transaction
+                .commit()
+                .await
+                .map_err(failed("register tables"))
         })?;
         Ok(RowBuffer::new(specs))
     }
 
     /// Writes the buffer and the cursor in one transaction, and empties the buffer. Without a cursor, which is for changes
     /// of the mempool, the cursor stays as it is. When this fails nothing is written and the buffer is as before.
-    pub fn flush(&self, plugin: &str, buffer: &mut RowBuffer, cursor: Option<Cursor>) -> Result<(), RowError> {
+    pub fn flush(
+        &self,
+        plugin: &str,
+        buffer: &mut RowBuffer,
+        cursor: Option<Cursor>,
+    ) -> Result<(), RowError> {
         let mut writer = self.writer();
         self.block_on(async {
-            let mut transaction = writer.begin().await.map_err(failed("begin to write rows"))?;
+            let mut transaction = writer
+                .begin()
+                .await
+                .map_err(failed("begin to write rows"))?;
             write_anchored(&mut transaction, buffer).await?;
             write_volatile(&mut transaction, buffer).await?;
             if let Some(cursor) = cursor {
@@ -130,22 +162,46 @@ impl RowStore {
     pub fn rewind(&self, plugin: &str, to: Option<Cursor>) -> Result<(), RowError> {
         let mut writer = self.writer();
         self.block_on(async {
-            let mut transaction = writer.begin().await.map_err(failed("begin to rewind rows"))?;
+            let mut transaction = writer
+                .begin()
+                .await
+                .map_err(failed("begin to rewind rows"))?;
             let above = to.map_or(-1, |cursor| i64::from(cursor.height));
             for table in tables(&mut transaction, plugin, Some(TableKind::Anchored)).await? {
                 let sql = format!("DELETE FROM \"{}\" WHERE height > ?", table.name);
-                execute(&mut transaction, sql, |query| query.bind(above), "rewind rows").await?;
+                execute(
+                    &mut transaction,
+                    sql,
+                    |query| query.bind(above),
+                    "rewind rows",
+                )
+                .await?;
             }
             let sql = "DELETE FROM blockmill_history WHERE plugin = ? AND height > ?".to_owned();
-            execute(&mut transaction, sql, |query| query.bind(plugin).bind(above), "rewind rows").await?;
+            execute(
+                &mut transaction,
+                sql,
+                |query| query.bind(plugin).bind(above),
+                "rewind rows",
+            )
+            .await?;
             match to {
                 Some(cursor) => set_cursor(&mut transaction, plugin, cursor).await?,
                 None => {
                     let sql = "DELETE FROM blockmill_cursor WHERE plugin = ?".to_owned();
-                    execute(&mut transaction, sql, |query| query.bind(plugin), "rewind rows").await?;
+                    execute(
+                        &mut transaction,
+                        sql,
+                        |query| query.bind(plugin),
+                        "rewind rows",
+                    )
+                    .await?;
                 }
             }
-            transaction.commit().await.map_err(failed("commit a rewind of rows"))
+            transaction
+                .commit()
+                .await
+                .map_err(failed("commit a rewind of rows"))
         })
     }
 
@@ -153,12 +209,24 @@ impl RowStore {
     pub fn clear_volatile(&self, plugin: &str) -> Result<(), RowError> {
         let mut writer = self.writer();
         self.block_on(async {
-            let mut transaction = writer.begin().await.map_err(failed("begin to clear volatile tables"))?;
+            let mut transaction = writer
+                .begin()
+                .await
+                .map_err(failed("begin to clear volatile tables"))?;
             for table in tables(&mut transaction, plugin, Some(TableKind::Volatile)).await? {
                 let sql = format!("DELETE FROM \"{}\"", table.name);
-                execute(&mut transaction, sql, |query| query, "clear a volatile table").await?;
+                execute(
+                    &mut transaction,
+                    sql,
+                    |query| query,
+                    "clear a volatile table",
+                )
+                .await?;
             }
-            transaction.commit().await.map_err(failed("clear volatile tables"))
+            transaction
+                .commit()
+                .await
+                .map_err(failed("clear volatile tables"))
         })
     }
 
@@ -166,7 +234,10 @@ impl RowStore {
     pub fn reset(&self, plugin: &str) -> Result<(), RowError> {
         let mut writer = self.writer();
         self.block_on(async {
-            let mut transaction = writer.begin().await.map_err(failed("begin to reset rows"))?;
+            let mut transaction = writer
+                .begin()
+                .await
+                .map_err(failed("begin to reset rows"))?;
             for table in tables(&mut transaction, plugin, None).await? {
                 for sql in [
                     format!("DROP VIEW IF EXISTS \"{}\"", table.view()),
@@ -175,7 +246,12 @@ impl RowStore {
                     execute(&mut transaction, sql, |query| query, "drop a table").await?;
                 }
             }
-            forget(&mut transaction, plugin, &["blockmill_table", "blockmill_cursor", "blockmill_history"]).await?;
+            forget(
+                &mut transaction,
+                plugin,
+                &["blockmill_table", "blockmill_cursor", "blockmill_history"],
+            )
+            .await?;
             transaction.commit().await.map_err(failed("reset rows"))
         })
     }
@@ -184,12 +260,20 @@ impl RowStore {
     pub fn empty(&self, plugin: &str) -> Result<(), RowError> {
         let mut writer = self.writer();
         self.block_on(async {
-            let mut transaction = writer.begin().await.map_err(failed("begin to empty tables"))?;
+            let mut transaction = writer
+                .begin()
+                .await
+                .map_err(failed("begin to empty tables"))?;
             for table in tables(&mut transaction, plugin, None).await? {
                 let sql = format!("DELETE FROM \"{}\"", table.name);
                 execute(&mut transaction, sql, |query| query, "empty a table").await?;
             }
-            forget(&mut transaction, plugin, &["blockmill_cursor", "blockmill_history"]).await?;
+            forget(
+                &mut transaction,
+                plugin,
+                &["blockmill_cursor", "blockmill_history"],
+            )
+            .await?;
             transaction.commit().await.map_err(failed("empty tables"))
         })
     }
@@ -203,7 +287,10 @@ impl RowStore {
 
     /// Cursors that the plugin's rows were at lately, highest first.
     pub fn history(&self, plugin: &str) -> Result<Vec<Cursor>, RowError> {
-        self.cursors("SELECT height, hash FROM blockmill_history WHERE plugin = ? ORDER BY height DESC", plugin)
+        self.cursors(
+            "SELECT height, hash FROM blockmill_history WHERE plugin = ? ORDER BY height DESC",
+            plugin,
+        )
     }
 
     fn cursors(&self, sql: &'static str, plugin: &str) -> Result<Vec<Cursor>, RowError> {
@@ -217,7 +304,10 @@ impl RowStore {
             .filter_map(|(height, hash)| {
                 let mut hash: [u8; 32] = hash.try_into().ok()?;
                 hash.reverse();
-                Some(Cursor { height: u32::try_from(height).ok()?, hash })
+                Some(Cursor {
+                    height: u32::try_from(height).ok()?,
+                    hash,
+                })
             })
             .collect())
     }
@@ -242,7 +332,11 @@ impl RowStore {
         self.block_on(async {
             for table in tables(&mut writer, plugin, None).await? {
                 let existing = index_names(&mut writer, &table.name).await?;
-                if !table.create_indexes().iter().all(|(name, _)| existing.contains(name)) {
+                if !table
+                    .create_indexes()
+                    .iter()
+                    .all(|(name, _)| existing.contains(name))
+                {
                     return Ok(false);
                 }
             }
@@ -252,7 +346,10 @@ impl RowStore {
 
     /// Number of rows of a plugin's table.
     pub fn count(&self, table: &str) -> Result<u64, RowError> {
-        let known = self.query("SELECT 1 FROM blockmill_table WHERE name = ?", &[SqlValue::Text(table.to_owned())])?;
+        let known = self.query(
+            "SELECT 1 FROM blockmill_table WHERE name = ?",
+            &[SqlValue::Text(table.to_owned())],
+        )?;
         if known.is_empty() {
             return Err(RowError::NoTable(table.to_owned()));
         }
@@ -264,7 +361,11 @@ impl RowStore {
     }
 
     /// Runs a query of the caller's own making on a reading connection. Values are given as parameters, `?`.
-    pub fn query(&self, sql: &str, parameters: &[SqlValue]) -> Result<Vec<Vec<SqlValue>>, RowError> {
+    pub fn query(
+        &self,
+        sql: &str,
+        parameters: &[SqlValue],
+    ) -> Result<Vec<Vec<SqlValue>>, RowError> {
         let mut query = sqlx::query(AssertSqlSafe(sql.to_owned()));
         for parameter in parameters {
             query = match parameter {
@@ -275,9 +376,15 @@ impl RowStore {
                 SqlValue::Blob(value) => query.bind(value.clone()),
             };
         }
-        let rows = self.block_on(query.fetch_all(&self.readers)).map_err(failed("query the database"))?;
+        let rows = self
+            .block_on(query.fetch_all(&self.readers))
+            .map_err(failed("query the database"))?;
         rows.iter()
-            .map(|row| (0..row.len()).map(|column| read_value(row, column)).collect::<Result<_, _>>())
+            .map(|row| {
+                (0..row.len())
+                    .map(|column| read_value(row, column))
+                    .collect::<Result<_, _>>()
+            })
             .collect::<Result<_, _>>()
             .map_err(failed("read a row"))
     }
@@ -294,14 +401,21 @@ impl Drop for RowStore {
 }
 
 fn options(url: &str) -> Result<SqliteConnectOptions, RowError> {
-    let refuse = |why| RowError::Url { url: url.to_owned(), why };
+    let refuse = |why| RowError::Url {
+        url: url.to_owned(),
+        why,
+    };
     let Some(path) = url.strip_prefix("sqlite:") else {
         return Err(refuse("only SQLite is supported, as sqlite:PATH"));
     };
-    if path.trim_start_matches('/').is_empty() || path.contains(":memory:") || path.contains("mode=memory") {
+    if path.trim_start_matches('/').is_empty()
+        || path.contains(":memory:")
+        || path.contains("mode=memory")
+    {
         return Err(refuse("rows are kept in a file, as sqlite:PATH"));
     }
-    let options = SqliteConnectOptions::from_str(url).map_err(|_| refuse("it should be sqlite:PATH"))?;
+    let options =
+        SqliteConnectOptions::from_str(url).map_err(|_| refuse("it should be sqlite:PATH"))?;
     Ok(options
         .create_if_missing(true)
         .page_size(PAGE_BYTES)
@@ -319,109 +433,36 @@ async fn execute<'q>(
     bind: impl FnOnce(Query<'q>) -> Query<'q>,
     what: &'static str,
 ) -> Result<(), RowError> {
-    bind(sqlx::query(AssertSqlSafe(sql))).execute(connection).await.map_err(failed(what))?;
+    bind(sqlx::query(AssertSqlSafe(sql)))
+        .execute(connection)
+        .await
+        .map_err(failed(what))?;
     Ok(())
 }
 
-/// The plugin's tables as they were declared.
-async fn tables(
+async fn forget(
     connection: &mut SqliteConnection,
     plugin: &str,
-    kind: Option<TableKind>,
-) -> Result<Vec<TableSpec>, RowError> {
-    let rows: Vec<(String,)> = sqlx::query_as("SELECT spec FROM blockmill_table WHERE plugin = ? ORDER BY name")
-        .bind(plugin)
-        .fetch_all(connection)
-        .await
-        .map_err(failed("read the declared tables"))?;
-    let mut specs = Vec::new();
-    for (json,) in rows {
-        let spec = decode_spec(&json)?;
-        if kind.is_none_or(|kind| kind == spec.kind) {
-            specs.push(spec);
-        }
-    }
-    Ok(specs)
-}
-
-fn decode_spec(json: &str) -> Result<TableSpec, RowError> {
-    serde_json::from_str(json).map_err(|error| failed("read a declared table")(sqlx::Error::Decode(Box::new(error))))
-}
-
-async fn index_names(connection: &mut SqliteConnection, table: &str) -> Result<Vec<String>, RowError> {
-    let rows: Vec<(String,)> =
-        sqlx::query_as("SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = ? AND sql IS NOT NULL")
-            .bind(table)
-            .fetch_all(connection)
-            .await
-            .map_err(failed("read the indexes"))?;
-    Ok(rows.into_iter().map(|(name,)| name).collect())
-}
-
-async fn register_table(
-    connection: &mut SqliteConnection,
-    plugin: &str,
-    spec: &TableSpec,
+    tables: &[&str],
 ) -> Result<(), RowError> {
-    let json = serde_json::to_string(spec)
-        .map_err(|error| failed("write a declared table")(sqlx::Error::Encode(Box::new(error))))?;
-    let existing: Option<(String, String)> = sqlx::query_as("SELECT plugin, spec FROM blockmill_table WHERE name = ?")
-        .bind(spec.name.as_str())
-        .fetch_optional(&mut *connection)
-        .await
-        .map_err(failed("read a declared table"))?;
-    let taken = |owner: String| RowError::OtherOwner { table: spec.name.clone(), plugin: plugin.to_owned(), owner };
-    if let Some((owner, existing)) = existing {
-        if owner != plugin {
-            return Err(taken(format!("plugin {owner}")));
-        }
-        let existing = decode_spec(&existing)?;
-        if let Some(difference) = spec.difference(&existing) {
-            let (table, plugin) = (spec.name.clone(), plugin.to_owned());
-            return Err(RowError::OtherShape { table, plugin, difference });
-        }
-        if existing.indexes != spec.indexes {
-            let wanted = spec.create_indexes();
-            for name in index_names(connection, &spec.name).await? {
-                if !wanted.iter().any(|(wanted, _)| *wanted == name) {
-                    execute(connection, format!("DROP INDEX \"{name}\""), |query| query, "drop an index").await?;
-                }
-            }
-            let sql = "UPDATE blockmill_table SET spec = ? WHERE name = ?".to_owned();
-            execute(connection, sql, |query| query.bind(json).bind(spec.name.as_str()), "update a table").await?;
-        }
-        return Ok(());
-    }
-    for name in [spec.name.clone(), spec.view()] {
-        let strange: Option<(i64,)> = sqlx::query_as("SELECT 1 FROM sqlite_schema WHERE name = ?")
-            .bind(name)
-            .fetch_optional(&mut *connection)
-            .await
-            .map_err(failed("look for a table"))?;
-        if strange.is_some() {
-            return Err(taken("nobody that the host knows: it was made by hand".to_owned()));
-        }
-    }
-    execute(connection, spec.create_table(), |query| query, "create a table").await?;
-    execute(connection, spec.create_view(), |query| query, "create a view").await?;
-    let kind = match spec.kind {
-        TableKind::Anchored => "anchored",
-        TableKind::Volatile => "volatile",
-    };
-    let sql = "INSERT INTO blockmill_table (name, plugin, kind, spec) VALUES (?, ?, ?, ?)".to_owned();
-    let bind = |query: Query<'static>| query.bind(spec.name.clone()).bind(plugin.to_owned()).bind(kind).bind(json);
-    execute(connection, sql, bind, "note a declared table").await
-}
-
-async fn forget(connection: &mut SqliteConnection, plugin: &str, tables: &[&str]) -> Result<(), RowError> {
     for table in tables {
         let sql = format!("DELETE FROM {table} WHERE plugin = ?");
-        execute(connection, sql, |query| query.bind(plugin.to_owned()), "forget a plugin").await?;
+        execute(
+            connection,
+            sql,
+            |query| query.bind(plugin.to_owned()),
+            "forget a plugin",
+        )
+        .await?;
     }
     Ok(())
 }
 
-async fn set_cursor(connection: &mut SqliteConnection, plugin: &str, cursor: Cursor) -> Result<(), RowError> {
+async fn set_cursor(
+    connection: &mut SqliteConnection,
+    plugin: &str,
+    cursor: Cursor,
+) -> Result<(), RowError> {
     let mut hash = cursor.hash;
     hash.reverse();
     let height = i64::from(cursor.height);
@@ -446,84 +487,6 @@ async fn set_cursor(connection: &mut SqliteConnection, plugin: &str, cursor: Cur
     .execute(&mut *connection)
     .await
     .map_err(failed("prune old cursors"))?;
-    Ok(())
-}
-
-fn bind_cell(arguments: &mut SqliteArguments, cell: Cell<'_>) -> Result<(), RowError> {
-    match cell {
-        Cell::Null => arguments.add(None::<i64>),
-        Cell::Integer(value) => arguments.add(value),
-        Cell::Real(value) => arguments.add(value),
-        Cell::Text(value) => arguments.add(value),
-        Cell::Blob(value) => arguments.add(value),
-    }
-    .map_err(|error| failed("bind a value")(sqlx::Error::Encode(error)))
-}
-
-/// Runs a statement for all rows, by the thousand; the statement for full chunks is prepared once a connection.
-async fn write_rows(
-    connection: &mut SqliteConnection,
-    heights: Option<&mut dyn Iterator<Item = u32>>,
-    columns: &[Column],
-    rows: usize,
-    sql: impl Fn(usize) -> String,
-    what: &'static str,
-) -> Result<(), RowError> {
-    let mut heights = heights;
-    let width = (columns.len() + usize::from(heights.is_some())).max(1);
-    let chunk = (MAX_VARIABLES / width).clamp(1, ROWS_PER_STATEMENT);
-    let full = sqlx::SqlSafeStr::into_sql_str(AssertSqlSafe(sql(chunk.min(rows))));
-    let mut start = 0;
-    while start < rows {
-        let end = rows.min(start + chunk);
-        let mut arguments = SqliteArguments::default();
-        arguments.reserve((end - start) * width, 0);
-        for row in start..end {
-            if let Some(heights) = heights.as_mut() {
-                bind_cell(&mut arguments, Cell::Integer(heights.next().map_or(0, i64::from)))?;
-            }
-            for column in columns {
-                bind_cell(&mut arguments, column.cell(row))?;
-            }
-        }
-        let query = if end - start == chunk {
-            sqlx::query_with(full.clone(), arguments)
-        } else {
-            sqlx::query_with(AssertSqlSafe(sql(end - start)), arguments).persistent(false)
-        };
-        query.execute(&mut *connection).await.map_err(failed(what))?;
-        start = end;
-    }
-    Ok(())
-}
-
-async fn write_anchored(connection: &mut SqliteConnection, buffer: &RowBuffer) -> Result<(), RowError> {
-    for (spec, table) in buffer.specs.iter().zip(&buffer.tables).filter(|(_, table)| table.rows > 0) {
-        let mut heights = table.heights();
-        let sql = |rows| spec.insert(rows);
-        write_rows(connection, Some(&mut heights), &table.columns, table.rows, sql, "insert rows").await?;
-    }
-    Ok(())
-}
-
-async fn write_volatile(connection: &mut SqliteConnection, buffer: &RowBuffer) -> Result<(), RowError> {
-    for change in &buffer.volatile {
-        let (VolatileChange::Put { table, .. } | VolatileChange::Delete { table, .. } | VolatileChange::Clear { table }) =
-            change;
-        let Some(spec) = buffer.specs.get(*table) else { continue };
-        match change {
-            VolatileChange::Put { columns, rows, .. } => {
-                write_rows(connection, None, columns, *rows, |rows| spec.insert(rows), "put rows").await?;
-            }
-            VolatileChange::Delete { keys, rows, .. } => {
-                write_rows(connection, None, keys, *rows, |rows| spec.delete(rows), "delete rows").await?;
-            }
-            VolatileChange::Clear { .. } => {
-                let sql = format!("DELETE FROM \"{}\"", spec.name);
-                execute(connection, sql, |query| query, "clear a table").await?;
-            }
-        }
-    }
     Ok(())
 }
 

@@ -22,7 +22,11 @@ impl StateSnapshot {
     pub(super) fn new(view: Snapshot, state: Keyspace, name: &str) -> Result<Self, StoreError> {
         // Read through the view, so that it is the cursor of what the view shows.
         let cursor = decode_cursor(name, view.get(&state, CURSOR_KEY)?)?;
-        Ok(Self { view, state, cursor })
+        Ok(Self {
+            view,
+            state,
+            cursor,
+        })
     }
 
     /// The last block in this state; `None` before the first flush.
@@ -50,7 +54,9 @@ impl StateSnapshot {
     /// The entries whose keys begin with `prefix`, in order, after the key `after` when one is given.
     pub fn iter_prefix(&self, prefix: &[u8], after: Option<&[u8]>) -> SnapshotIter {
         let (from, to) = prefix_range(prefix, after);
-        SnapshotIter { inner: self.view.range(&self.state, (from, to)) }
+        SnapshotIter {
+            inner: self.view.range(&self.state, (from, to)),
+        }
     }
 
     /// One page of [`iter_prefix`](Self::iter_prefix): at most `limit_entries`, and about `limit_bytes` of keys and
@@ -93,7 +99,10 @@ impl Iterator for SnapshotIter {
 }
 
 /// Bounds of the keys that begin with `prefix` and follow `after`.
-pub(super) fn prefix_range(prefix: &[u8], after: Option<&[u8]>) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
+pub(super) fn prefix_range(
+    prefix: &[u8],
+    after: Option<&[u8]>,
+) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
     let from = match after {
         Some(after) if after >= prefix => Bound::Excluded(after.to_vec()),
         _ => Bound::Included(prefix.to_vec()),
@@ -112,7 +121,9 @@ pub(super) fn prefix_range(prefix: &[u8], after: Option<&[u8]>) -> (Bound<Vec<u8
     };
     // An empty range must not look like a reversed one.
     match (&from, &to) {
-        (Bound::Excluded(start), Bound::Excluded(end)) if start >= end => (Bound::Included(end.clone()), to),
+        (Bound::Excluded(start), Bound::Excluded(end)) if start >= end => {
+            (Bound::Included(end.clone()), to)
+        }
         _ => (from, to),
     }
 }

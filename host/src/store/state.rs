@@ -65,8 +65,14 @@ impl StateStore {
             .manual_journal_persist(true)
             .worker_threads(2)
             .open()?;
-        let shared = Shared { db, lanes: Mutex::default(), taken: Mutex::default() };
-        Ok(Self { shared: Arc::new(shared) })
+        let shared = Shared {
+            db,
+            lanes: Mutex::default(),
+            taken: Mutex::default(),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
     }
 
     /// Opens a plugin's state for its lane, or makes it. A lane's state is open once at a time.
@@ -76,7 +82,8 @@ impl StateStore {
             return Err(StoreError::LaneTaken(name.to_owned()));
         }
         let keyspaces = self.shared.keyspaces(name);
-        let lane = keyspaces.and_then(|keyspaces| LaneState::open(self.shared.clone(), name, keyspaces));
+        let lane =
+            keyspaces.and_then(|keyspaces| LaneState::open(self.shared.clone(), name, keyspaces));
         if lane.is_err() {
             self.shared.taken().remove(name);
         }
@@ -90,12 +97,22 @@ impl StateStore {
             return Ok(None);
         }
         let keyspaces = self.shared.keyspaces(name)?;
-        Ok(Some(StateSnapshot::new(self.shared.db.snapshot(), keyspaces.state, name)?))
+        Ok(Some(StateSnapshot::new(
+            self.shared.db.snapshot(),
+            keyspaces.state,
+            name,
+        )?))
     }
 
     /// Names of the plugins whose state is here.
     pub fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.shared.db.list_keyspace_names().iter().map(ToString::to_string).collect();
+        let mut names: Vec<String> = self
+            .shared
+            .db
+            .list_keyspace_names()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         names.retain(|name| !name.contains('.'));
         names.sort();
         names
@@ -173,7 +190,9 @@ fn options() -> KeyspaceCreateOptions {
 }
 
 fn check_name(name: &str) -> Result<(), StoreError> {
-    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_';
+    let allowed = |byte: u8| {
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_'
+    };
     if (1..=64).contains(&name.len()) && name.bytes().all(allowed) {
         Ok(())
     } else {
@@ -182,11 +201,16 @@ fn check_name(name: &str) -> Result<(), StoreError> {
 }
 
 /// Reads a cursor as it is kept on disk.
-pub(super) fn decode_cursor(lane: &str, bytes: Option<fjall::Slice>) -> Result<Option<Cursor>, StoreError> {
+pub(super) fn decode_cursor(
+    lane: &str,
+    bytes: Option<fjall::Slice>,
+) -> Result<Option<Cursor>, StoreError> {
     bytes
         .map(|bytes| {
-            Cursor::from_bytes(&bytes)
-                .ok_or_else(|| StoreError::Corrupt { lane: lane.to_owned(), what: "its cursor" })
+            Cursor::from_bytes(&bytes).ok_or_else(|| StoreError::Corrupt {
+                lane: lane.to_owned(),
+                what: "its cursor",
+            })
         })
         .transpose()
 }

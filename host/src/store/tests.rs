@@ -4,6 +4,7 @@
 
 mod coin_sets;
 mod crash;
+mod kill;
 mod row_tables;
 mod state_model;
 

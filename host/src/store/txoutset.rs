@@ -67,20 +67,26 @@ pub fn txoutset(
     let (sender, receiver) = sync_channel::<Chunk>(threads * 2);
     let receiver = Mutex::new(receiver);
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| multiply(&receiver))).collect();
+        let workers: Vec<_> = (0..threads)
+            .map(|_| scope.spawn(|| multiply(&receiver)))
+            .collect();
         let mut serialized = Sha256::new();
         let (mut txouts, mut total_sats) = (0u64, 0u64);
         let mut chunk = Chunk::default();
         for entry in snapshot.iter_prefix(&[COIN_PREFIX], None) {
             let (key, value) = entry?;
             let start = chunk.bytes.len();
-            total_sats = total_sats.saturating_add(serialize(&key, &value, &mut chunk).ok_or_else(damaged)?);
+            total_sats =
+                total_sats.saturating_add(serialize(&key, &value, &mut chunk).ok_or_else(damaged)?);
             serialized.update(chunk.bytes.get(start..).unwrap_or_default());
             txouts += 1;
             if chunk.ends.len() == CHUNK {
                 sender.send(std::mem::take(&mut chunk)).ok();
                 let seconds = started.elapsed().as_secs_f64().max(1e-9);
-                if !progress(TxOutSetProgress { coins: txouts, rate: txouts as f64 / seconds }) {
+                if !progress(TxOutSetProgress {
+                    coins: txouts,
+                    rate: txouts as f64 / seconds,
+                }) {
                     return Ok(None);
                 }
             }
@@ -89,7 +95,11 @@ pub fn txoutset(
         drop(sender);
         let mut muhash = MuHash::new();
         for worker in workers {
-            muhash.combine(&worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            muhash.combine(
+                &worker
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            );
         }
         let hash_serialized_3: [u8; 32] = Sha256::digest(serialized.finalize()).into();
         Ok(Some(TxOutSet {
@@ -129,7 +139,8 @@ fn serialize(key: &[u8], value: &[u8], to: &mut Chunk) -> Option<u64> {
         Ok(len) if len < 0xfd => to.bytes.push(len),
         _ => {
             to.bytes.push(0xfd);
-            to.bytes.extend_from_slice(&u16::try_from(script.len()).ok()?.to_le_bytes());
+            to.bytes
+                .extend_from_slice(&u16::try_from(script.len()).ok()?.to_le_bytes());
         }
     }
     to.bytes.extend_from_slice(script);
@@ -159,9 +170,13 @@ mod tests {
     #[test]
     fn the_order_of_elements_does_not_matter() {
         let (mut one, mut other, mut half) = (MuHash::new(), MuHash::new(), MuHash::new());
-        [&b"a"[..], b"b", b"c"].iter().for_each(|element| one.insert(element));
+        [&b"a"[..], b"b", b"c"]
+            .iter()
+            .for_each(|element| one.insert(element));
         other.insert(b"c");
-        [&b"b"[..], b"a"].iter().for_each(|element| half.insert(element));
+        [&b"b"[..], b"a"]
+            .iter()
+            .for_each(|element| half.insert(element));
         other.combine(&half);
         assert_eq!(one.finish(), other.finish());
         other.insert(b"a");

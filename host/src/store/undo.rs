@@ -31,7 +31,11 @@ impl UndoWriter {
     /// Notes what a key held. Keys are bounded to u16 lengths and values below u32.
     pub(super) fn change(&mut self, key: &[u8], value: Option<&[u8]>) {
         self.0.extend_from_slice(&(key.len() as u16).to_le_bytes());
-        self.0.extend_from_slice(&value.map_or(0, |value| value.len() as u32 + 1).to_le_bytes());
+        self.0.extend_from_slice(
+            &value
+                .map_or(0, |value| value.len() as u32 + 1)
+                .to_le_bytes(),
+        );
         self.0.extend_from_slice(key);
         self.0.extend_from_slice(value.unwrap_or_default());
     }
@@ -86,7 +90,10 @@ mod tests {
 
     #[test]
     fn a_record_reads_back_last_change_first_and_a_cut_one_is_refused() {
-        let cursor = Cursor { height: 7, hash: [9; 32] };
+        let cursor = Cursor {
+            height: 7,
+            hash: [9; 32],
+        };
         let mut writer = UndoWriter::new(Some(cursor));
         writer.change(b"a", Some(b""));
         writer.change(b"bc", None);
@@ -94,10 +101,20 @@ mod tests {
         let bytes = writer.finish();
         let record = decode(&bytes).unwrap();
         assert_eq!(record.before, Some(cursor));
-        assert_eq!(record.changes, [(&b"d"[..], Some(&b"value"[..])), (b"bc", None), (b"a", Some(b""))]);
+        assert_eq!(
+            record.changes,
+            [
+                (&b"d"[..], Some(&b"value"[..])),
+                (b"bc", None),
+                (b"a", Some(b""))
+            ]
+        );
         assert!(decode(&bytes[..bytes.len() - 1]).is_none());
         assert!(decode(&[]).is_none());
         assert!(decode(&[9, 0]).is_none());
-        assert_eq!(decode(&UndoWriter::new(None).finish()).unwrap().before, None);
+        assert_eq!(
+            decode(&UndoWriter::new(None).finish()).unwrap().before,
+            None
+        );
     }
 }

@@ -246,6 +246,34 @@ impl Message {
         }
     }
 
+    /// The message's name and how much is in it, for logs.
+    pub fn summary(&self) -> String {
+        let command = self.command();
+        match self {
+            Message::Inv(list) | Message::GetData(list) | Message::NotFound(list) => {
+                match list.first() {
+                    Some(first) if list.len() == 1 => format!("{command} {}", describe(first)),
+                    Some(first) => format!("{command} {} from {}", list.len(), describe(first)),
+                    None => format!("{command} 0"),
+                }
+            }
+            Message::Headers(headers) => match headers.last() {
+                Some(last) => format!("{command} {} to {}", headers.len(), last.block_hash()),
+                None => format!("{command} 0"),
+            },
+            Message::GetHeaders(locator) | Message::GetBlocks(locator) => {
+                match locator.hashes.first() {
+                    Some(first) => format!("{command} from {first}"),
+                    None => command.to_owned(),
+                }
+            }
+            Message::Block(raw) | Message::Tx(raw) => format!("{command} {} bytes", raw.len()),
+            Message::Addr(list) => format!("{command} {}", list.len()),
+            Message::AddrV2(list) => format!("{command} {}", list.len()),
+            _ => command.to_owned(),
+        }
+    }
+
     /// The message as bytes on the wire of the network with this magic.
     pub fn encode(&self, magic: [u8; 4]) -> Bytes {
         encode_frame(magic, self.command(), &self.payload())
@@ -294,6 +322,18 @@ impl Locator {
             hashes,
             stop: BlockHash::all_zeros(),
         }
+    }
+}
+
+fn describe(item: &Inventory) -> String {
+    match item {
+        Inventory::Transaction(txid) | Inventory::WitnessTransaction(txid) => format!("tx {txid}"),
+        Inventory::WTx(wtxid) => format!("wtx {wtxid}"),
+        Inventory::Block(hash) | Inventory::WitnessBlock(hash) | Inventory::CompactBlock(hash) => {
+            format!("block {hash}")
+        }
+        Inventory::Error => "error".to_owned(),
+        Inventory::Unknown { inv_type, .. } => format!("type {inv_type}"),
     }
 }
 

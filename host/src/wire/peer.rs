@@ -42,6 +42,8 @@ pub struct PeerConfig {
     pub pong_timeout: Duration,
     /// Whether we want transactions announced.
     pub relay: bool,
+    /// See [`Decoder::set_verify_blocks`].
+    pub verify_block_checksums: bool,
 }
 
 impl PeerConfig {
@@ -57,6 +59,7 @@ impl PeerConfig {
             ping_interval: Duration::from_secs(2 * 60),
             pong_timeout: Duration::from_secs(20 * 60),
             relay: true,
+            verify_block_checksums: true,
         }
     }
 }
@@ -174,6 +177,8 @@ impl Peer {
             bytes_in: 0,
             bytes_out: 0,
         };
+        peer.decoder
+            .set_verify_blocks(peer.config.verify_block_checksums);
         if outbound {
             peer.send_version(now);
         }

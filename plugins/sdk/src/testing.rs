@@ -29,3 +29,6 @@ pub mod host;
 pub use bitcoin;
 pub use harness::{Harness, PoolTransaction};
 pub use host::{Cell, Row};
+
+#[cfg(test)]
+mod tests;

@@ -353,10 +353,7 @@ impl<'a> Input<'a> {
         Some(Coin {
             value: *spent.values.get(self.index)?,
             script: piece(&spent.scripts, &spent.script_ends, self.index),
-            height: match *spent.heights.get(self.index)? {
-                u32::MAX => None,
-                height => Some(height),
-            },
+            height: *spent.heights.get(self.index)?,
             coinbase: *spent.coinbases.get(self.index)? != 0,
         })
     }
@@ -381,8 +378,8 @@ pub struct Coin<'a> {
     pub value: u64,
     /// scriptPubKey.
     pub script: &'a [u8],
-    /// Height of the block that made it, none when its transaction is unconfirmed.
-    pub height: Option<u32>,
+    /// Height of the block that made it.
+    pub height: u32,
     /// True when a coinbase made it.
     pub coinbase: bool,
 }
@@ -494,3 +491,6 @@ impl<'a> Iterator for Witness<'a> {
 }
 
 impl ExactSizeIterator for Witness<'_> {}
+
+#[cfg(test)]
+mod tests;

@@ -165,7 +165,7 @@ impl TxWriter {
                     sequence: i64::from(input.sequence()),
                     value: spent.map(|coin| coin.value),
                     script: spent.map(|coin| coin.script),
-                    created_height: spent.and_then(|coin| coin.height).map(i64::from),
+                    created_height: spent.map(|coin| i64::from(coin.height)),
                 });
             }
         }

@@ -69,6 +69,7 @@ fn first_eight(hash: &[u8; 32]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::indexing_slicing)]
     use super::*;
 
     #[test]

@@ -56,9 +56,6 @@ impl Processor for UtxoTracker {
                 !index
             ));
         }
-        if info.height.is_none() {
-            index::mark(index);
-        }
         Ok(UtxoTracker {
             totals: TOTALS.get()?.unwrap_or_default(),
             connect: Connect::new(&chain::network()),
@@ -71,6 +68,9 @@ impl Processor for UtxoTracker {
         let (totals, spent) = self
             .connect
             .block(block, &self.totals, self.index.as_mut())?;
+        if self.height.is_none() {
+            index::mark(self.index.is_some());
+        }
         TOTALS.put(&totals);
         values::set("txouts", totals.txouts as f64);
         values::set("total_sats", totals.total_sats as f64);

@@ -255,14 +255,15 @@ fn readers_read_while_blocks_are_appended_synced_and_pruned() {
     assert_holds(&log, 2_800..3_000);
 }
 
-/// Prints what the figures in the documentation come from: `cargo test --release -- --ignored --nocapture appending`.
+/// Prints what the figures in the documentation come from: `cargo test --release -- --ignored
+/// --nocapture appending`.
 #[test]
 #[ignore = "a measurement"]
 fn appending_364_mb_in_half_megabyte_blocks() {
     let dir = scratch_folder();
     let log = SpentLog::open(dir.path(), MAGIC, SegmentLogOptions::default()).unwrap();
     let block: Vec<u8> = (0..520_000u32)
-        .map(|at| (at * 2_654_435_761 >> 13) as u8)
+        .map(|at| ((at.wrapping_mul(2_654_435_761)) >> 13) as u8)
         .collect();
     let cpu = || {
         let stat = std::fs::read_to_string("/proc/self/stat").unwrap();

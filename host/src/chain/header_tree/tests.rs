@@ -64,6 +64,11 @@ fn the_headers_of_signet_are_accepted() {
 }
 
 #[test]
+fn a_header_takes_no_more_memory_than_the_page_says() {
+    assert_eq!(size_of::<Node>(), 128);
+}
+
+#[test]
 fn work_adds_up() {
     let (mut tree, genesis) = regtest();
     let headers = branch(&mut tree, &genesis, 20, 0);

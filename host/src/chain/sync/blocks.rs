@@ -80,7 +80,7 @@ impl Downloads {
 #[derive(Default)]
 struct Wanted {
     blocks: Vec<Id>,
-    /// The lowest block that another peer is waited for, if the window ends before the peer's branch does.
+    /// The block just above the tip, if it is on its way and the window ends before the peer's branch does.
     held_up_by: Option<Id>,
 }
 
@@ -125,7 +125,13 @@ impl Sync {
         if target.work < self.config.minimum_work || target.work <= tree.node(tree.tip_id()).work {
             return wanted;
         }
-        let limited = !session.peer.services().has(ServiceFlags::NETWORK);
+        let services = session.peer.services();
+        let limited = !services.has(ServiceFlags::NETWORK);
+        // Peers that connected to us may serve nothing, or blocks without their witnesses.
+        let serves = !limited || services.has(ServiceFlags::NETWORK_LIMITED);
+        if !serves || !services.has(self.config.required_services) {
+            return wanted;
+        }
         let room = session
             .in_flight_limit
             .saturating_sub(session.in_flight.len());
@@ -153,7 +159,10 @@ impl Sync {
                 continue;
             }
             if status.has(Status::IN_FLIGHT) {
-                waited_for = waited_for.or(Some(block));
+                // With a block below it in the shell's hands, the window waits for us and not for a peer.
+                if first_missing {
+                    waited_for = Some(block);
+                }
                 first_missing = false;
                 continue;
             }
@@ -422,7 +431,12 @@ impl Sync {
             .map(|(block, in_flight)| (self.tree.node(*block).height, *block, in_flight.moves))
             .collect();
         late.sort_unstable();
-        for (_, block, moves) in late {
+        for (height, block, moves) in late {
+            if self.tree.best_hash_at(height) != Some(self.tree.node(block).hash) {
+                // Of a branch that was left meanwhile: the peer may not have it any more, and we need it no more.
+                self.release(block);
+                continue;
+            }
             let idle = self.peers.iter().find(|(_, session)| {
                 session.peer.is_ready()
                     && session.in_flight.is_empty()

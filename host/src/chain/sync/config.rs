@@ -25,6 +25,9 @@ pub struct SyncConfig {
     pub minimum_work: Work,
     /// Whether transactions are asked for.
     pub transactions: bool,
+    /// Whether the checksums of `block` messages are compared: the merkle root and the witness commitment hash the
+    /// same bytes again. Off saves a twelfth of a first sync's work, and a spoiled block is then a mutated one.
+    pub verify_block_checksums: bool,
     /// Whether every message makes an [`Output::Event`](super::Output::Event), not only what changes a connection.
     pub message_events: bool,
     /// From the connection to `verack`.
@@ -86,6 +89,7 @@ impl SyncConfig {
             required_services: ServiceFlags::WITNESS,
             minimum_work: params.minimum_chain_work,
             transactions: true,
+            verify_block_checksums: true,
             message_events: false,
             handshake_timeout: Duration::from_secs(60),
             ping_interval: Duration::from_secs(2 * 60),

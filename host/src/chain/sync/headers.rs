@@ -278,14 +278,12 @@ impl Sync {
     /// Whether every peer that could have more has shown that it has not.
     pub(super) fn nobody_has_more(&self) -> bool {
         let (best_height, _) = self.tree.best_header();
-        self.caught_up
-            && self
-                .peers
-                .values()
-                .filter(|session| session.peer.is_ready())
-                .all(|session| {
-                    session.exhausted
-                        && (session.best.is_some() || session.peer.start_height() <= best_height)
-                })
+        self.peers
+            .values()
+            .filter(|session| session.peer.is_ready())
+            .all(|session| {
+                session.exhausted
+                    && (session.best.is_some() || session.peer.start_height() <= best_height)
+            })
     }
 }

@@ -65,7 +65,8 @@ impl Sync {
             .saturating_sub(u64::from(self.tree.node(best).time));
         let recent =
             self.params.network != Network::Regtest && age <= self.config.recent_tip.as_secs();
-        recent || self.nobody_has_more()
+        // A recent tip may come from our own files: somebody must have shown that there is no more above it.
+        self.caught_up && (recent || self.nobody_has_more())
     }
 
     /// The peers, for `status`.

@@ -230,6 +230,8 @@ impl Sync {
             .transactions
             .arrived([wtxid.to_byte_array(), txid.to_byte_array()])
         {
+            // A copy: the pool would otherwise keep the whole buffer that these few bytes came in.
+            let raw = Bytes::copy_from_slice(&raw);
             self.outputs.push_back(Output::Transaction {
                 peer,
                 raw,

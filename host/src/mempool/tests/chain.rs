@@ -11,11 +11,13 @@ use bytes::Bytes;
 
 use super::super::{Coin, CoinLookup, Mempool, Tip};
 
+type Spent = Vec<(OutPoint, Coin)>;
+
 /// The coins at the tip, and what each block spent.
 #[derive(Default)]
 pub(super) struct Chain {
     pub(super) coins: HashMap<OutPoint, Coin>,
-    blocks: Vec<(Vec<Transaction>, Vec<(OutPoint, Coin)>)>,
+    blocks: Vec<(Vec<Transaction>, Spent)>,
     /// When set, every lookup fails.
     pub(super) broken: bool,
 }
@@ -28,7 +30,8 @@ impl CoinLookup for Chain {
 }
 
 impl Chain {
-    /// A chain of `height` empty blocks, below which lie `count` coins of `value` sat each, not of coinbases.
+    /// A chain of `height` empty blocks, below which lie `count` coins of `value` sat each, not of
+    /// coinbases.
     pub(super) fn with_coins(height: u32, count: u32, value: u64) -> (Self, Vec<OutPoint>) {
         let mut chain = Self::default();
         let outpoints: Vec<OutPoint> = (0..count)

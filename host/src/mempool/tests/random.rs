@@ -14,7 +14,8 @@ enum Step {
         outputs: u8,
         fee: u64,
     },
-    /// A block of some of the pool, its parents first, and of some transactions that nobody has seen.
+    /// A block of some of the pool, its parents first, and of some transactions that nobody has
+    /// seen.
     Connect {
         picks: Vec<prop::sample::Index>,
         strangers: Vec<prop::sample::Index>,
@@ -190,7 +191,8 @@ impl World {
                 for _ in 0..depth {
                     abandoned.push(self.chain.disconnect_both(&mut self.pool));
                 }
-                // The new branch holds some of what the old one held, where it still fits, and is one block longer.
+                // The new branch holds some of what the old one held, where it still fits, and is
+                // one block longer.
                 let abandoned: Vec<Transaction> = abandoned
                     .into_iter()
                     .rev()

@@ -1,8 +1,9 @@
-//! The 60 transactions on top of regtest block 130, and the reorg to the heavier branch, as Bitcoin Core took them.
+//! The 60 transactions on top of regtest block 130, and the reorg to the heavier branch, as Bitcoin
+//! Core took them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use bitcoin::Block;
+use bitcoin::{Block, Transaction};
 
 use super::*;
 use crate::block_log::tests::regtest;
@@ -83,6 +84,30 @@ fn the_60_transactions_enter_with_cores_fees_and_sizes() {
     assert_eq!(pool.drain_changes().added.len(), 60);
 }
 
+/// What of `txs` (parents first) can be in a block on top of these coins, found the plain way.
+fn that_still_fit(chain: &Chain, txs: &[Transaction]) -> HashSet<Txid> {
+    let mut unspent: HashSet<OutPoint> = chain.coins.keys().copied().collect();
+    let mut fit = HashSet::new();
+    for tx in txs {
+        let inputs: Vec<OutPoint> = tx.input.iter().map(|input| input.previous_output).collect();
+        if inputs.iter().all(|outpoint| unspent.contains(outpoint)) {
+            inputs.iter().for_each(|outpoint| {
+                unspent.remove(outpoint);
+            });
+            let txid = tx.compute_txid();
+            unspent.extend((0..tx.output.len() as u32).map(|vout| OutPoint::new(txid, vout)));
+            fit.insert(txid);
+        }
+    }
+    fit
+}
+
+fn txids(pool: &Mempool) -> HashSet<Txid> {
+    pool.snapshot().iter().map(|entry| entry.txid).collect()
+}
+
+/// Of the 60, 13 spend what the branch spends otherwise, or depend on a transaction of the
+/// abandoned blocks that does.
 #[test]
 fn after_the_reorg_the_pool_holds_what_cores_holds() {
     let Some(Data {
@@ -95,13 +120,17 @@ fn after_the_reorg_the_pool_holds_what_cores_holds() {
         return;
     };
     let mut pool = Mempool::new(MempoolConfig::default());
-    for raw in raws {
-        pool.accept(raw, NOW, &chain, chain.tip()).unwrap();
+    for raw in &raws {
+        pool.accept(raw.clone(), NOW, &chain, chain.tip()).unwrap();
     }
     pool.drain_changes();
-    let mut abandoned = 0;
+    let mut candidates: Vec<Transaction> = raws
+        .iter()
+        .map(|raw| bitcoin::consensus::deserialize(raw).unwrap())
+        .collect();
     while chain.tip().height > 124 {
-        abandoned += chain.disconnect_both(&mut pool).len() - 1;
+        let txs = chain.disconnect_both(&mut pool);
+        candidates.splice(0..0, txs.into_iter().skip(1));
     }
     for block in branch {
         chain.connect_both(&mut pool, block.txdata);
@@ -109,26 +138,43 @@ fn after_the_reorg_the_pool_holds_what_cores_holds() {
     assert_eq!(chain.tip().height, 132);
     pool.settle(NOW + 1, &chain, chain.tip()).unwrap();
     pool.verify();
+    // Core's figure.
     assert_eq!(pool.info(NOW).txs, 1_319);
+    assert_eq!(txids(&pool), that_still_fit(&chain, &candidates));
 
     let changes = pool.drain_changes();
-    assert!(changes.removed.is_empty(), "the 60 stayed");
-    assert_eq!(changes.added.len(), 1_259);
-    assert!(abandoned > 1_259, "some did not fit any more");
+    assert_eq!(
+        (changes.added.len(), changes.removed.len()),
+        (1_319 - 47, 13)
+    );
     assert!(
         changes
             .added
             .iter()
             .all(|(_, origin)| *origin == Origin::Returned)
     );
-
-    // And back: the abandoned blocks again, which is heavier for no chain but for the pool.
-    let returned: u64 = pool.snapshot().iter().map(|entry| entry.fee).sum();
-    assert_eq!(pool.info(NOW).fees_sats, returned);
+    let conflicted = |reason: &RemoveReason| matches!(reason, RemoveReason::Conflicted { .. });
+    let count = changes
+        .removed
+        .iter()
+        .filter(|(_, reason)| conflicted(reason))
+        .count();
+    assert_eq!(
+        count, 1,
+        "the others became invalid with what they depend on"
+    );
+    let rest = changes
+        .removed
+        .iter()
+        .filter(|(_, reason)| !conflicted(reason));
+    assert!(
+        rest.into_iter()
+            .all(|(_, reason)| *reason == RemoveReason::Reorg)
+    );
 }
 
 #[test]
-fn back_on_the_first_branch_the_pool_is_as_it_was() {
+fn back_on_the_first_branch_what_had_stayed_is_still_there() {
     let Some(mut data) = data() else { return };
     let mut pool = Mempool::new(MempoolConfig::default());
     for raw in &data.pool {
@@ -143,25 +189,38 @@ fn back_on_the_first_branch_the_pool_is_as_it_was() {
         data.chain.connect_both(&mut pool, block.txdata);
     }
     pool.settle(NOW + 1, &data.chain, data.chain.tip()).unwrap();
+    let stayed: Vec<Txid> = data
+        .expected
+        .keys()
+        .filter(|txid| pool.contains(txid))
+        .copied()
+        .collect();
+    assert_eq!(stayed.len(), 47);
+    let before = txids(&pool);
+
+    let mut branch = HashSet::new();
     while data.chain.tip().height > 124 {
-        data.chain.disconnect_both(&mut pool);
+        let txs = data.chain.disconnect_both(&mut pool);
+        branch.extend(txs.iter().map(Transaction::compute_txid));
     }
+    let mut confirmed = HashSet::new();
     for txs in main.into_iter().rev() {
+        confirmed.extend(txs.iter().map(Transaction::compute_txid));
         data.chain.connect_both(&mut pool, txs);
     }
     pool.settle(NOW + 2, &data.chain, data.chain.tip()).unwrap();
     pool.verify();
-    // The branch's own transactions are back too, where they fit on the first branch.
-    for raw in &data.pool {
-        let tx: bitcoin::Transaction = bitcoin::consensus::deserialize(raw).unwrap();
-        let entry = pool.get(&tx.compute_txid()).expect("one of the 60");
-        assert_eq!(entry.ancestors.count, 1);
+    for txid in stayed {
+        assert_eq!(pool.get(&txid).expect("one of the 47").ancestors.count, 1);
     }
     for entry in pool.snapshot() {
+        assert!(before.contains(&entry.txid) || branch.contains(&entry.txid));
+        assert!(!confirmed.contains(&entry.txid));
         for outpoint in &entry.spends {
-            let confirmed = data.chain.coins.contains_key(outpoint);
-            assert!(
-                confirmed != entry.depends.contains(&outpoint.txid),
+            let is_coin = data.chain.coins.contains_key(outpoint);
+            assert_ne!(
+                is_coin,
+                entry.depends.contains(&outpoint.txid),
                 "{outpoint}"
             );
         }

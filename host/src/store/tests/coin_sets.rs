@@ -7,8 +7,8 @@ use bitcoin::consensus::deserialize;
 use bitcoin::hashes::Hash;
 
 use crate::store::{
-    COIN_KEY_LEN, Coin, CoinView, Cursor, Keys, LaneState, OutPointKey, StateStore, TxOutSet, ValueColumn, coin_key,
-    encode_coin, is_unspendable, txoutset,
+    COIN_KEY_LEN, Coin, CoinView, Cursor, Keys, LaneState, OutPointKey, StateStore, TxOutSet,
+    ValueColumn, coin_key, encode_coin, is_unspendable, txoutset,
 };
 
 fn data() -> Option<PathBuf> {
@@ -35,7 +35,10 @@ fn blocks(file: &std::path::Path) -> Vec<Block> {
 }
 
 fn outpoint(outpoint: &bitcoin::OutPoint) -> OutPointKey {
-    OutPointKey { txid: outpoint.txid.to_byte_array(), vout: outpoint.vout }
+    OutPointKey {
+        txid: outpoint.txid.to_byte_array(),
+        vout: outpoint.vout,
+    }
 }
 
 fn connect(lane: &mut LaneState, height: u32, block: &Block, journal: bool) {
@@ -43,11 +46,18 @@ fn connect(lane: &mut LaneState, height: u32, block: &Block, journal: bool) {
     for (index, tx) in block.txdata.iter().enumerate() {
         let txid = tx.compute_txid().to_byte_array();
         if index > 0 {
-            let keys: Vec<u8> =
-                tx.input.iter().flat_map(|input| coin_key(&outpoint(&input.previous_output))).collect();
+            let keys: Vec<u8> = tx
+                .input
+                .iter()
+                .flat_map(|input| coin_key(&outpoint(&input.previous_output)))
+                .collect();
             let mut spent = ValueColumn::default();
-            lane.take_many(Keys::fixed(COIN_KEY_LEN, &keys), &mut spent).unwrap();
-            assert!(spent.found.iter().all(|found| *found == 1), "an input of block {height} is not there");
+            lane.take_many(Keys::fixed(COIN_KEY_LEN, &keys), &mut spent)
+                .unwrap();
+            assert!(
+                spent.found.iter().all(|found| *found == 1),
+                "an input of block {height} is not there"
+            );
         }
         if height == 0 {
             continue;
@@ -58,8 +68,21 @@ fn connect(lane: &mut LaneState, height: u32, block: &Block, journal: bool) {
                 continue;
             }
             let mut value = Vec::new();
-            encode_coin(height, index == 0, output.value.to_sat(), script, &mut value);
-            lane.put(&coin_key(&OutPointKey { txid, vout: vout as u32 }), &value).unwrap();
+            encode_coin(
+                height,
+                index == 0,
+                output.value.to_sat(),
+                script,
+                &mut value,
+            );
+            lane.put(
+                &coin_key(&OutPointKey {
+                    txid,
+                    vout: vout as u32,
+                }),
+                &value,
+            )
+            .unwrap();
         }
     }
     let hash = block.block_hash().to_byte_array();
@@ -68,7 +91,9 @@ fn connect(lane: &mut LaneState, height: u32, block: &Block, journal: bool) {
 
 fn set(lane: &mut LaneState) -> TxOutSet {
     lane.flush().unwrap();
-    txoutset(&lane.snapshot().unwrap(), |_| true).unwrap().unwrap()
+    txoutset(&lane.snapshot().unwrap(), |_| true)
+        .unwrap()
+        .unwrap()
 }
 
 #[test]
@@ -86,15 +111,42 @@ fn mainnet_coins_hash_to_what_core_printed() {
             lane.flush().unwrap();
         }
         let expected = match height {
-            170 => (171, 8_500, "b497ee695f714fb45632085fda981c5828816d0e181d55be45227654db948e30"),
-            255 => (260, 12_750, "60e29020ee287387a5b311fa9d665e232d41fb14f6243342cf1bdd967cc82117"),
-            1_000 => (998, 50_000, "96c396fb1d497fe3738ee204d73ea314680ba6529ccca5fe2023a600ce6a9cc7"),
-            4_312 => (4_149, 215_600, "8ddda2747fb03d2bf57e08a23d4cab90f9e062c28bf5822760edc5238128a7e5"),
+            170 => (
+                171,
+                8_500,
+                "b497ee695f714fb45632085fda981c5828816d0e181d55be45227654db948e30",
+            ),
+            255 => (
+                260,
+                12_750,
+                "60e29020ee287387a5b311fa9d665e232d41fb14f6243342cf1bdd967cc82117",
+            ),
+            1_000 => (
+                998,
+                50_000,
+                "96c396fb1d497fe3738ee204d73ea314680ba6529ccca5fe2023a600ce6a9cc7",
+            ),
+            4_312 => (
+                4_149,
+                215_600,
+                "8ddda2747fb03d2bf57e08a23d4cab90f9e062c28bf5822760edc5238128a7e5",
+            ),
             _ => continue,
         };
         let set = set(&mut lane);
-        assert_eq!((set.txouts, set.total_sats / 100_000_000, set.muhash.as_str()), expected, "at {height}");
-        assert_eq!((set.height, set.bestblock), (height as u32, block.block_hash().to_string()));
+        assert_eq!(
+            (
+                set.txouts,
+                set.total_sats / 100_000_000,
+                set.muhash.as_str()
+            ),
+            expected,
+            "at {height}"
+        );
+        assert_eq!(
+            (set.height, set.bestblock),
+            (height as u32, block.block_hash().to_string())
+        );
         if height == 255 {
             assert_eq!(
                 set.hash_serialized_3,
@@ -123,7 +175,10 @@ fn regtest_coins_hash_to_what_core_printed_and_rewind_with_a_reorg() {
             101 => {
                 let set = set(&mut lane);
                 assert_eq!((set.txouts, set.total_sats), (400, 5_050 * 100_000_000));
-                assert_eq!(set.muhash, "35c2767802270a5d0fc0083090f9bac0c6fcc60d7e6b595b279475a703a90330");
+                assert_eq!(
+                    set.muhash,
+                    "35c2767802270a5d0fc0083090f9bac0c6fcc60d7e6b595b279475a703a90330"
+                );
             }
             124 => {
                 let set = set(&mut lane);
@@ -146,8 +201,14 @@ fn regtest_coins_hash_to_what_core_printed_and_rewind_with_a_reorg() {
     }
     let tip = set(&mut lane);
     assert_eq!((tip.txouts, tip.total_sats), (17_470, 6_500 * 100_000_000));
-    assert_eq!(tip.muhash, "f91b74827a4a0d17ccaf68f65aaab0a18266dc7e2c745f1a859dc9951c34307e");
-    assert_eq!(tip.hash_serialized_3, "5698000273f33031dbef8e62c4dd942ff28045b8e7ca911424e4e9179b9cf052");
+    assert_eq!(
+        tip.muhash,
+        "f91b74827a4a0d17ccaf68f65aaab0a18266dc7e2c745f1a859dc9951c34307e"
+    );
+    assert_eq!(
+        tip.hash_serialized_3,
+        "5698000273f33031dbef8e62c4dd942ff28045b8e7ca911424e4e9179b9cf052"
+    );
 
     drop(lane);
     drop(store);
@@ -159,17 +220,37 @@ fn regtest_coins_hash_to_what_core_printed_and_rewind_with_a_reorg() {
         connect(&mut lane, height, block, true);
     }
     let after = set(&mut lane);
-    assert_eq!((after.height, after.txouts, after.total_sats), (132, 16_377, 6_600 * 100_000_000));
-    assert_eq!(after.muhash, "4f9e4e6f2dfac3ea10770abdde44160ecad39d96f819c92be3d8ecf9289312ea");
-    assert_eq!(after.hash_serialized_3, "10ee3deda43b5376c42476ad49cded34689ac2b91dfa6da7c1a76120c88f93a7");
+    assert_eq!(
+        (after.height, after.txouts, after.total_sats),
+        (132, 16_377, 6_600 * 100_000_000)
+    );
+    assert_eq!(
+        after.muhash,
+        "4f9e4e6f2dfac3ea10770abdde44160ecad39d96f819c92be3d8ecf9289312ea"
+    );
+    assert_eq!(
+        after.hash_serialized_3,
+        "10ee3deda43b5376c42476ad49cded34689ac2b91dfa6da7c1a76120c88f93a7"
+    );
 
     let view = CoinView::new(store.snapshot("coins").unwrap().unwrap());
     assert_eq!(view.cursor(), lane.cursor());
     let coinbase = &branch.last().unwrap().txdata[0];
-    let first = OutPointKey { txid: coinbase.compute_txid().to_byte_array(), vout: 0 };
+    let first = OutPointKey {
+        txid: coinbase.compute_txid().to_byte_array(),
+        vout: 0,
+    };
     let script = coinbase.output[0].script_pubkey.to_bytes();
     let value = coinbase.output[0].value.to_sat();
-    assert_eq!(view.coin(&first).unwrap(), Some(Coin { height: 132, coinbase: true, value, script }));
+    assert_eq!(
+        view.coin(&first).unwrap(),
+        Some(Coin {
+            height: 132,
+            coinbase: true,
+            value,
+            script
+        })
+    );
     let none = OutPointKey { vout: 99, ..first };
     assert_eq!(view.coins(&[none]).unwrap(), [None]);
 }
@@ -184,11 +265,21 @@ fn a_stopped_count_has_no_answer_and_neither_has_an_empty_state() {
     for vout in 0..5_000 {
         let mut value = Vec::new();
         encode_coin(1, false, 1, &[0x51; 300], &mut value);
-        lane.put(&coin_key(&OutPointKey { txid: [7; 32], vout }), &value).unwrap();
+        lane.put(
+            &coin_key(&OutPointKey {
+                txid: [7; 32],
+                vout,
+            }),
+            &value,
+        )
+        .unwrap();
     }
     lane.commit_block(super::cursor(0, 0), false).unwrap();
     lane.flush().unwrap();
     let snapshot = lane.snapshot().unwrap();
     assert_eq!(txoutset(&snapshot, |_| false).unwrap(), None);
-    assert_eq!(txoutset(&snapshot, |_| true).unwrap().unwrap().txouts, 5_000);
+    assert_eq!(
+        txoutset(&snapshot, |_| true).unwrap().unwrap().txouts,
+        5_000
+    );
 }

@@ -78,6 +78,20 @@ fn a_wrong_checksum_is_refused() {
 }
 
 #[test]
+fn the_checksum_of_a_block_can_be_left_to_its_merkle_root() {
+    let spoiled = |name| {
+        let mut frame = encode_frame(MAGIC, name, &[0; 100]).to_vec();
+        frame[20] ^= 1;
+        let mut decoder = Decoder::new(MAGIC);
+        decoder.set_verify_blocks(false);
+        decoder.feed(&frame);
+        decoder.next()
+    };
+    assert!(spoiled("block").unwrap().is_some());
+    assert!(matches!(spoiled("tx"), Err(WireError::Checksum(_))));
+}
+
+#[test]
 fn a_malformed_command_is_refused() {
     for name in [
         *b"pi\0ng\0\0\0\0\0\0\0",

@@ -92,6 +92,39 @@ fn what_is_written_is_read_back() {
 }
 
 #[test]
+fn a_summary_says_what_and_how_much() {
+    let header = Network::Regtest.params().genesis_header;
+    let hash = header.block_hash();
+    let item = Inventory::WitnessBlock(hash);
+    for (message, summary) in [
+        (Message::Verack, "verack".to_owned()),
+        (
+            Message::Headers(vec![header; 3]),
+            format!("headers 3 to {hash}"),
+        ),
+        (Message::Headers(Vec::new()), "headers 0".to_owned()),
+        (
+            Message::GetData(vec![item]),
+            format!("getdata block {hash}"),
+        ),
+        (
+            Message::GetData(vec![item; 2]),
+            format!("getdata 2 from block {hash}"),
+        ),
+        (
+            Message::Block(Bytes::from_static(&[0; 9])),
+            "block 9 bytes".to_owned(),
+        ),
+        (
+            Message::GetHeaders(Locator::from_hashes(vec![hash])),
+            format!("getheaders from {hash}"),
+        ),
+    ] {
+        assert_eq!(message.summary(), summary);
+    }
+}
+
+#[test]
 fn a_block_is_not_copied() {
     let raw = raw("block", &[1; 1000]);
     let start = raw.payload.as_ptr();

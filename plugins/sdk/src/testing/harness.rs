@@ -198,6 +198,16 @@ impl<P: Processor> Harness<P> {
         self.pool_reset = true;
     }
 
+    /// Like `restart`, with other settings; answers the error that `start` answers, and leaves the instance as it was.
+    pub fn try_restart(&mut self, settings: Json) -> Result<(), String> {
+        let height = self.height();
+        let settings = settings.to_string();
+        self.plugin = start(&mut self.host, &settings, height)?;
+        self.settings = settings;
+        self.pool_reset = true;
+        Ok(())
+    }
+
     /// Gives changes of the pool: what left (and the number of the reason), then what came. After a start and a rollback
     /// they are marked as a reset.
     pub fn mempool(
@@ -267,7 +277,7 @@ impl<P: Processor> Harness<P> {
             settings: self.settings.clone(),
             height: self.height(),
         };
-        host::during(&mut self.host, Phase::Start, || P::start(&info))
+        host::during(&mut self.host, Phase::Query, || P::start(&info))
             .map_err(QueryError::Failed)
             .and_then(|plugin| {
                 host::during(&mut self.host, Phase::Query, || plugin.query(path, &params))
@@ -319,9 +329,12 @@ impl<P: Processor> Harness<P> {
         &self.inside().state
     }
 
-    /// Puts something into the state as if an earlier block had done it.
-    pub fn put_state(&mut self, key: &[u8], value: &[u8]) {
-        self.inside_mut().state.insert(key.to_vec(), value.to_vec());
+    /// Puts entries into the state as if earlier blocks had done it.
+    pub fn put_state<'a>(&mut self, entries: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) {
+        let entries = entries
+            .into_iter()
+            .map(|(key, value)| (key.to_vec(), value.to_vec()));
+        self.inside_mut().state.extend(entries);
         self.restart();
     }
 

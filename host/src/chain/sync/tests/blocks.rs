@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bitcoin::p2p::ServiceFlags;
 
-use super::network::{FakePeer, Faults, Sim, chain, fork};
+use super::network::{Chance, FakePeer, Faults, Sim, chain, fork};
 use crate::chain::block_check::{BadBlock, Invalidity};
 use crate::chain::fixtures;
 use crate::chain::header_tree::TipChange;
@@ -69,6 +69,50 @@ fn a_staller_is_dropped_and_its_blocks_come_from_others() {
         sim.run_to_tip(&chain[199]);
         sim.check_outputs();
     }
+}
+
+#[test]
+fn each_staller_in_a_row_gets_twice_the_time_of_the_one_before() {
+    let chain = chain(300);
+    let mut peers: Vec<FakePeer> = (1..=4)
+        .map(|port| FakePeer::new(port, chain.clone()))
+        .collect();
+    for peer in &mut peers {
+        peer.faults.stalls = true;
+    }
+    let mut sim = Sim::new(5, peers, |config| {
+        share(config);
+        config.download_window = 20;
+        config.block_timeout = 60 * MINUTE;
+    });
+    sim.run_until("seven dropped", 10 * MINUTE, |sim| sim.dropped.len() >= 7);
+    let patience: Vec<u64> = sim
+        .dropped
+        .iter()
+        .map(|(_, reason)| match reason {
+            DropReason::Stalled(after) => after.as_secs(),
+            other => panic!("{other}"),
+        })
+        .collect();
+    assert_eq!(patience[..7], [2, 4, 8, 16, 32, 64, 64]);
+    for peer in &mut sim.peers {
+        peer.faults.stalls = false;
+    }
+    sim.run_to_tip(&chain[299]);
+}
+
+#[test]
+fn nobody_is_dropped_for_our_own_slowness() {
+    let chain = chain(200);
+    let mut sim = Sim::new(19, three(&chain), share);
+    for _ in 0..6 {
+        sim.busy = true;
+        sim.run_for(Duration::from_secs(20));
+        sim.busy = false;
+        sim.run_for(Duration::from_millis(300));
+    }
+    sim.run_to_tip(&chain[199]);
+    assert!(sim.dropped.is_empty(), "{:?}", sim.dropped);
 }
 
 #[test]
@@ -276,6 +320,30 @@ fn a_heavier_branch_that_appears_later_is_followed_from_the_fork() {
 }
 
 #[test]
+fn a_block_of_a_branch_that_was_left_is_not_waited_for() {
+    let first = chain(40);
+    let second = fork(&first, 30, 12, 1);
+    let mut sim = Sim::new(18, vec![FakePeer::new(1, first[..39].to_vec())], |_| {});
+    sim.run_to_tip(&first[38]);
+    // The block is announced and asked for, and the peer leaves its branch before it has sent it.
+    sim.peers[0].faults.stalls = true;
+    sim.peers[0].chain = first.clone();
+    sim.peers[0].announce(1);
+    sim.run_until("asked", MINUTE, |sim| {
+        sim.peers[0]
+            .blocks_asked()
+            .contains(&first[39].block_hash())
+    });
+    sim.peers[0].faults.stalls = false;
+    sim.peers[0].chain = second.clone();
+    sim.peers[0].announce(1);
+    sim.run_to_tip(&second[41]);
+    sim.run_for(5 * MINUTE);
+    assert!(sim.dropped.is_empty(), "{:?}", sim.dropped);
+    assert_eq!(sim.sync.peers()[0].inflight, 0);
+}
+
+#[test]
 fn a_peer_with_few_blocks_is_asked_for_the_last_288_only() {
     let chain = chain(400);
     let mut peers = vec![
@@ -364,4 +432,57 @@ fn a_lost_block_is_fetched_again() {
     sim.run_to_tip(&chain[19]);
     assert_eq!(sim.blocks, [(chain[9].block_hash(), 10)]);
     sim.check_outputs();
+}
+
+/// One honest peer among three of all sorts, reorgs and sleeps between, and the shell now and then busy: the honest
+/// chain wins, whatever the order.
+#[test]
+fn one_honest_peer_is_enough() {
+    let seeds = std::env::var("BLOCKMILL_TEST_SEEDS")
+        .ok()
+        .and_then(|seeds| seeds.parse().ok());
+    for seed in 0..seeds.unwrap_or(20) {
+        let mut chance = Chance(seed ^ 0x5eed);
+        let honest = chain(60);
+        let mut best = honest.clone();
+        let mut peers = vec![FakePeer::new(1, honest.clone())];
+        for port in 2..=4 {
+            let faults = Faults {
+                stalls: chance.below(4) == 0,
+                silent_when_empty: chance.below(3) == 0,
+                hides_headers: chance.below(6) == 0,
+                mutates: chance.below(4) == 0,
+                spoils_checksums: chance.below(6) == 0,
+                forges_header: chance.below(6) == 0,
+                cuts_block: (chance.below(3) == 0).then(|| 1 + chance.below(20) as u32),
+                not_found: chance.below(6) == 0,
+                shuffles: chance.below(2) == 0,
+            };
+            let keep = 1 + chance.below(60);
+            peers.push(FakePeer::new(port, honest[..keep].to_vec()).with(faults));
+        }
+        let mut sim = Sim::new(seed, peers, |config| {
+            share(config);
+            config.block_timeout = Duration::from_secs(20);
+        });
+        for round in 0..4 {
+            sim.busy = chance.below(2) == 0;
+            sim.run_for(Duration::from_millis(chance.below(5_000) as u64));
+            sim.busy = false;
+            if chance.below(3) == 0 {
+                sim.sleep(Duration::from_secs(chance.below(100) as u64));
+            }
+            let keep = best.len() - chance.below(10);
+            let more = best.len() - keep + 1 + chance.below(5);
+            best = fork(&best, keep, more as u32, round + 1);
+            sim.peers[0].chain = best.clone();
+            sim.peers[0].announce(1 + chance.below(3));
+        }
+        sim.run_to_tip(best.last().unwrap());
+        sim.check_outputs();
+        assert_eq!(
+            sim.sync.tree().best_header().1,
+            best.last().unwrap().block_hash()
+        );
+    }
 }

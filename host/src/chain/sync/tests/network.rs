@@ -75,6 +75,8 @@ pub(super) struct FakePeer {
     pub(super) faults: Faults,
     pub(super) reachable: bool,
     connection: Option<PeerId>,
+    /// It connected to us, so its version came first.
+    dialed: bool,
     decoder: Decoder,
     to_host: VecDeque<u8>,
     cut: bool,
@@ -94,6 +96,7 @@ impl FakePeer {
             faults: Faults::default(),
             reachable: true,
             connection: None,
+            dialed: false,
             decoder: Decoder::new(MAGIC),
             to_host: VecDeque::new(),
             cut: false,
@@ -160,6 +163,20 @@ impl FakePeer {
         asked
     }
 
+    fn version(&self, nonce: u64) -> Message {
+        Message::Version(Box::new(Version {
+            version: PROTOCOL_VERSION,
+            services: self.services,
+            timestamp: 0,
+            receiver: unspecified(ServiceFlags::NONE),
+            sender: unspecified(ServiceFlags::NONE),
+            nonce,
+            user_agent: b"/fake:1/".to_vec(),
+            start_height: self.start_height.unwrap_or(self.chain.len() as i32),
+            relay: true,
+        }))
+    }
+
     fn connected(&mut self, id: PeerId) {
         self.connection = Some(id);
         self.decoder = Decoder::new(MAGIC);
@@ -179,18 +196,10 @@ impl FakePeer {
     fn answer(&mut self, message: &Message, chance: &mut Chance) {
         match message {
             Message::Version(_) => {
-                let version = Version {
-                    version: PROTOCOL_VERSION,
-                    services: self.services,
-                    timestamp: 0,
-                    receiver: unspecified(ServiceFlags::NONE),
-                    sender: unspecified(ServiceFlags::NONE),
-                    nonce: chance.next(),
-                    user_agent: b"/fake:1/".to_vec(),
-                    start_height: self.start_height.unwrap_or(self.chain.len() as i32),
-                    relay: true,
-                };
-                self.say(&Message::Version(Box::new(version)));
+                let version = self.version(chance.next());
+                if !self.dialed {
+                    self.say(&version);
+                }
                 self.say(&Message::WtxidRelay);
                 self.say(&Message::Verack);
             }
@@ -526,6 +535,19 @@ impl Sim {
                     .push(format!("{} {}", event.event, event.details)),
             }
         }
+    }
+
+    /// A peer connects to us.
+    pub(super) fn connect_inbound(&mut self, peer: usize) {
+        let id = PeerId(self.next_id);
+        self.next_id += 1;
+        let version = self.peers[peer].version(self.chance.next());
+        let fake = &mut self.peers[peer];
+        fake.connected(id);
+        fake.dialed = true;
+        fake.say(&version);
+        self.sync.connected(id, fake.addr, false, self.now);
+        self.settle();
     }
 
     fn connect(&mut self, addr: SocketAddr) {

@@ -1,8 +1,8 @@
 //! Connections: made, lost, made again, and what they are told.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use bitcoin::p2p::ServiceFlags;
 use bitcoin::p2p::message_blockdata::Inventory;
 use proptest::prelude::*;
 
@@ -93,7 +93,7 @@ fn the_status_of_a_peer_says_what_it_said() {
     for event in [
         "connected outbound",
         "ready /fake:1/ version 70016",
-        "received headers",
+        "received headers 7 to",
         "sent getdata",
     ] {
         assert!(
@@ -134,14 +134,27 @@ fn a_peer_that_is_known_no_more_is_passed_over() {
 }
 
 #[test]
-fn an_inbound_peer_is_served_and_not_connected_to() {
-    let mut sim = Sim::new(7, Vec::new(), |_| {});
-    let addr = SocketAddr::from(([127, 0, 0, 1], 4));
-    sim.sync.connected(PeerId(1), addr, false, sim.now);
-    assert_eq!(sim.sync.peers().len(), 1);
-    sim.sync.disconnected(PeerId(1), sim.now);
-    sim.run_for(MINUTE);
-    assert!(sim.connects.is_empty());
+fn a_peer_that_connects_to_us_is_asked_for_what_it_serves_and_not_connected_to() {
+    let chain = chain(10);
+    for (services, asked) in [
+        (ServiceFlags::NONE, false),
+        (ServiceFlags::NETWORK, false),
+        (ServiceFlags::NETWORK | ServiceFlags::WITNESS, true),
+    ] {
+        let mut sim = Sim::new(7, vec![FakePeer::new(1, chain.clone())], |config| {
+            config.connect.clear();
+        });
+        sim.peers[0].services = services;
+        sim.connect_inbound(0);
+        sim.run_for(MINUTE);
+        assert_eq!(sim.sync.best_header().0, 10);
+        assert_eq!(!sim.peers[0].blocks_asked().is_empty(), asked);
+        assert_eq!(sim.sync.tip().0, if asked { 10 } else { 0 });
+        let id = sim.id_of(0).unwrap();
+        sim.sync.disconnected(id, sim.now);
+        sim.run_for(MINUTE);
+        assert!(sim.connects.is_empty());
+    }
 }
 
 /// A message of some kind with a payload of some bytes.

@@ -1,0 +1,138 @@
+//! What a block that is connected or disconnected does to the pool.
+
+use bitcoin::{OutPoint, Txid};
+use bytes::Bytes;
+
+use super::Mempool;
+use super::changes::{Origin, RemoveReason};
+use super::checks::{Candidate, Refused};
+use super::coins::{CoinLookup, Tip};
+use super::returned::Returned;
+
+impl Mempool {
+    /// Takes out what a connected block confirms, and what its transactions make impossible.
+    ///
+    /// `txs` are the block's transactions in order, with the outpoints each spends (the coinbase
+    /// may be left out). Costs nothing while the pool is empty. Call [`settle`](Self::settle) when
+    /// the tip stands still.
+    pub fn connect_block<I, S>(&mut self, height: u32, txs: I)
+    where
+        I: IntoIterator<Item = (Txid, S)>,
+        S: IntoIterator<Item = OutPoint>,
+    {
+        self.minimum_fee.block_connected();
+        self.refused.clear();
+        if self.graph.is_empty() && self.orphans.is_empty() && self.returned.is_empty() {
+            return;
+        }
+        for (txid, spends) in txs {
+            self.confirmed.insert(txid.into());
+            self.returned.confirmed(&txid);
+            self.orphans.confirmed(&txid);
+            if self.graph.contains(&txid) {
+                self.take_out(&txid, RemoveReason::Confirmed { height });
+                continue;
+            }
+            for outpoint in spends {
+                self.orphans.spent(&outpoint);
+                if let Some(loser) = self.graph.spender(&outpoint) {
+                    self.take_out_with_descendants(loser, RemoveReason::Conflicted { by: txid });
+                }
+            }
+        }
+    }
+
+    /// Remembers the transactions of a disconnected block, to be put back by
+    /// [`settle`](Self::settle).
+    ///
+    /// `raws` are its transactions in order, serialized, the coinbase first. Blocks are
+    /// disconnected from the tip downwards. What spends the block's coinbase leaves at once.
+    pub fn disconnect_block<I>(&mut self, raws: I)
+    where
+        I: IntoIterator<Item = Bytes>,
+    {
+        self.went_back = true;
+        self.refused.clear();
+        let mut block = Vec::new();
+        for raw in raws {
+            let Ok(tx) = bitcoin::consensus::deserialize::<bitcoin::Transaction>(&raw) else {
+                continue;
+            };
+            let txid = tx.compute_txid();
+            self.confirmed.remove(&txid.into());
+            let outputs = tx.output.len() as u32;
+            if tx.is_coinbase() {
+                self.take_out_spenders(txid, outputs, RemoveReason::Reorg);
+            } else {
+                let raw = Bytes::copy_from_slice(&raw);
+                block.push(Returned { txid, outputs, raw });
+            }
+        }
+        for lost in self.returned.disconnected(block) {
+            self.take_out_spenders(lost.txid, lost.outputs, RemoveReason::Reorg);
+        }
+    }
+
+    /// Settles on a new tip: puts back what disconnected blocks held and the new branch did not
+    /// take, drops what no longer fits, and tries orphans whose parents were confirmed.
+    ///
+    /// Call it after the last of a run of [`connect_block`](Self::connect_block) and
+    /// [`disconnect_block`](Self::disconnect_block), when `coins` answers as of `tip`; between
+    /// those calls and this one the pool is between two states, so offer nothing and drain nothing.
+    ///
+    /// # Errors
+    ///
+    /// That of the coin lookup; what was not put back yet is by the next call.
+    pub fn settle(&mut self, now: u64, coins: &dyn CoinLookup, tip: Tip) -> anyhow::Result<()> {
+        while let Some(Returned { txid, outputs, raw }) = self.returned.first() {
+            let outcome = Candidate::decode(&raw).and_then(|candidate| {
+                self.enter(candidate, Origin::Returned, now, now, coins, tip)
+            });
+            match outcome {
+                Ok(_) | Err(Refused::Known) => {}
+                Err(Refused::Coins(error)) => {
+                    return Err(
+                        error.context("failed to look up the coins of a returned transaction")
+                    );
+                }
+                Err(refused) => {
+                    tracing::debug!(%txid, %refused, "a transaction of a disconnected block does not fit any more");
+                    self.take_out_spenders(txid, outputs, RemoveReason::Reorg);
+                }
+            }
+            self.returned.pop();
+        }
+        if self.went_back {
+            for txid in self.graph.closed_at(tip) {
+                self.take_out_with_descendants(txid, RemoveReason::Reorg);
+            }
+            for txid in self.graph.with_relative_locks() {
+                self.check_again(txid, coins, tip)?;
+            }
+            self.went_back = false;
+        }
+        self.trim_to_size(now);
+        let parents = self.orphans.parents(|parent| {
+            self.graph.contains(parent) || self.confirmed.contains(&(*parent).into())
+        });
+        self.adopt_orphans(parents, now, coins, tip);
+        Ok(())
+    }
+
+    /// Takes an entry out whose relative lock, counted from where its coins are now, is not open.
+    fn check_again(&mut self, txid: Txid, coins: &dyn CoinLookup, tip: Tip) -> anyhow::Result<()> {
+        let Some(entry) = self.graph.get(&txid) else {
+            return Ok(());
+        };
+        let outcome = Candidate::decode(&entry.raw)
+            .and_then(|candidate| candidate.price(&self.graph, coins, tip));
+        match outcome {
+            Ok(_) => {}
+            Err(Refused::Coins(error)) => {
+                return Err(error.context("failed to look up the coins of an entry"));
+            }
+            Err(_) => self.take_out_with_descendants(txid, RemoveReason::Reorg),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,342 @@
+//! The plugin in the harness: what it counts, what it keeps, what it answers.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+use blockmill_sdk::testing::bitcoin::{Block, BlockHash, Transaction, Txid, hashes::Hash};
+use blockmill_sdk::testing::{Harness, PoolTransaction, chain};
+use blockmill_sdk::{Json, QueryError, json};
+
+use crate::FeeEstimator;
+
+/// A chain of made-up blocks that take the whole pool.
+struct Net {
+    harness: Harness<FeeEstimator>,
+    tip: BlockHash,
+    made: u32,
+}
+
+impl Net {
+    fn new() -> Self {
+        let mut net = Net {
+            harness: Harness::new(json!({})),
+            tip: chain::hash(1),
+            made: 0,
+        };
+        net.block(vec![]);
+        net.harness.mempool(&[], &[]).unwrap();
+        net
+    }
+
+    fn transaction(&mut self) -> Transaction {
+        self.made += 1;
+        chain::transaction(
+            &[(Txid::from_byte_array([9; 32]), self.made)],
+            &[(1, &[0x51])],
+        )
+    }
+
+    /// Transactions of this rate in sat/vB come into the pool.
+    fn pool(&mut self, rate: u64, count: usize) -> Vec<Transaction> {
+        let transactions: Vec<Transaction> = (0..count).map(|_| self.transaction()).collect();
+        self.give(rate, &transactions, &[]);
+        transactions
+    }
+
+    fn give(&mut self, rate: u64, transactions: &[Transaction], parents: &[Txid]) {
+        let entries: Vec<PoolTransaction> = transactions
+            .iter()
+            .map(|transaction| PoolTransaction {
+                transaction: transaction.clone(),
+                fee: rate * transaction.vsize() as u64,
+                parents: parents.to_vec(),
+            })
+            .collect();
+        self.harness.mempool(&[], &entries).unwrap();
+    }
+
+    fn next(&self, transactions: Vec<Transaction>) -> Block {
+        chain::block(
+            self.tip,
+            self.harness.height().unwrap_or(0) + 1,
+            50,
+            transactions,
+        )
+    }
+
+    fn block(&mut self, transactions: Vec<Transaction>) {
+        let block = self.next(transactions);
+        self.harness.block(&block).unwrap();
+        self.tip = block.block_hash();
+    }
+
+    /// `blocks` blocks, each of which takes the four transactions of this rate that came before it.
+    fn steady(&mut self, rate: u64, blocks: usize) {
+        for _ in 0..blocks {
+            let transactions = self.pool(rate, 4);
+            self.block(transactions);
+        }
+    }
+
+    fn estimate(&mut self, target: u32) -> Json {
+        self.harness
+            .query("estimate", &[("target", &target.to_string())])
+            .unwrap()
+    }
+
+    fn rate(&mut self, target: u32) -> Option<f64> {
+        self.estimate(target)["fee_rate_sat_vb"].as_f64()
+    }
+
+    fn waited_for(&mut self) -> u64 {
+        self.harness.query("status", &[]).unwrap()["waited_for"]
+            .as_u64()
+            .unwrap()
+    }
+}
+
+#[test]
+fn a_steady_rate_is_the_answer() {
+    let mut net = Net::new();
+    net.steady(25, 30);
+    let answer = net.estimate(6);
+    assert_eq!(answer["fee_rate_sat_vb"], json!(25.0));
+    assert_eq!(
+        (&answer["enough_data"], &answer["reason"], &answer["note"]),
+        (&json!(true), &Json::Null, &Json::Null)
+    );
+    assert_eq!(
+        (&answer["horizon"], &answer["target"]),
+        (&json!("short"), &json!(6))
+    );
+    assert_eq!(
+        (&answer["mode"], &answer["following_pool"]),
+        (&json!("economical"), &json!(true))
+    );
+    assert_eq!(net.harness.value("fee_rate_6"), Some(25.0));
+    assert_eq!(net.harness.value("fee_rate_144"), Some(25.0));
+
+    let one = net.estimate(1);
+    assert_eq!(
+        (&one["answered_target"], &one["fee_rate_sat_vb"]),
+        (&json!(2), &json!(25.0))
+    );
+    assert!(one["note"].as_str().unwrap().contains("never answered"));
+    let far = net.estimate(1_008);
+    assert_eq!(far["answered_target"], json!(14));
+    assert!(far["note"].as_str().unwrap().contains("too few blocks"));
+    let conservative = net
+        .harness
+        .query("estimate", &[("target", "6"), ("mode", "conservative")])
+        .unwrap();
+    assert_eq!(conservative["fee_rate_sat_vb"], json!(25.0));
+}
+
+#[test]
+fn without_data_the_answer_says_why() {
+    let mut net = Net::new();
+    let answer = net.estimate(6);
+    assert_eq!(
+        (&answer["fee_rate_sat_vb"], &answer["enough_data"]),
+        (&Json::Null, &json!(false))
+    );
+    assert!(
+        answer["reason"]
+            .as_str()
+            .unwrap()
+            .contains("no block has confirmed")
+    );
+    net.steady(10, 2);
+    assert!(
+        net.estimate(6)["reason"]
+            .as_str()
+            .unwrap()
+            .contains("over 1 blocks")
+    );
+    // One that confirmed long ago is too few to tell.
+    let mut net = Net::new();
+    net.steady(10, 1);
+    for _ in 0..60 {
+        net.block(vec![]);
+    }
+    assert!(
+        net.estimate(20)["reason"]
+            .as_str()
+            .unwrap()
+            .contains("too few transactions")
+    );
+}
+
+#[test]
+fn a_fresh_instance_answers_the_same() {
+    let (mut steady, mut restarted) = (Net::new(), Net::new());
+    for net in [&mut steady, &mut restarted] {
+        for rate in [10, 30, 20, 40, 25, 60, 15, 35] {
+            net.steady(rate, 3);
+        }
+    }
+    restarted.harness.restart();
+    restarted.harness.mempool(&[], &[]).unwrap();
+    for net in [&mut steady, &mut restarted] {
+        net.steady(12, 3);
+    }
+    assert_eq!(steady.harness.state(), restarted.harness.state());
+    for target in [2, 3, 6, 12] {
+        assert_eq!(steady.estimate(target), restarted.estimate(target));
+    }
+}
+
+#[test]
+fn a_reorg_takes_back_what_its_blocks_taught() {
+    let mut net = Net::new();
+    net.steady(20, 20);
+    let (state, tip, height) = (
+        net.harness.state().clone(),
+        net.tip,
+        net.harness.height().unwrap(),
+    );
+    net.steady(90, 8);
+    assert_ne!(net.harness.state(), &state);
+    net.harness.rollback(height);
+    net.tip = tip;
+    assert_eq!(net.harness.state(), &state);
+    net.harness.mempool(&[], &[]).unwrap();
+    assert_eq!(net.rate(2), Some(20.0));
+}
+
+#[test]
+fn only_transactions_that_say_something_are_waited_for() {
+    let mut net = Net::new();
+    let first = net.pool(10, 1);
+    assert_eq!(net.waited_for(), 1);
+    // With an unconfirmed parent.
+    let child = net.transaction();
+    net.give(10, &[child], &[first[0].compute_txid()]);
+    assert_eq!(net.waited_for(), 1);
+    // While the host is not at the tip.
+    net.harness.current = false;
+    net.pool(10, 1);
+    assert_eq!(net.waited_for(), 1);
+    net.harness.current = true;
+    // Confirmed ones go with their block, not with the word of the pool.
+    net.harness
+        .mempool(&[(first[0].compute_txid(), 0)], &[])
+        .unwrap();
+    assert_eq!(net.waited_for(), 1);
+    net.block(first);
+    assert_eq!(net.waited_for(), 0);
+    // Others go at once.
+    let second = net.pool(10, 1);
+    net.harness
+        .mempool(&[(second[0].compute_txid(), 2)], &[])
+        .unwrap();
+    assert_eq!(net.waited_for(), 0);
+}
+
+#[test]
+fn a_query_knows_what_waits_and_what_left() {
+    let mut net = Net::new();
+    for _ in 0..30 {
+        let (mut low, high) = (net.pool(5, 4), net.pool(50, 4));
+        low.extend(high);
+        net.block(low);
+    }
+    assert_eq!(net.rate(2), Some(5.0));
+    let stuck = net.pool(5, 40);
+    for _ in 0..5 {
+        net.block(vec![]);
+    }
+    assert_eq!(
+        net.rate(2),
+        Some(50.0),
+        "those that wait for 5 blocks are known to a query"
+    );
+    // They leave: failed, which says the same.
+    let removed: Vec<(Txid, u8)> = stuck.iter().map(|tx| (tx.compute_txid(), 4)).collect();
+    net.harness.mempool(&removed, &[]).unwrap();
+    assert_eq!(
+        net.rate(2),
+        Some(50.0),
+        "so are those that left since the last block"
+    );
+    net.block(vec![]);
+    assert_eq!(
+        net.rate(2),
+        Some(50.0),
+        "and from then on the state has them"
+    );
+}
+
+#[test]
+fn the_whole_pool_after_a_restart_has_waited_since_it_was_first_seen() {
+    let mut net = Net::new();
+    net.steady(20, 20);
+    let low = net.transaction();
+    // The harness gives `time` as first seen. Block times are ten minutes apart.
+    let tip_time = 1_700_000_000 + u64::from(net.harness.height().unwrap()) * 600;
+    net.harness.restart();
+    net.harness.time = tip_time - 2 * 600 + 5;
+    net.give(1, std::slice::from_ref(&low), &[]);
+    assert_eq!(net.waited_for(), 1);
+    net.block(vec![low]);
+    // Three blocks, not one: the row of its bucket on the short horizon starts with two zeros.
+    let row =
+        net.harness.state().iter().find(|(key, value)| {
+            key.starts_with(&[b'R', 0]) && value[4..12] == 1.0f64.to_le_bytes()
+        });
+    let (_, row) = row.expect("a row with one transaction");
+    assert_eq!(
+        (row[20], &row[21..29]),
+        (2, 0.0f64.to_le_bytes().as_slice())
+    );
+}
+
+#[test]
+fn what_was_learnt_more_than_60_hours_ago_is_forgotten() {
+    let mut net = Net::new();
+    net.steady(20, 20);
+    // The host starts again and catches up: 359 blocks of ten minutes are less than 60 hours, 361 more.
+    net.harness.restart();
+    for _ in 0..359 {
+        net.block(vec![]);
+    }
+    assert!(!net.harness.state().is_empty());
+    net.block(vec![]);
+    net.block(vec![]);
+    assert!(net.harness.state().is_empty());
+    assert!(
+        net.estimate(6)["reason"]
+            .as_str()
+            .unwrap()
+            .contains("no block has confirmed")
+    );
+}
+
+#[test]
+fn a_sync_without_a_pool_writes_nothing() {
+    let mut harness = Harness::<FeeEstimator>::new(json!({}));
+    for height in 1..50 {
+        harness
+            .block(&chain::block(chain::hash(1), height, 50, vec![]))
+            .unwrap();
+    }
+    assert!(harness.state().is_empty() && harness.volatile().is_empty());
+}
+
+#[test]
+fn questions_that_make_no_sense_are_answered_with_the_reason() {
+    let mut net = Net::new();
+    let mut bad = |params: &[(&str, &str)]| match net.harness.query("estimate", params) {
+        Err(QueryError::BadRequest(message)) => message,
+        other => panic!("{other:?}"),
+    };
+    assert!(bad(&[]).contains("`target` is missing"));
+    assert!(bad(&[("target", "0")]).contains("1 to 1008"));
+    assert!(bad(&[("target", "1009")]).contains("1 to 1008"));
+    assert!(bad(&[("target", "x")]).contains("`target`"));
+    assert!(bad(&[("target", "6"), ("mode", "fast")]).contains("`mode`"));
+    assert!(bad(&[("target", "6"), ("made", "x")]).contains("unknown parameter"));
+    assert!(matches!(
+        net.harness.query("fees", &[]),
+        Err(QueryError::NotFound(_))
+    ));
+    assert!(Harness::<FeeEstimator>::try_on("regtest", json!({ "x": 1 })).is_err());
+}
