@@ -58,7 +58,9 @@ fn a_short_demo_has_blocks_and_a_reorg_and_ends_with_equal_coin_sets() {
     assert!(has("utxo-tracker 132"), "a line a block");
     assert!(has(" left for "), "a reorg");
     assert!(has("host and devnet agree"));
-    let rows = lines.iter().find(|line| line.trim_start().starts_with("rows        "));
+    let rows = lines
+        .iter()
+        .find(|line| line.trim_start().starts_with("rows        "));
     assert!(!rows.unwrap().contains(" 0 written"), "{rows:?}");
 }
 
@@ -67,7 +69,11 @@ fn ctrl_c_ends_the_demo_with_everything_that_it_started() {
     let folder = tempfile::tempdir().unwrap();
     let mut process = demo(folder.path(), &[]);
     let lines = lines(&mut process);
-    while !lines.recv_timeout(LIMIT).unwrap().contains("utxo-tracker 131") {}
+    while !lines
+        .recv_timeout(LIMIT)
+        .unwrap()
+        .contains("utxo-tracker 131")
+    {}
     let started = children(&process);
     assert_eq!(started.len(), 2, "the devnet and the host");
     let pid = Pid::from_raw(process.id() as i32).unwrap();
