@@ -4,10 +4,12 @@ use super::active_chain::Position;
 use super::feed::{Feed, Next, Refusal};
 use super::pool_feed::PoolFeed;
 use super::status::{LaneShared, LaneStage};
+use crate::frame::Frame;
 use crate::metrics::{PluginMetrics, StageTimer};
 use crate::plugin::{BlockInput, CallError, Instance, LaneSpace, MempoolInput};
 use crate::store::{
-    Cursor, LaneState, Reconciled, Recovery, RowBuffer, RowStore, StateStore, StoreError, reconcile,
+    COIN_KEY_LEN, Cursor, Keys, LaneState, OutPointKey, Reconciled, Recovery, RowBuffer, RowStore,
+    StateStore, StoreError, coin_key, reconcile,
 };
 use anyhow::{Context, Result};
 use bitcoin::BlockHash;
@@ -17,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Bytes of rows that wait for a flush while the lane is behind.
-const MAX_ROW_BYTES: usize = 32 << 20;
+const MAX_ROW_BYTES: usize = 16 << 20;
 /// Blocks whose hashes a lane remembers, to find a fork without stepping back one by one.
 const REMEMBERED: usize = 1_000;
 /// How long a lane that has nothing to do sleeps at most.
@@ -330,8 +332,16 @@ impl Worker {
             median_time,
             spent: spent.as_deref(),
         };
+        let coins = self.lane.shared.descriptor.coins;
+        let prefetch = self.lane.metrics.prefetch.clone();
         let instance = self.instance()?;
         let LaneSpace { state, rows } = instance.space_mut();
+        if coins {
+            // The guest asks for the coins one column later; two threads fetch them from the disk meanwhile.
+            let began = Instant::now();
+            state.prefetch(Keys::fixed(COIN_KEY_LEN, &spent_keys(&frame)))?;
+            prefetch.observe(began.elapsed());
+        }
         state.begin_block();
         rows.begin_block();
         let began = Instant::now();
@@ -392,6 +402,8 @@ impl Worker {
     /// Goes back to the last block at or below `height` that the chain has.
     fn rewind(&mut self, height: Option<u32>) -> Result<()> {
         self.vacate();
+        // Both stores go back from one block, so that rows of blocks below the fork are not lost.
+        self.flush_if_due(true)?;
         let from = self.cursor();
         let target = {
             let chain = self.lane.feed.chain();
@@ -407,7 +419,6 @@ impl Worker {
         let name = self.name().to_owned();
         let rows_store = self.lane.rows.clone();
         let (state, rows) = self.stores()?;
-        rows.truncate_above(target);
         let rewound = match target {
             Some(target) => match state.rewind(target) {
                 Err(StoreError::Rewind(error)) => {
@@ -558,4 +569,22 @@ impl Worker {
         }
         Ok(())
     }
+}
+
+/// The state keys of the coins that a block spends, side by side.
+fn spent_keys(frame: &Frame) -> Vec<u8> {
+    let inputs = &frame.columns.inputs;
+    let mut keys = Vec::with_capacity(COIN_KEY_LEN * inputs.prev_vouts.len());
+    // The coinbase's input spends nothing.
+    let spends = inputs
+        .prev_txids
+        .as_chunks()
+        .0
+        .iter()
+        .zip(&inputs.prev_vouts)
+        .skip(1);
+    for (&txid, &vout) in spends {
+        keys.extend_from_slice(&coin_key(&OutPointKey { txid, vout }));
+    }
+    keys
 }

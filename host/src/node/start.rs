@@ -24,9 +24,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 /// Raw blocks that may wait for the coins lane, in bytes.
-const AHEAD: usize = 48 << 20;
+const AHEAD: usize = 24 << 20;
 /// Decoded blocks that are kept at hand, in bytes.
-const RECENT: usize = 2 * AHEAD;
+const RECENT: usize = 64 << 20;
 /// How long lanes may take to end by themselves; then calls into plugins are cut short.
 const LANES_END: Duration = Duration::from_secs(2);
 

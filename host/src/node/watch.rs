@@ -224,19 +224,20 @@ impl Watch {
         for lane in &self.lanes.shared {
             lowest = lowest.min(lane.status().flushed.map_or(0, |at| at.height));
         }
+        if self.blocks.bytes() <= keep || lowest == 0 {
+            return Ok(());
+        }
+        // First the note, then the blocks: what is gone must be known to have been checked.
+        open::keep_pruned_below(&self.folder, lowest)?;
         let pruned = self
             .blocks
             .prune(keep, lowest)
             .context("failed to prune the block log")?;
-        if pruned.segments == 0 {
-            return Ok(());
-        }
-        if let Some(height) = self.blocks.contiguous_from(tip) {
-            open::keep_pruned_below(&self.folder, height)?;
+        if pruned.segments > 0 {
             self.spent
-                .prune(0, height)
+                .prune(0, lowest)
                 .context("failed to prune the log of spent outputs")?;
-            tracing::info!(below = height, bytes = pruned.bytes, "blocks pruned");
+            tracing::info!(below = lowest, bytes = pruned.bytes, "blocks pruned");
         }
         Ok(())
     }
