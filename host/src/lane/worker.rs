@@ -434,7 +434,7 @@ impl Worker {
             None => {
                 rows.clear();
                 state.reset()?;
-                rows_store.reset(&name)?;
+                rows_store.empty(&name)?;
             }
         }
         let cursor = rewound.map(Position::from);
