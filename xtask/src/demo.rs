@@ -45,6 +45,8 @@ const REORG_DEPTHS: [u64; 3] = [2, 1, 3];
 const LOOK: Duration = Duration::from_millis(20);
 /// How long the host may take to have the first blocks: it compiles the plugins before.
 const START_LIMIT: Duration = Duration::from_secs(180);
+/// How long the last transactions may take at the end to be in the host's pool.
+const POOL_LIMIT: Duration = Duration::from_secs(3);
 /// How long the host may take at the end to have the devnet's last block.
 const END_LIMIT: Duration = Duration::from_secs(20);
 
@@ -342,7 +344,7 @@ impl Demo {
             fees: self.blocks.values().map(|(_, fees)| fees).sum(),
             rows: self.host.rows_written()?,
             database: workspace::shown(root, &host::database_path(folder)),
-            pools: (self.pool_of_host()?, self.pool_of_devnet()?),
+            pools: self.pools()?,
             estimate: self
                 .host
                 .get("plugins/fee-estimator/query/estimate?target=6")?,
@@ -361,17 +363,22 @@ impl Demo {
         Ok(agree)
     }
 
-    fn pool_of_host(&self) -> Result<u64> {
-        let status = self.host.get("status")?;
-        let pool = status
-            .as_ref()
-            .and_then(|status| status.pointer("/mempool/txs")?.as_u64());
-        Ok(pool.unwrap_or(0))
-    }
-
-    fn pool_of_devnet(&mut self) -> Result<u64> {
-        let status = self.devnet.status()?;
-        Ok(status.get("mempool").and_then(Value::as_u64).unwrap_or(0))
+    /// Transactions in the pools of the host and of the devnet, once they are as many or the last ones had their time.
+    fn pools(&mut self) -> Result<(u64, u64)> {
+        let start = Instant::now();
+        loop {
+            let host = self.host.get("status")?;
+            let host = host
+                .as_ref()
+                .and_then(|status| status.pointer("/mempool/txs")?.as_u64());
+            let devnet = self.devnet.status()?;
+            let devnet = devnet.get("mempool").and_then(Value::as_u64);
+            let pools = (host.unwrap_or(0), devnet.unwrap_or(0));
+            if pools.0 == pools.1 || start.elapsed() > POOL_LIMIT {
+                return Ok(pools);
+            }
+            thread::sleep(LOOK);
+        }
     }
 }
 
