@@ -4,6 +4,7 @@ use super::active_chain::Position;
 use super::feed::{Feed, Next, Refusal};
 use super::pool_feed::PoolFeed;
 use super::status::{LaneShared, LaneStage};
+use super::versions::StateVersions;
 use crate::frame::Frame;
 use crate::metrics::{PluginMetrics, StageTimer};
 use crate::plugin::{BlockInput, CallError, Instance, LaneSpace, MempoolInput};
@@ -40,13 +41,20 @@ pub struct LaneSettings {
     pub longest_pause: Duration,
 }
 
+/// Where lanes keep what their plugins leave.
+#[derive(Clone)]
+pub struct LaneStores {
+    pub state: StateStore,
+    pub rows: Arc<RowStore>,
+    pub versions: StateVersions,
+}
+
 /// A lane, ready to run on a thread of its own.
 pub struct Lane {
     pub shared: Arc<LaneShared>,
     pub feed: Arc<Feed>,
     pub pool: Option<Arc<PoolFeed>>,
-    pub state: StateStore,
-    pub rows: Arc<RowStore>,
+    pub stores: LaneStores,
     pub settings: LaneSettings,
     pub metrics: PluginMetrics,
     /// From a block's announcement to its commit in this lane.
@@ -105,7 +113,7 @@ impl Lane {
     ///
     /// When they cannot be opened.
     pub fn open(self) -> Result<OpenLane> {
-        let space = self.stores()?;
+        let space = self.open_stores()?;
         let mut worker = Worker {
             seat: Seat::Empty(Box::new(space)),
             recent: VecDeque::new(),
@@ -118,13 +126,25 @@ impl Lane {
         Ok(OpenLane(worker))
     }
 
-    fn stores(&self) -> Result<LaneSpace> {
+    fn open_stores(&self) -> Result<LaneSpace> {
         let descriptor = &self.shared.descriptor;
         let name = self.shared.name();
-        let mut state = self.state.lane(name)?;
+        let mut state = self.stores.state.lane(name)?;
         state.set_undo_depth(self.settings.undo_depth);
-        let rows = self.rows.register(name, &descriptor.tables)?;
-        match reconcile(&mut state, &self.rows, name)? {
+        let (was, is) = (self.stores.versions.get(name)?, descriptor.state_version);
+        if was.is_some_and(|was| was != is) {
+            tracing::warn!(
+                plugin = name,
+                was,
+                is,
+                "another state version: built anew from the first block"
+            );
+            self.stores.rows.reset(name)?;
+            state.reset()?;
+        }
+        self.stores.versions.set(name, is)?;
+        let rows = self.stores.rows.register(name, &descriptor.tables)?;
+        match reconcile(&mut state, &self.stores.rows, name)? {
             Reconciled {
                 recovery: Recovery::Agreed,
                 ..
@@ -137,7 +157,7 @@ impl Lane {
                 );
             }
         }
-        self.rows.clear_volatile(name)?;
+        self.stores.rows.clear_volatile(name)?;
         Ok(LaneSpace { state, rows })
     }
 }
@@ -277,7 +297,7 @@ impl Worker {
                 .filter(|_| shared.descriptor.mempool)
             {
                 shared.surroundings.volatile.clear();
-                self.lane.rows.clear_volatile(shared.name())?;
+                self.lane.stores.rows.clear_volatile(shared.name())?;
                 pool.subscribe(shared.name());
             }
         }
@@ -417,7 +437,7 @@ impl Worker {
             self.recent.back().map(|last| last.height).or(height)
         };
         let name = self.name().to_owned();
-        let rows_store = self.lane.rows.clone();
+        let rows_store = self.lane.stores.rows.clone();
         let (state, rows) = self.stores()?;
         let rewound = match target {
             Some(target) => match state.rewind(target) {
@@ -461,8 +481,8 @@ impl Worker {
         if self.lane.feed.synced() && !self.indexes_built {
             let began = Instant::now();
             let name = self.lane.shared.name();
-            if !self.lane.rows.indexes_built(name)? {
-                self.lane.rows.build_indexes(name)?;
+            if !self.lane.stores.rows.indexes_built(name)? {
+                self.lane.stores.rows.build_indexes(name)?;
                 tracing::info!(plugin = name, took = ?began.elapsed(), "indexes built");
             }
             self.indexes_built = true;
@@ -489,7 +509,7 @@ impl Worker {
         instance.space_mut().rows.begin_block();
         instance.on_mempool(&input, wanted)?;
         let name = self.name().to_owned();
-        let store = self.lane.rows.clone();
+        let store = self.lane.stores.rows.clone();
         let (_, rows) = self.stores()?;
         store.flush(&name, rows, None)?;
         Ok(Step::Moved)
@@ -518,7 +538,7 @@ impl Worker {
     fn flush(&mut self) -> Result<()> {
         let began = Instant::now();
         let name = self.name().to_owned();
-        let (feed, store) = (self.lane.feed.clone(), self.lane.rows.clone());
+        let (feed, store) = (self.lane.feed.clone(), self.lane.stores.rows.clone());
         let (state, rows) = self.stores()?;
         let Some(cursor) = state.cursor() else {
             return Ok(());
