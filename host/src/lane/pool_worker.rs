@@ -26,6 +26,8 @@ const MAX_WAITING: usize = 20_000;
 const PUBLISH: Duration = Duration::from_millis(200);
 /// How long the pool is held at a time while transactions come in.
 const TURN: Duration = Duration::from_millis(50);
+/// How long a transaction that has to wait for the coins lane waits at a time.
+const HELD: Duration = Duration::from_millis(5);
 /// How often old transactions are looked for.
 const EXPIRE: Duration = Duration::from_secs(60);
 /// How often the pool is saved.
@@ -46,6 +48,8 @@ pub struct PoolWorker {
     /// Where the pool is saved, if it is.
     pub file: Option<PathBuf>,
     queue: Receiver<Bytes>,
+    /// A transaction that came while the coins lane was amid a reorg.
+    held: Option<Bytes>,
     /// The blocks that the pool has followed, the last one its own.
     followed: VecDeque<Position>,
     published: Instant,
@@ -91,6 +95,7 @@ impl PoolWorker {
             metrics,
             file,
             queue,
+            held: None,
             followed: VecDeque::new(),
             published: now,
             expired: now,
@@ -102,10 +107,16 @@ impl PoolWorker {
     /// Runs until the feed stops, then saves the pool.
     pub fn run(mut self) {
         while !self.feed.stopping() {
-            let first = match self.queue.recv_timeout(PUBLISH) {
-                Ok(raw) => Some(raw),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => break,
+            let first = match self.held.take() {
+                Some(raw) => {
+                    std::thread::sleep(HELD);
+                    Some(raw)
+                }
+                None => match self.queue.recv_timeout(PUBLISH) {
+                    Ok(raw) => Some(raw),
+                    Err(RecvTimeoutError::Timeout) => None,
+                    Err(RecvTimeoutError::Disconnected) => break,
+                },
             };
             if let Err(error) = self.turn(first) {
                 tracing::error!(
@@ -131,15 +142,22 @@ impl PoolWorker {
         };
         let median_time = {
             let chain = self.feed.chain();
-            match chain
-                .contains(position)
+            // A reorg is followed in one step, because what comes back to the pool is judged by the last block of the new
+            // branch and not by the fork (Core: `MaybeUpdateMempoolForReorg`).
+            let left = self
+                .followed
+                .back()
+                .is_some_and(|&last| !chain.contains(last));
+            let halfway = left && chain.tip().is_some_and(|tip| position.height < tip.height);
+            (chain.contains(position) && !halfway)
                 .then(|| chain.header_at(position.height))
                 .flatten()
-            {
-                Some((_, median_time)) => median_time,
-                // The coins lane has a reorg before it: what it knows is of no use.
-                None => return Ok(()),
-            }
+                .map(|(_, median_time)| median_time)
+        };
+        let Some(median_time) = median_time else {
+            // The coins lane has a reorg before it: what it knows is of no use.
+            self.held = first;
+            return Ok(());
         };
         let coins = Lookup(CoinView::new(view));
         let tip = Tip {
