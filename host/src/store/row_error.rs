@@ -45,7 +45,7 @@ pub enum RowError {
     },
     /// The table exists with another shape.
     #[error(
-        "table {table} of plugin {plugin} has changed: {difference}; reset the plugin to build it anew"
+        "table {table} of plugin {plugin} has changed: {difference}; with another state version the plugin is built anew"
     )]
     OtherShape {
         /// The table.
