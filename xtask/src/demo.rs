@@ -33,7 +33,7 @@ const BLOCK_WEIGHT: u64 = 60_000;
 const BLOCK_EVERY: Duration = Duration::from_secs(4);
 /// Payments come so often, by these numbers in turn.
 const PAYMENTS_EVERY: Duration = Duration::from_secs(1);
-const PAYMENTS: [u64; 5] = [9, 22, 14, 31, 4];
+const PAYMENTS: [u64; 5] = [9, 20, 13, 24, 4];
 /// A payment is replaced by one that pays more so often.
 const REPLACE_EVERY: Duration = Duration::from_secs(6);
 /// The first reorg, and the time between two. A demo that ends sooner has one in its middle.
