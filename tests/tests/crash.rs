@@ -80,7 +80,9 @@ fn killed_at_random_moments_of_the_sync_it_ends_with_the_coins_and_rows_of_an_un
             let host = started(&installation, start);
             let pause = rng.random_range(0..700);
             thread::sleep(Duration::from_millis(pause));
-            let height = host.get("tip").map_or_else(|_| 0.into(), |tip| tip["height"].clone());
+            let height = host
+                .get("tip")
+                .map_or_else(|_| 0.into(), |tip| tip["height"].clone());
             host.kill9().unwrap();
             kills += 1;
             println!("kill {kills} after {pause} ms at {height}");
