@@ -1,8 +1,10 @@
 //! What the tests that cross crates share. The tests themselves are in `tests/tests/`, a file per fear.
 
 pub mod bcoin;
+pub mod data;
 pub mod host;
 pub mod miner;
+pub mod rows;
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

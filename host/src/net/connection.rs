@@ -38,6 +38,8 @@ pub(super) enum SocketEvent {
 
 /// Our end of a connection; dropping it closes the socket.
 pub(super) struct Connection {
+    /// The peer's.
+    pub(super) addr: SocketAddr,
     outgoing: mpsc::UnboundedSender<Bytes>,
     reader: JoinHandle<()>,
     writer: JoinHandle<()>,
@@ -66,7 +68,7 @@ pub(super) async fn connect(
 ) {
     let event = match tokio::time::timeout(timeout, TcpStream::connect(addr)).await {
         Ok(Ok(stream)) => {
-            let connection = open(peer, stream, events.clone());
+            let connection = open(peer, addr, stream, events.clone());
             SocketEvent::Connected {
                 peer,
                 addr,
@@ -85,7 +87,12 @@ pub(super) async fn connect(
     let _ = events.send(event).await;
 }
 
-fn open(peer: PeerId, stream: TcpStream, events: mpsc::Sender<SocketEvent>) -> Connection {
+fn open(
+    peer: PeerId,
+    addr: SocketAddr,
+    stream: TcpStream,
+    events: mpsc::Sender<SocketEvent>,
+) -> Connection {
     let _ = stream.set_nodelay(true);
     let (mut read, mut write) = stream.into_split();
     let (outgoing, mut queue) = mpsc::unbounded_channel::<Bytes>();
@@ -118,6 +125,7 @@ fn open(peer: PeerId, stream: TcpStream, events: mpsc::Sender<SocketEvent>) -> C
         }
     });
     Connection {
+        addr,
         outgoing,
         reader,
         writer,

@@ -314,9 +314,12 @@ impl Net {
                     }
                 }
                 Output::Disconnect { peer, reason } => {
-                    self.connections.remove(&peer);
+                    let connection = self.connections.remove(&peer);
                     self.dropped += 1;
-                    tracing::warn!(peer = %peer, %reason, "peer dropped");
+                    self.metrics.peers_dropped.inc();
+                    let addr =
+                        connection.map(|connection| tracing::field::display(connection.addr));
+                    tracing::warn!(addr, %reason, "peer dropped");
                 }
                 Output::Connect { addr } => {
                     let peer = PeerId(self.next_peer);
