@@ -13,10 +13,8 @@ pub fn regtest(name: &str) -> PathBuf {
 
 /// A file of the shared test data, which `BLOCKMILL_TEST_DATA` names; `None`, with a line that says so, where it is missing.
 pub fn shared(name: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("BLOCKMILL_TEST_DATA").map_or_else(
-        || workspace::root().join("../shared/data"),
-        PathBuf::from,
-    );
+    let folder = std::env::var_os("BLOCKMILL_TEST_DATA")
+        .map_or_else(|| workspace::root().join("../shared/data"), PathBuf::from);
     let path = folder.join(name);
     if path.is_file() {
         return Some(path);

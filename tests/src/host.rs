@@ -144,10 +144,7 @@ impl Installation {
         names.sort_by_key(|name| *name == "plugins");
         for name in names {
             config.push_str(&format!("\n[{name}]\n"));
-            let lines = self
-                .sections
-                .iter()
-                .filter(|(section, _)| *section == name);
+            let lines = self.sections.iter().filter(|(section, _)| *section == name);
             let keys: Vec<&str> = lines.map(|(_, line)| line.as_str()).collect();
             let given = |key: &str| keys.iter().any(|line| line.starts_with(key));
             if name == "api" && !given("listen") {
@@ -313,7 +310,9 @@ impl Host {
     ///
     /// As [`start`](Self::start).
     pub fn start_with(peers: &[SocketAddr], plugins: &str) -> Result<Self> {
-        Installation::new("regtest", peers)?.plugins(plugins).start()
+        Installation::new("regtest", peers)?
+            .plugins(plugins)
+            .start()
     }
 
     /// What it runs on.

@@ -22,7 +22,10 @@ pub fn query(database: &Path, sql: &str) -> Result<Table> {
     run(async {
         let mut connection = open(database).await?;
         let rows = select(&mut connection, sql).await?;
-        connection.close().await.context("failed to close a database")?;
+        connection
+            .close()
+            .await
+            .context("failed to close a database")?;
         Ok(rows)
     })
 }
@@ -38,12 +41,18 @@ pub fn anchored(database: &Path) -> Result<BTreeMap<String, Table>> {
         let names = "SELECT name FROM blockmill_table WHERE kind = 'anchored' ORDER BY name";
         let mut tables = BTreeMap::new();
         for name in select(&mut connection, names).await?.into_iter().flatten() {
-            let columns = select(&mut connection, &format!("PRAGMA table_info(\"{name}\")")).await?;
-            let order: Vec<String> = (1..=columns.len()).map(|column| column.to_string()).collect();
+            let columns =
+                select(&mut connection, &format!("PRAGMA table_info(\"{name}\")")).await?;
+            let order: Vec<String> = (1..=columns.len())
+                .map(|column| column.to_string())
+                .collect();
             let sql = format!("SELECT * FROM \"{name}\" ORDER BY {}", order.join(", "));
             tables.insert(name, select(&mut connection, &sql).await?);
         }
-        connection.close().await.context("failed to close a database")?;
+        connection
+            .close()
+            .await
+            .context("failed to close a database")?;
         ensure!(!tables.is_empty(), "no plugin has declared a table");
         Ok(tables)
     })
@@ -63,7 +72,9 @@ pub fn same(ours: &BTreeMap<String, Table>, theirs: &BTreeMap<String, Table>) ->
         names(theirs)
     );
     for (name, rows) in ours {
-        let Some(others) = theirs.get(name) else { continue };
+        let Some(others) = theirs.get(name) else {
+            continue;
+        };
         if let Some((ours, theirs)) = rows.iter().zip(others).find(|(a, b)| a != b) {
             bail!("rows of {name} differ: {ours:?} and {theirs:?}");
         }

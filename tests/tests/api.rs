@@ -105,9 +105,24 @@ fn a_host_at_the_tip_answers_as_the_page_of_the_api_says() {
     assert_error(&host, "/api/v1/blocks/131", 404, "not_found");
     assert_error(&host, "/api/v1/blocks/what", 400, "bad_request");
     assert_error(&host, "/api/v2/status", 404, "not_found");
-    assert_error(&host, "/api/v1/plugins/nobody/query/x", 404, "no_such_plugin");
-    assert_error(&host, "/api/v1/plugins/utxo-tracker/query/x", 404, "not_found");
-    assert_error(&host, "/api/v1/plugins/utxo-tracker/query/coin", 400, "bad_request");
+    assert_error(
+        &host,
+        "/api/v1/plugins/nobody/query/x",
+        404,
+        "no_such_plugin",
+    );
+    assert_error(
+        &host,
+        "/api/v1/plugins/utxo-tracker/query/x",
+        404,
+        "not_found",
+    );
+    assert_error(
+        &host,
+        "/api/v1/plugins/utxo-tracker/query/coin",
+        400,
+        "bad_request",
+    );
 
     let coins = host.txoutset().unwrap();
     let totals = host.get("plugins/utxo-tracker/query/totals").unwrap();
@@ -152,7 +167,10 @@ fn a_host_at_the_tip_answers_as_the_page_of_the_api_says() {
         "blockmill_plugin_lag_blocks{plugin=\"utxo-tracker\"} 0",
         "blockmill_plugin_traps_total{plugin=\"utxo-tracker\"} 0",
     ] {
-        assert!(metrics.lines().any(|other| other == line), "{line} is not in\n{metrics}");
+        assert!(
+            metrics.lines().any(|other| other == line),
+            "{line} is not in\n{metrics}"
+        );
     }
     for name in [
         "blockmill_block_stage_seconds_bucket{",
@@ -162,7 +180,10 @@ fn a_host_at_the_tip_answers_as_the_page_of_the_api_says() {
         "blockmill_uptime_seconds ",
     ] {
         let has = |line: &&str| line.starts_with(name) && !line.ends_with(" 0");
-        assert!(metrics.lines().find(has).is_some() || name.contains("uptime"), "{name} in\n{metrics}");
+        assert!(
+            metrics.lines().find(has).is_some() || name.contains("uptime"),
+            "{name} in\n{metrics}"
+        );
     }
     host.stop().unwrap();
     // Of a stopped host the coins can still be read, and nothing else.
@@ -212,6 +233,9 @@ fn a_pruned_host_keeps_what_reorgs_need_and_serves_the_headers_of_what_is_gone()
         devnet.utxo_set().unwrap().muhash
     );
     let first = host.get("blocks/1").unwrap();
-    assert_eq!((&first["height"], &first["active"]), (&1.into(), &true.into()));
+    assert_eq!(
+        (&first["height"], &first["active"]),
+        (&1.into(), &true.into())
+    );
     host.stop().unwrap();
 }

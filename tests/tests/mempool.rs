@@ -46,9 +46,11 @@ fn table(installation: &Installation) -> Pool {
 }
 
 fn wait_for_pool(host: &mut Host, txs: usize) {
-    host.wait_for(&format!("{txs} transactions in its pool"), LIMIT, |status| {
-        (status["mempool"]["txs"] == txs).then_some(())
-    })
+    host.wait_for(
+        &format!("{txs} transactions in its pool"),
+        LIMIT,
+        |status| (status["mempool"]["txs"] == txs).then_some(()),
+    )
     .unwrap();
 }
 

@@ -106,7 +106,10 @@ fn the_first_4312_blocks_of_mainnet_leave_the_coins_that_core_counts_at_each_hei
         )
         .unwrap();
         let height = oracle.height.to_string();
-        assert_eq!(blocks, [[(oracle.height + 1).to_string(), "0".into(), height]]);
+        assert_eq!(
+            blocks,
+            [[(oracle.height + 1).to_string(), "0".into(), height]]
+        );
     }
     // The first payment there ever was, as an explorer shows it.
     let payment = "SELECT height, position, fee, total_out FROM tx WHERE lower(hex(txid)) = \
