@@ -7,7 +7,7 @@ mod answer;
 mod routes;
 mod server;
 
-use crate::status::{BlockInfo, Health, Plugin, Status, Tip, TxOutSet};
+use crate::status::{BlockInfo, Health, Plugin, Status, Tip, TxOutSet, Values};
 
 pub use self::server::{Bounds, bind, serve};
 
@@ -41,6 +41,12 @@ pub trait Backend: Send + Sync + 'static {
         path: &str,
         params: Vec<(String, String)>,
     ) -> Result<String, QueryFailure>;
+
+    /// The gauges and series that a plugin has set.
+    ///
+    /// # Errors
+    /// There is no such plugin.
+    fn values(&self, plugin: &str) -> Result<Values, QueryFailure>;
 
     /// The set of unspent outputs, on a snapshot. May take minutes.
     ///

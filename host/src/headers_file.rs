@@ -85,3 +85,53 @@ impl HeadersFile {
             .with_context(|| format!("failed to sync {}", self.path.display()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+    use super::*;
+    use bitcoin::Network;
+    use bitcoin::constants::genesis_block;
+
+    fn headers(count: u32) -> Vec<Header> {
+        let mut header = genesis_block(Network::Regtest).header;
+        (0..count)
+            .map(|nonce| {
+                header.nonce = nonce;
+                header
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_tail_torn_at_any_byte_is_cut_and_appending_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("headers.dat");
+        let all = headers(4);
+        for length in 0..=3 * LEN {
+            let whole: Vec<u8> = all.iter().flat_map(consensus::serialize).collect();
+            std::fs::write(&path, &whole[..length]).unwrap();
+            let (mut file, kept) = HeadersFile::open(&path).unwrap();
+            assert_eq!(kept, all[..length / LEN]);
+            file.append(&all[3..]).unwrap();
+            file.sync().unwrap();
+            let (_, kept) = HeadersFile::open(&path).unwrap();
+            assert_eq!(kept.len(), length / LEN + 1);
+            assert_eq!(kept.last(), all.last());
+        }
+    }
+
+    #[test]
+    fn headers_behind_a_cut_are_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("headers.dat");
+        let all = headers(3);
+        let (mut file, _) = HeadersFile::open(&path).unwrap();
+        file.append(&all).unwrap();
+        file.cut(1).unwrap();
+        file.append(&all[2..]).unwrap();
+        let (_, kept) = HeadersFile::open(&path).unwrap();
+        assert_eq!(kept, [all[0], all[2]]);
+    }
+}

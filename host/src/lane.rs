@@ -10,6 +10,7 @@ mod feed;
 mod pool_feed;
 mod pool_worker;
 mod status;
+mod versions;
 mod worker;
 
 pub use active_chain::{ActiveChain, Position};
@@ -17,4 +18,5 @@ pub use feed::{Feed, Next, Refusal};
 pub use pool_feed::{PoolBatch, PoolFeed};
 pub use pool_worker::PoolWorker;
 pub use status::{LaneShared, LaneStage, LaneStatus};
-pub use worker::{Lane, LaneSettings, OpenLane};
+pub use versions::StateVersions;
+pub use worker::{Lane, LaneSettings, LaneStores, OpenLane};

@@ -147,6 +147,7 @@ pub struct Metrics {
     plugin_height: Family<PluginLabels, Gauge>,
     plugin_lag: Family<PluginLabels, Gauge>,
     plugin_traps: Family<PluginLabels, Counter>,
+    plugin_rows: Family<PluginLabels, Counter>,
     plugin_memory: Family<PluginLabels, Gauge>,
     plugin_log_dropped: Family<PluginLabels, Counter>,
     plugin_queries: Family<QueryLabels, Counter>,
@@ -243,6 +244,12 @@ impl Metrics {
             "Calls into the plugin that failed",
             plugin_traps.clone(),
         );
+        let plugin_rows = Family::<PluginLabels, Counter>::default();
+        registry.register(
+            "plugin_rows",
+            "Rows of blocks that were written, those that a reorg took back later too",
+            plugin_rows.clone(),
+        );
         let plugin_memory = Family::<PluginLabels, Gauge>::default();
         registry.register(
             "plugin_memory_bytes",
@@ -297,6 +304,7 @@ impl Metrics {
             plugin_height,
             plugin_lag,
             plugin_traps,
+            plugin_rows,
             plugin_memory,
             plugin_log_dropped,
             plugin_queries,
@@ -319,6 +327,7 @@ impl Metrics {
             height: self.plugin_height.get_or_create_owned(&labels),
             lag: self.plugin_lag.get_or_create_owned(&labels),
             traps: self.plugin_traps.get_or_create_owned(&labels),
+            rows: self.plugin_rows.get_or_create_owned(&labels),
             memory_bytes: self.plugin_memory.get_or_create_owned(&labels),
             log_lines_dropped: self.plugin_log_dropped.get_or_create_owned(&labels),
             prefetch: self.timer(Stage::Prefetch, name),
@@ -384,6 +393,8 @@ pub struct PluginMetrics {
     pub lag: Gauge,
     /// Calls that failed.
     pub traps: Counter,
+    /// Rows of anchored tables that reached the disk. Those that a reorg takes back stay counted.
+    pub rows: Counter,
     /// Memory of its instance in bytes.
     pub memory_bytes: Gauge,
     /// Log lines over its bound.
@@ -468,6 +479,7 @@ mod tests {
         plugin.height.set(131);
         plugin.lag.set(1);
         plugin.traps.inc();
+        plugin.rows.inc_by(12);
         plugin.rows_flush.time(|| ());
         assert!(plugin.set_value("fee_rate", 2.5));
 
@@ -483,6 +495,7 @@ mod tests {
             "blockmill_plugin_height{plugin=\"tx-writer\"} 131",
             "blockmill_plugin_lag_blocks{plugin=\"tx-writer\"} 1",
             "blockmill_plugin_traps_total{plugin=\"tx-writer\"} 1",
+            "blockmill_plugin_rows_total{plugin=\"tx-writer\"} 12",
             "blockmill_plugin_value{plugin=\"tx-writer\",name=\"fee_rate\"} 2.5",
             "blockmill_build_info{version=\"0.1.0\",network=\"regtest\"} 1",
         ] {

@@ -13,7 +13,7 @@ mod volatile;
 pub use descriptor::{COINS, Descriptor, WantedColumns, is_plugin_name};
 pub use engine::{Compiled, PluginEngine};
 pub use error::CallError;
-pub use gauges::{Gauges, Point};
+pub use gauges::Gauges;
 pub use host::{LaneSpace, Surroundings};
 pub use instance::{BlockInput, Instance, Limits, MempoolInput, QueryError};
 pub use volatile::Volatile;

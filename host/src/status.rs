@@ -2,6 +2,8 @@
 //!
 //! Hashes are hexadecimal in display order (as explorers show them), amounts are sat, times are unix seconds.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// `GET /api/v1/status`
@@ -190,6 +192,26 @@ pub struct BlockInfo {
     pub size: Option<u32>,
     /// Weight units (BIP141); none when the block itself is not kept.
     pub weight: Option<u32>,
+}
+
+/// Numbers that a plugin shows. `GET /api/v1/plugins/{name}/values`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Values {
+    /// What was set last, by name.
+    pub gauges: BTreeMap<String, f64>,
+    /// The last points, oldest first, by name.
+    pub series: BTreeMap<String, Vec<Point>>,
+}
+
+/// A number of a series, at the block that it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// The block's height.
+    pub height: u32,
+    /// The time in the block's header.
+    pub time: u32,
+    /// The number.
+    pub value: f64,
 }
 
 /// The set of unspent outputs. `GET /api/v1/txoutset`

@@ -52,12 +52,23 @@ pub const MAX_KEY: usize = 1024;
 pub const MAX_VALUE: usize = 16 << 20;
 
 /// The last block that a lane has taken in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
     /// Height of the block.
     pub height: u32,
     /// Hash of the block, in internal byte order.
     pub hash: [u8; 32],
+}
+
+/// Height and hash as an explorer shows them: cursors stand in log lines.
+impl std::fmt::Debug for Cursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ", self.height)?;
+        self.hash
+            .iter()
+            .rev()
+            .try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
 }
 
 impl Cursor {

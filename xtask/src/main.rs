@@ -1,9 +1,12 @@
 //! `cargo xtask`: the commands of this workspace.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+use xtask::demo::{self, Options};
 use xtask::programs::{self, Profile};
 use xtask::test::{self, Step};
 use xtask::toolchain::{Source, WasmToolchain};
@@ -44,6 +47,27 @@ enum Command {
         /// Handed to the test programs (a filter, --nocapture, …)
         #[arg(last = true)]
         args: Vec<String>,
+    },
+    /// Watch the host follow a devnet: blocks, payments, reorgs
+    #[command(
+        long_about = "Build what is missing, start a devnet (a small regtest node) and the host with three plugins that follows \
+                      it, say where to look, and print a line a block. At the end the coin set of the host is compared with the \
+                      devnet's.",
+        after_help = "Exit code: 0 when both coin sets hash the same, 1 when not.\n\n\
+                      Examples:\n  cargo xtask demo\n  cargo xtask demo --for 30s --seed 7"
+    )]
+    Demo {
+        /// End after so long, as 30s or 5m [default: with Ctrl-C]
+        #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+        limit: Option<Duration>,
+        /// Decides keys, payments and fees
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        seed: u64,
+        /// Where configuration, data and logs go; emptied at the start [default: target/demo]
+        #[arg(long, value_name = "FOLDER")]
+        folder: Option<PathBuf>,
+        #[command(flatten)]
+        wasm: Wasm,
     },
 }
 
@@ -87,6 +111,20 @@ fn run(cli: Cli) -> Result<bool> {
             }
             Ok(true)
         }
+        Command::Demo {
+            limit,
+            seed,
+            folder,
+            wasm,
+        } => demo::run(
+            &root,
+            &Options {
+                limit,
+                seed,
+                folder,
+                toolchain: wasm.toolchain,
+            },
+        ),
         Command::Test { only, wasm, args } => test::run(&root, &only, wasm.toolchain, &args),
     }
 }

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::toolchain::{TARGET, WasmToolchain};
-use crate::workspace;
+use crate::{programs, workspace};
 
 /// The cargo profile of plugins, in the workspace's `Cargo.toml`.
 const PROFILE: &str = "plugin";
@@ -76,7 +76,40 @@ fn plugin(root: &Path, package: &Value) -> Option<Plugin> {
     })
 }
 
-/// Compiles every plugin, puts the files in their places and prints a line for each.
+/// Whether these plugins are compiled and in their places, and nothing that they are made of has changed since.
+pub fn are_fresh(root: &Path, plugins: &[Plugin]) -> bool {
+    plugins.iter().all(|plugin| {
+        programs::is_fresh(root, &built(root, plugin)) == Some(true) && plugin.path(root).exists()
+    })
+}
+
+/// What cargo makes of a plugin.
+fn built(root: &Path, plugin: &Plugin) -> PathBuf {
+    target_dir(root)
+        .join(TARGET)
+        .join(PROFILE)
+        .join(format!("{}.wasm", plugin.library))
+}
+
+fn target_dir(root: &Path) -> PathBuf {
+    workspace::target(root).join("wasm")
+}
+
+/// Compiles every plugin of the workspace; see [`build_these`].
+///
+/// # Errors
+///
+/// When there are none, one does not compile, or a file cannot be written.
+pub fn build(root: &Path, toolchain: &WasmToolchain) -> Result<Vec<Plugin>> {
+    let plugins = find(root)?;
+    if plugins.is_empty() {
+        bail!("no plugins below {}", root.join("plugins").display());
+    }
+    build_these(root, toolchain, &plugins)?;
+    Ok(plugins)
+}
+
+/// Compiles plugins, puts the files in their places and prints a line for each.
 ///
 /// A file that did not change is not touched, so that a host which watches the folder is not disturbed; one that did is
 /// replaced by a rename, so that nobody reads half of it.
@@ -84,37 +117,28 @@ fn plugin(root: &Path, package: &Value) -> Option<Plugin> {
 /// # Errors
 ///
 /// When one does not compile or a file cannot be written.
-pub fn build(root: &Path, toolchain: &WasmToolchain) -> Result<Vec<Plugin>> {
-    let plugins = find(root)?;
-    if plugins.is_empty() {
-        bail!("no plugins below {}", root.join("plugins").display());
-    }
-    let target_dir = workspace::target(root).join("wasm");
+pub fn build_these(root: &Path, toolchain: &WasmToolchain, plugins: &[Plugin]) -> Result<()> {
     let mut command = toolchain.cargo_build(root);
     command
-        .env("CARGO_TARGET_DIR", &target_dir)
+        .env("CARGO_TARGET_DIR", target_dir(root))
         .args(["--profile", PROFILE, "--lib"]);
-    for plugin in &plugins {
+    for plugin in plugins {
         command.args(["--package", &plugin.id]);
     }
     let status = command.status().context("failed to start cargo")?;
     if !status.success() {
         bail!("a plugin did not compile");
     }
-    for plugin in &plugins {
-        let built = target_dir
-            .join(TARGET)
-            .join(PROFILE)
-            .join(format!("{}.wasm", plugin.library));
+    for plugin in plugins {
         let path = plugin.path(root);
-        let size = place(&built, &path)?;
+        let size = place(&built(root, plugin), &path)?;
         println!(
             "{}  {:.1} kB",
             workspace::shown(root, &path),
             size as f64 / 1000.0
         );
     }
-    Ok(plugins)
+    Ok(())
 }
 
 /// Puts a copy of `built` at `path`; returns its size in bytes.

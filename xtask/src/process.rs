@@ -192,6 +192,21 @@ impl Interrupt {
         Ok(Self(noted))
     }
 
+    /// From now on Ctrl-C and SIGTERM are noted, however often they come: for whoever then ends soon by himself, and has
+    /// children that would go on alone if he did not.
+    ///
+    /// # Errors
+    ///
+    /// When the operating system refuses the handler.
+    pub fn note_only() -> Result<Self> {
+        let noted = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            signal_hook::flag::register(signal, Arc::clone(&noted))
+                .context("failed to install a signal handler")?;
+        }
+        Ok(Self(noted))
+    }
+
     /// Whether Ctrl-C or SIGTERM came.
     pub fn requested(&self) -> bool {
         self.0.load(Ordering::Relaxed)

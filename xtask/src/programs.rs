@@ -1,5 +1,6 @@
 //! The native programs of the workspace: the host, the devnet.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -28,6 +29,36 @@ impl Profile {
 /// Where the program `name` is, or would be, after [`build`].
 pub fn path(root: &Path, name: &str, profile: Profile) -> PathBuf {
     workspace::target(root).join(profile.folder()).join(name)
+}
+
+/// The program `name`, if it was built and nothing that it is made of has changed since; the optimised one first.
+///
+/// Asking cargo would compile what is missing, and a person who has one of the two does not want to wait for the other.
+pub fn fresh(root: &Path, name: &str) -> Option<PathBuf> {
+    [Profile::Release, Profile::Debug]
+        .into_iter()
+        .map(|profile| path(root, name, profile))
+        .find(|program| is_fresh(root, program) == Some(true))
+}
+
+/// Whether what cargo made is newer than its sources; `None` when it or one of them is not there.
+pub fn is_fresh(root: &Path, program: &Path) -> Option<bool> {
+    let modified = |path: &Path| fs::metadata(path).and_then(|meta| meta.modified()).ok();
+    let built = modified(program)?;
+    // Cargo writes beside each program what it was made of, as a rule of make.
+    let rule = fs::read_to_string(program.with_extension("d")).ok()?;
+    let (_, sources) = rule.lines().next()?.split_once(": ")?;
+    let sources = sources.replace("\\ ", "\0");
+    let sources = sources
+        .split_whitespace()
+        .map(|path| PathBuf::from(path.replace('\0', " ")));
+    let lock = root.join("Cargo.lock");
+    for source in sources.chain([lock]) {
+        if modified(&source)? > built {
+            return Some(false);
+        }
+    }
+    Some(true)
 }
 
 /// Builds the program of the package `package`, for use; returns its path.
@@ -66,4 +97,40 @@ fn finish(command: &mut Command, what: &str) -> Result<()> {
         bail!("{what} did not compile");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+    use std::fs::File;
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+
+    #[test]
+    fn a_program_is_fresh_until_a_source_changes() {
+        let root = tempfile::tempdir().unwrap();
+        let place = |name: &str, age: u64| {
+            let path = root.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let time = SystemTime::now() - Duration::from_secs(age);
+            File::create(&path).unwrap().set_modified(time).unwrap();
+            path
+        };
+        place("Cargo.lock", 50);
+        let program = place("target/debug/a", 10);
+        assert_eq!(
+            fresh(root.path(), "a"),
+            None,
+            "what it is made of is not known"
+        );
+        let source = place("src/with space/main.rs", 20);
+        let written = source.display().to_string().replace(' ', "\\ ");
+        let rule = format!("{}: {written}\n", program.display());
+        fs::write(program.with_extension("d"), rule).unwrap();
+        assert_eq!(fresh(root.path(), "a"), Some(program));
+        place("src/with space/main.rs", 5);
+        assert_eq!(fresh(root.path(), "a"), None);
+    }
 }

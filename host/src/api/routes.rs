@@ -51,6 +51,7 @@ pub(super) fn router<B: Backend>(backend: Arc<B>, metrics: Metrics, bounds: Boun
         .route("/api/v1/tip", get(tip::<B>))
         .route("/api/v1/blocks/{id}", get(block::<B>))
         .route("/api/v1/plugins", get(plugins::<B>))
+        .route("/api/v1/plugins/{name}/values", get(values::<B>))
         .route("/api/v1/plugins/{name}/query/{*path}", get(query::<B>))
         .route("/api/v1/txoutset", get(txoutset::<B>))
         .fallback(unknown)
@@ -169,6 +170,15 @@ async fn tip<B: Backend>(State(host): Host<B>) -> Result<Response, Refusal> {
 
 async fn plugins<B: Backend>(State(host): Host<B>) -> Result<Response, Refusal> {
     Ok(json(StatusCode::OK, &host.short(B::plugins).await?))
+}
+
+async fn values<B: Backend>(
+    State(host): Host<B>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Response, Refusal> {
+    let Path(name) = name.map_err(|why| Refusal::bad_request(why.body_text()))?;
+    let values = host.short(move |backend| backend.values(&name)).await??;
+    Ok(json(StatusCode::OK, &values))
 }
 
 async fn block<B: Backend>(

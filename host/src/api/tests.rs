@@ -17,7 +17,7 @@ use super::*;
 use crate::{
     config::{Config, Origin, Overrides},
     metrics::Metrics,
-    status,
+    status::{self, Point},
 };
 
 /// Answers as it is told, slowly where the path is `slow`.
@@ -97,6 +97,23 @@ impl Backend for Mock {
 
     fn plugins(&self) -> Vec<Plugin> {
         self.status().plugins
+    }
+
+    fn values(&self, plugin: &str) -> Result<Values, QueryFailure> {
+        if plugin != "fee-estimator" {
+            return Err(QueryFailure::NoSuchPlugin(format!(
+                "there is no plugin {plugin}"
+            )));
+        }
+        let point = Point {
+            height: 3,
+            time: 4,
+            value: 1.5,
+        };
+        Ok(Values {
+            gauges: [("rate".to_owned(), 2.0)].into(),
+            series: [("rates".to_owned(), vec![point])].into(),
+        })
     }
 
     fn query(
@@ -318,6 +335,15 @@ fn a_block_is_found_by_height_and_by_hash() {
         let (status, code, _) = server.error(&format!("/api/v1/blocks/{wrong}"));
         assert_eq!((status, code.as_str()), (400, "bad_request"), "{wrong}");
     }
+}
+
+#[test]
+fn the_values_of_a_plugin_are_shown_by_name() {
+    let server = Server::start(Bounds::default());
+    let (_, values) = server.json("/api/v1/plugins/fee-estimator/values");
+    assert_eq!(values["gauges"]["rate"], 2.0);
+    assert_eq!(values["series"]["rates"][0]["height"], 3);
+    assert_eq!(server.error("/api/v1/plugins/nobody/values").0, 404);
 }
 
 #[test]

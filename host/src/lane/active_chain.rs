@@ -105,3 +105,56 @@ impl ActiveChain {
         });
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+    use super::*;
+    use bitcoin::Network;
+    use bitcoin::constants::genesis_block;
+
+    /// A made-up block of a branch.
+    pub(in crate::lane) fn block(height: u32, branch: u8, time: u32) -> (BlockHash, Header) {
+        let mut hash = [branch; 32];
+        hash[..4].copy_from_slice(&height.to_le_bytes());
+        let header = Header {
+            time,
+            ..genesis_block(Network::Regtest).header
+        };
+        (BlockHash::from_byte_array(hash), header)
+    }
+
+    #[test]
+    fn the_median_time_is_that_of_eleven_blocks() {
+        let mut chain = ActiveChain::default();
+        let times = [50, 10, 40, 20, 30, 90, 60, 80, 70, 100, 110, 5, 7];
+        for (height, time) in times.into_iter().enumerate() {
+            let (hash, header) = block(height as u32, 0, time);
+            chain.push(hash, &header);
+        }
+        assert_eq!(chain.header_at(0).unwrap().1, 50);
+        // Of two, Bitcoin Core takes the later.
+        assert_eq!(chain.header_at(1).unwrap().1, 50);
+        assert_eq!(chain.header_at(2).unwrap().1, 40);
+        assert_eq!(chain.header_at(10).unwrap().1, 60);
+        // Blocks 2 to 12: the first two have left.
+        assert_eq!(chain.header_at(12).unwrap().1, 60);
+    }
+
+    #[test]
+    fn a_truncated_chain_has_another_tip_and_the_header_names_its_parent() {
+        let mut chain = ActiveChain::default();
+        assert_eq!(chain.tip(), None);
+        for height in 0..5 {
+            let (hash, header) = block(height, 0, height);
+            chain.push(hash, &header);
+        }
+        chain.truncate(Some(2));
+        assert_eq!(chain.tip().unwrap().height, 2);
+        let (header, _) = chain.header_at(2).unwrap();
+        assert_eq!(Some(header.prev_blockhash), chain.hash_at(1));
+        assert_eq!(chain.find(&block(1, 0, 0).0).unwrap().height, 1);
+        assert_eq!(chain.find(&block(4, 0, 0).0), None);
+    }
+}

@@ -363,3 +363,129 @@ impl Feed {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+    use super::super::active_chain::tests::block;
+    use super::*;
+    use crate::block_log::SegmentLogOptions;
+    use bitcoin::Network;
+    use bitcoin::consensus;
+    use bitcoin::constants::genesis_block;
+
+    const MAGIC: [u8; 4] = [0xfa, 0xbf, 0xb5, 0xda];
+
+    fn feed(folder: &std::path::Path, recent_bytes: usize) -> Feed {
+        let options = SegmentLogOptions::default;
+        let blocks = BlockLog::open(folder, MAGIC, options()).unwrap();
+        let spent = SpentLog::open(folder, MAGIC, options()).unwrap();
+        Feed::new(Arc::new(blocks), Arc::new(spent), recent_bytes, false)
+    }
+
+    fn set(feed: &Feed, fork: Option<u32>, branch: u8, heights: std::ops::Range<u32>) {
+        let blocks: Vec<_> = heights
+            .map(|height| block(height, branch, height))
+            .collect();
+        feed.set_chain(fork, blocks.iter().map(|(hash, header)| (*hash, header)));
+    }
+
+    fn at(height: u32, branch: u8) -> Position {
+        Position {
+            height,
+            hash: block(height, branch, 0).0,
+        }
+    }
+
+    #[test]
+    fn a_lane_is_led_along_the_chain_and_back_from_a_branch_that_was_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let feed = feed(folder.path(), 1 << 20);
+        assert_eq!(feed.next(None), Next::Tip);
+        set(&feed, None, 0, 0..4);
+        assert_eq!(feed.next(None), Next::Block(at(0, 0)));
+        assert_eq!(feed.next(Some(at(2, 0))), Next::Block(at(3, 0)));
+        assert_eq!(feed.next(Some(at(3, 0))), Next::Tip);
+        set(&feed, Some(1), 1, 2..6);
+        assert_eq!(feed.next(Some(at(3, 0))), Next::Rewind(Some(2)));
+        assert_eq!(feed.next(Some(at(1, 0))), Next::Block(at(2, 1)));
+    }
+
+    #[test]
+    fn a_lane_waits_for_blocks_that_the_log_has_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let feed = feed(folder.path(), 1 << 20);
+        set(&feed, None, 0, 0..3);
+        assert_eq!(feed.next(Some(at(5, 0))), Next::Tip);
+        set(&feed, Some(2), 0, 3..8);
+        assert_eq!(feed.next(Some(at(5, 0))), Next::Block(at(6, 0)));
+    }
+
+    #[test]
+    fn a_block_that_is_not_at_hand_any_more_is_read_from_the_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let feed = feed(folder.path(), 1);
+        let mut first = genesis_block(Network::Regtest);
+        first.header.nonce = 1;
+        let mut second = first.clone();
+        second.header.nonce = 2;
+        for block in [&first, &second] {
+            let raw = consensus::serialize(block);
+            feed.blocks.append(&block.block_hash(), 0, &raw).unwrap();
+            feed.add_recent(Frame::decode(raw.into()).unwrap(), None);
+        }
+        assert!(
+            feed.recent(&first.block_hash()).is_none(),
+            "it had to make room"
+        );
+        let (recent, _) = feed.recent(&second.block_hash()).unwrap();
+        assert!(recent.raw.is_empty(), "nobody asked for the bytes");
+        let position = Position {
+            height: 0,
+            hash: first.block_hash(),
+        };
+        let (frame, _) = feed.frame(position).unwrap();
+        assert_eq!(frame.header, first.header);
+        let missing = at(7, 7);
+        assert!(
+            feed.frame(missing)
+                .unwrap_err()
+                .to_string()
+                .contains("block 7")
+        );
+    }
+
+    #[test]
+    fn what_a_block_spends_is_found_at_hand_and_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let spent = Spent {
+            values: vec![5],
+            script_ends: vec![2],
+            scripts: vec![1, 2],
+            heights: vec![3],
+            coinbases: vec![0],
+        };
+        {
+            let feed = feed(folder.path(), 1 << 20);
+            assert!(feed.spent(at(1, 0)).unwrap().is_none());
+            feed.give_spent(at(1, 0), spent.clone()).unwrap();
+            assert_eq!(feed.coins(), Some(at(1, 0)));
+            feed.sync().unwrap();
+        }
+        let feed = feed(folder.path(), 1 << 20);
+        assert_eq!(*feed.spent(at(1, 0)).unwrap().unwrap(), spent);
+    }
+
+    #[test]
+    fn a_wait_ends_when_something_happens_and_when_the_host_stops() {
+        let folder = tempfile::tempdir().unwrap();
+        let feed = feed(folder.path(), 1 << 20);
+        let seen = feed.version();
+        feed.set_best(3, true);
+        feed.wait(seen, Duration::from_secs(60));
+        feed.stop();
+        feed.wait(feed.version(), Duration::from_secs(60));
+        assert!(feed.stopping());
+    }
+}

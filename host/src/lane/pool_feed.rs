@@ -53,6 +53,14 @@ struct Queues {
     height: Option<u32>,
 }
 
+impl Queues {
+    fn add(&mut self, changes: &MempoolChanges) {
+        for queue in self.lanes.values_mut().filter(|queue| !queue.reset) {
+            queue.add(changes);
+        }
+    }
+}
+
 /// The pool and the queues of the lanes.
 pub struct PoolFeed {
     pool: Mutex<Mempool>,
@@ -95,47 +103,59 @@ impl PoolFeed {
         if changes.is_empty() {
             return moved;
         }
-        for queue in queues.lanes.values_mut().filter(|queue| !queue.reset) {
-            queue.add(&changes);
-        }
+        queues.add(&changes);
         true
     }
 
     /// The next batch for a lane that is at `height`; none when nothing changed, or the pool is at another block.
     pub fn take(&self, lane: &str, height: u32) -> Option<PoolBatch> {
-        let pool = self.pool();
-        let mut queues = self.queues();
-        if queues.height != Some(height) {
-            return None;
-        }
-        let queue = queues.lanes.get_mut(lane)?;
-        if queue.reset {
-            queue.reset = false;
-            let added = pool
-                .snapshot()
-                .into_iter()
-                .map(|entry| (entry, Origin::New))
-                .collect();
-            let changes = MempoolChanges {
-                added,
-                removed: Vec::new(),
-            };
-            return Some(PoolBatch {
-                changes,
-                reset: true,
-                height,
-                current: false,
-            });
-        }
-        let changes = std::mem::take(&mut queue.waiting);
-        if changes.is_empty() {
-            return None;
-        }
-        Some(PoolBatch {
+        let changes = {
+            let mut queues = self.queues();
+            if queues.height != Some(height) {
+                return None;
+            }
+            let queue = queues.lanes.get_mut(lane)?;
+            if queue.reset {
+                drop(queues);
+                return self.take_whole(lane, height);
+            }
+            std::mem::take(&mut queue.waiting)
+        };
+        (!changes.is_empty()).then_some(PoolBatch {
             changes,
             reset: false,
             height,
             current: true,
+        })
+    }
+
+    /// The whole pool for a lane that starts afresh. Only this waits for the pool, which may be busy.
+    fn take_whole(&self, lane: &str, height: u32) -> Option<PoolBatch> {
+        let mut pool = self.pool();
+        let mut queues = self.queues();
+        if queues.height != Some(height) {
+            return None;
+        }
+        // What has not been told yet is in the whole pool, and must not be told again.
+        queues.add(&pool.drain_changes());
+        let queue = queues.lanes.get_mut(lane)?;
+        *queue = Queue {
+            waiting: MempoolChanges::default(),
+            reset: false,
+        };
+        let added = pool
+            .snapshot()
+            .into_iter()
+            .map(|entry| (entry, Origin::New))
+            .collect();
+        Some(PoolBatch {
+            changes: MempoolChanges {
+                added,
+                removed: Vec::new(),
+            },
+            reset: true,
+            height,
+            current: false,
         })
     }
 }

@@ -24,6 +24,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const MAX_WAITING: usize = 20_000;
 /// How long changes gather before the lanes are told.
 const PUBLISH: Duration = Duration::from_millis(200);
+/// How long the pool is held at a time while transactions come in.
+const TURN: Duration = Duration::from_millis(50);
 /// How often old transactions are looked for.
 const EXPIRE: Duration = Duration::from_secs(60);
 /// How often the pool is saved.
@@ -150,7 +152,7 @@ impl PoolWorker {
         if self.followed.back() != Some(&position) {
             self.follow(&mut pool, position, &coins, tip)?;
         }
-        let until = Instant::now() + PUBLISH;
+        let until = Instant::now() + TURN;
         let mut next = first;
         while let Some(raw) = next {
             match pool.accept(raw, now, &coins, tip) {

@@ -4,10 +4,13 @@ use super::active_chain::Position;
 use super::feed::{Feed, Next, Refusal};
 use super::pool_feed::PoolFeed;
 use super::status::{LaneShared, LaneStage};
+use super::versions::StateVersions;
+use crate::frame::Frame;
 use crate::metrics::{PluginMetrics, StageTimer};
 use crate::plugin::{BlockInput, CallError, Instance, LaneSpace, MempoolInput};
 use crate::store::{
-    Cursor, LaneState, Reconciled, Recovery, RowBuffer, RowStore, StateStore, StoreError, reconcile,
+    COIN_KEY_LEN, Cursor, Keys, LaneState, OutPointKey, Reconciled, Recovery, RowBuffer, RowStore,
+    StateStore, StoreError, coin_key, reconcile,
 };
 use anyhow::{Context, Result};
 use bitcoin::BlockHash;
@@ -17,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Bytes of rows that wait for a flush while the lane is behind.
-const MAX_ROW_BYTES: usize = 32 << 20;
+const MAX_ROW_BYTES: usize = 16 << 20;
 /// Blocks whose hashes a lane remembers, to find a fork without stepping back one by one.
 const REMEMBERED: usize = 1_000;
 /// How long a lane that has nothing to do sleeps at most.
@@ -38,13 +41,20 @@ pub struct LaneSettings {
     pub longest_pause: Duration,
 }
 
+/// Where lanes keep what their plugins leave.
+#[derive(Clone)]
+pub struct LaneStores {
+    pub state: StateStore,
+    pub rows: Arc<RowStore>,
+    pub versions: StateVersions,
+}
+
 /// A lane, ready to run on a thread of its own.
 pub struct Lane {
     pub shared: Arc<LaneShared>,
     pub feed: Arc<Feed>,
     pub pool: Option<Arc<PoolFeed>>,
-    pub state: StateStore,
-    pub rows: Arc<RowStore>,
+    pub stores: LaneStores,
     pub settings: LaneSettings,
     pub metrics: PluginMetrics,
     /// From a block's announcement to its commit in this lane.
@@ -103,7 +113,7 @@ impl Lane {
     ///
     /// When they cannot be opened.
     pub fn open(self) -> Result<OpenLane> {
-        let space = self.stores()?;
+        let space = self.open_stores()?;
         let mut worker = Worker {
             seat: Seat::Empty(Box::new(space)),
             recent: VecDeque::new(),
@@ -116,13 +126,25 @@ impl Lane {
         Ok(OpenLane(worker))
     }
 
-    fn stores(&self) -> Result<LaneSpace> {
+    fn open_stores(&self) -> Result<LaneSpace> {
         let descriptor = &self.shared.descriptor;
         let name = self.shared.name();
-        let mut state = self.state.lane(name)?;
+        let mut state = self.stores.state.lane(name)?;
         state.set_undo_depth(self.settings.undo_depth);
-        let rows = self.rows.register(name, &descriptor.tables)?;
-        match reconcile(&mut state, &self.rows, name)? {
+        let (was, is) = (self.stores.versions.get(name)?, descriptor.state_version);
+        if was.is_some_and(|was| was != is) {
+            tracing::warn!(
+                plugin = name,
+                was,
+                is,
+                "another state version: built anew from the first block"
+            );
+            self.stores.rows.reset(name)?;
+            state.reset()?;
+        }
+        self.stores.versions.set(name, is)?;
+        let rows = self.stores.rows.register(name, &descriptor.tables)?;
+        match reconcile(&mut state, &self.stores.rows, name)? {
             Reconciled {
                 recovery: Recovery::Agreed,
                 ..
@@ -135,7 +157,7 @@ impl Lane {
                 );
             }
         }
-        self.rows.clear_volatile(name)?;
+        self.stores.rows.clear_volatile(name)?;
         Ok(LaneSpace { state, rows })
     }
 }
@@ -275,7 +297,7 @@ impl Worker {
                 .filter(|_| shared.descriptor.mempool)
             {
                 shared.surroundings.volatile.clear();
-                self.lane.rows.clear_volatile(shared.name())?;
+                self.lane.stores.rows.clear_volatile(shared.name())?;
                 pool.subscribe(shared.name());
             }
         }
@@ -330,8 +352,16 @@ impl Worker {
             median_time,
             spent: spent.as_deref(),
         };
+        let coins = self.lane.shared.descriptor.coins;
+        let prefetch = self.lane.metrics.prefetch.clone();
         let instance = self.instance()?;
         let LaneSpace { state, rows } = instance.space_mut();
+        if coins {
+            // The guest asks for the coins one column later; two threads fetch them from the disk meanwhile.
+            let began = Instant::now();
+            state.prefetch(Keys::fixed(COIN_KEY_LEN, &spent_keys(&frame)))?;
+            prefetch.observe(began.elapsed());
+        }
         state.begin_block();
         rows.begin_block();
         let began = Instant::now();
@@ -392,6 +422,8 @@ impl Worker {
     /// Goes back to the last block at or below `height` that the chain has.
     fn rewind(&mut self, height: Option<u32>) -> Result<()> {
         self.vacate();
+        // Both stores go back from one block, so that rows of blocks below the fork are not lost.
+        self.flush_if_due(true)?;
         let from = self.cursor();
         let target = {
             let chain = self.lane.feed.chain();
@@ -405,9 +437,8 @@ impl Worker {
             self.recent.back().map(|last| last.height).or(height)
         };
         let name = self.name().to_owned();
-        let rows_store = self.lane.rows.clone();
+        let rows_store = self.lane.stores.rows.clone();
         let (state, rows) = self.stores()?;
-        rows.truncate_above(target);
         let rewound = match target {
             Some(target) => match state.rewind(target) {
                 Err(StoreError::Rewind(error)) => {
@@ -423,7 +454,7 @@ impl Worker {
             None => {
                 rows.clear();
                 state.reset()?;
-                rows_store.reset(&name)?;
+                rows_store.empty(&name)?;
             }
         }
         let cursor = rewound.map(Position::from);
@@ -450,8 +481,8 @@ impl Worker {
         if self.lane.feed.synced() && !self.indexes_built {
             let began = Instant::now();
             let name = self.lane.shared.name();
-            if !self.lane.rows.indexes_built(name)? {
-                self.lane.rows.build_indexes(name)?;
+            if !self.lane.stores.rows.indexes_built(name)? {
+                self.lane.stores.rows.build_indexes(name)?;
                 tracing::info!(plugin = name, took = ?began.elapsed(), "indexes built");
             }
             self.indexes_built = true;
@@ -478,7 +509,7 @@ impl Worker {
         instance.space_mut().rows.begin_block();
         instance.on_mempool(&input, wanted)?;
         let name = self.name().to_owned();
-        let store = self.lane.rows.clone();
+        let store = self.lane.stores.rows.clone();
         let (_, rows) = self.stores()?;
         store.flush(&name, rows, None)?;
         Ok(Step::Moved)
@@ -507,18 +538,20 @@ impl Worker {
     fn flush(&mut self) -> Result<()> {
         let began = Instant::now();
         let name = self.name().to_owned();
-        let (feed, store) = (self.lane.feed.clone(), self.lane.rows.clone());
+        let (feed, store) = (self.lane.feed.clone(), self.lane.stores.rows.clone());
         let (state, rows) = self.stores()?;
         let Some(cursor) = state.cursor() else {
             return Ok(());
         };
         feed.sync()?;
         let synced = Instant::now();
+        let written = rows.anchored_rows();
         store.flush(&name, rows, Some(cursor))?;
         let rows_done = Instant::now();
         state.flush()?;
         let dirty = state.dirty_bytes();
         let done = Instant::now();
+        self.lane.metrics.rows.inc_by(written as u64);
         self.lane.metrics.rows_flush.observe(rows_done - synced);
         self.lane.metrics.state_flush.observe(done - rows_done);
         self.last_flush = done;
@@ -556,4 +589,22 @@ impl Worker {
         }
         Ok(())
     }
+}
+
+/// The state keys of the coins that a block spends, side by side.
+fn spent_keys(frame: &Frame) -> Vec<u8> {
+    let inputs = &frame.columns.inputs;
+    let mut keys = Vec::with_capacity(COIN_KEY_LEN * inputs.prev_vouts.len());
+    // The coinbase's input spends nothing.
+    let spends = inputs
+        .prev_txids
+        .as_chunks()
+        .0
+        .iter()
+        .zip(&inputs.prev_vouts)
+        .skip(1);
+    for (&txid, &vout) in spends {
+        keys.extend_from_slice(&coin_key(&OutPointKey { txid, vout }));
+    }
+    keys
 }

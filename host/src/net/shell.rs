@@ -317,7 +317,8 @@ impl Net {
                     let connection = self.connections.remove(&peer);
                     self.dropped += 1;
                     self.metrics.peers_dropped.inc();
-                    let addr = connection.map(|connection| tracing::field::display(connection.addr));
+                    let addr =
+                        connection.map(|connection| tracing::field::display(connection.addr));
                     tracing::warn!(addr, %reason, "peer dropped");
                 }
                 Output::Connect { addr } => {

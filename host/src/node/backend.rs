@@ -6,7 +6,9 @@ use crate::config::Config;
 use crate::frame::Frame;
 use crate::lane::{Feed, LaneShared, LaneStage, PoolFeed, Position};
 use crate::net::{NetHandle, NetView};
-use crate::status::{self, BlockInfo, Headers, Health, Plugin, PluginState, Status, Tip, TxOutSet};
+use crate::status::{
+    self, BlockInfo, Headers, Health, Plugin, PluginState, Status, Tip, TxOutSet, Values,
+};
 use anyhow::Result;
 use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
@@ -112,6 +114,12 @@ impl NodeBackend {
 
     fn synced(&self) -> bool {
         self.feed.synced() && self.lanes.iter().all(|lane| self.lag(lane) == 0)
+    }
+
+    fn lane(&self, name: &str) -> Result<&LaneShared, QueryFailure> {
+        let lane = self.lanes.iter().find(|lane| lane.name() == name);
+        lane.map(Arc::as_ref)
+            .ok_or_else(|| QueryFailure::NoSuchPlugin(format!("no plugin {name:?} runs")))
     }
 
     fn lag(&self, lane: &LaneShared) -> u32 {
@@ -318,16 +326,16 @@ impl Backend for NodeBackend {
         path: &str,
         params: Vec<(String, String)>,
     ) -> Result<String, QueryFailure> {
-        let Some(lane) = self.lanes.iter().find(|lane| lane.name() == plugin) else {
-            return Err(QueryFailure::NoSuchPlugin(format!(
-                "no plugin {plugin:?} runs"
-            )));
-        };
+        let lane = self.lane(plugin)?;
         let params: Vec<(&str, &str)> = params
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()))
             .collect();
         lane.query(path, &params)
+    }
+
+    fn values(&self, plugin: &str) -> Result<Values, QueryFailure> {
+        Ok(self.lane(plugin)?.surroundings.gauges.values())
     }
 
     fn txoutset(&self) -> Result<TxOutSet, QueryFailure> {

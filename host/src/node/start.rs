@@ -7,7 +7,9 @@ use crate::api;
 use crate::chain::SyncConfig;
 use crate::cli::RunOptions;
 use crate::config::{Config, MinimumWork};
-use crate::lane::{Feed, Lane, LaneSettings, LaneShared, PoolFeed, PoolWorker};
+use crate::lane::{
+    Feed, Lane, LaneSettings, LaneShared, LaneStores, PoolFeed, PoolWorker, StateVersions,
+};
 use crate::mempool::{Mempool, MempoolConfig};
 use crate::metrics::{Metrics, Stage};
 use crate::net::{self, Checker, EventLog, Net, NetConfig, NetParts, TransactionSink};
@@ -24,9 +26,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 /// Raw blocks that may wait for the coins lane, in bytes.
-const AHEAD: usize = 48 << 20;
+const AHEAD: usize = 24 << 20;
 /// Decoded blocks that are kept at hand, in bytes.
-const RECENT: usize = 2 * AHEAD;
+const RECENT: usize = 64 << 20;
+/// How long requests that are being answered may take to end.
+const RUNTIME_END: Duration = Duration::from_secs(1);
 /// How long lanes may take to end by themselves; then calls into plugins are cut short.
 const LANES_END: Duration = Duration::from_secs(2);
 
@@ -149,17 +153,21 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
             ..MempoolConfig::default()
         })))
     });
-    let lanes = start_lanes(
-        &config,
-        plugins,
+    let stores = LaneStores {
+        state,
+        rows,
+        versions: StateVersions::new(folder.path().join("state-versions.json")),
+    };
+    let start = LaneStart {
+        config: &config,
         params,
-        &engine,
-        &feed,
-        pool.as_ref(),
-        &state,
-        &rows,
-        &metrics,
-    )?;
+        engine: &engine,
+        feed: &feed,
+        pool: pool.as_ref(),
+        stores: &stores,
+        metrics: &metrics,
+    };
+    let lanes = start.all(plugins)?;
 
     let mut sink: Option<Box<dyn TransactionSink>> = None;
     let mut pool_thread = None;
@@ -265,6 +273,9 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
         let _ = runtime.block_on(async { tokio::time::timeout(LANES_END, server).await });
     }
     let synced = feed.sync();
+    // Queries that still run are cut short.
+    engine.interrupt();
+    runtime.shutdown_timeout(RUNTIME_END);
     tracing::info!(took = ?began.elapsed(), "stopped");
     outcome?;
     lanes_ended?;
@@ -274,74 +285,76 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
     synced
 }
 
-#[allow(clippy::too_many_arguments)]
-fn start_lanes(
-    config: &Config,
-    plugins: Vec<LoadedPlugin>,
+/// What every lane is started with.
+struct LaneStart<'a> {
+    config: &'a Config,
     params: &'static Params,
-    engine: &Arc<PluginEngine>,
-    feed: &Arc<Feed>,
-    pool: Option<&Arc<PoolFeed>>,
-    state: &StateStore,
-    rows: &Arc<RowStore>,
-    metrics: &Metrics,
-) -> Result<Lanes> {
-    let mut lanes = Lanes {
-        shared: Vec::new(),
-        threads: Vec::new(),
-    };
-    // All state that waits for the disk is in one bound; a plugin without the coins needs little of it.
-    let cache = usize::try_from(config.database.state_cache).unwrap_or(usize::MAX);
-    for plugin in plugins {
-        let name = plugin.settings.name.clone();
-        let share = if plugin.descriptor.coins {
-            cache / 4 * 3
-        } else {
-            cache / 4
+    engine: &'a Arc<PluginEngine>,
+    feed: &'a Arc<Feed>,
+    pool: Option<&'a Arc<PoolFeed>>,
+    stores: &'a LaneStores,
+    metrics: &'a Metrics,
+}
+
+impl LaneStart<'_> {
+    /// Opens and starts a lane for each plugin.
+    fn all(&self, plugins: Vec<LoadedPlugin>) -> Result<Lanes> {
+        let mut lanes = Lanes {
+            shared: Vec::new(),
+            threads: Vec::new(),
         };
-        let surroundings = Arc::new(Surroundings {
-            name: name.clone(),
-            params,
-            feed: feed.clone(),
-            volatile: Volatile::default(),
-            gauges: Gauges::new(metrics.plugin(&name)),
-        });
-        let limits = open::limits(&plugin.settings);
-        let shared = Arc::new(LaneShared::new(
-            engine.clone(),
-            plugin.compiled,
-            plugin.descriptor,
-            surroundings,
-            plugin.settings.settings,
-            limits,
-        ));
-        let lane = Lane {
-            shared: shared.clone(),
-            feed: feed.clone(),
-            pool: pool.cloned(),
-            state: state.clone(),
-            rows: rows.clone(),
-            settings: LaneSettings {
-                state_cache: share,
-                flush_interval: config.database.flush_interval,
-                undo_depth: config.chain.undo_depth,
-                first_pause: config.plugins.retry_pause,
-                longest_pause: config.plugins.retry_pause_max,
-            },
-            metrics: metrics.plugin(&name),
-            committed: metrics.stage(Stage::AnnouncedToCommitted),
-        };
-        let open = lane
-            .open()
-            .with_context(|| format!("failed to open the stores of plugin {name}"))?;
-        let thread = std::thread::Builder::new()
-            .name(name)
-            .spawn(move || open.run())
-            .context("failed to start a thread")?;
-        lanes.shared.push(shared);
-        lanes.threads.push(thread);
+        // All state that waits for the disk is in one bound; a plugin without the coins needs little of it.
+        let cache = usize::try_from(self.config.database.state_cache).unwrap_or(usize::MAX);
+        for plugin in plugins {
+            let name = plugin.settings.name.clone();
+            let share = if plugin.descriptor.coins {
+                cache / 4 * 3
+            } else {
+                cache / 4
+            };
+            let surroundings = Arc::new(Surroundings {
+                name: name.clone(),
+                params: self.params,
+                feed: self.feed.clone(),
+                volatile: Volatile::default(),
+                gauges: Gauges::new(self.metrics.plugin(&name)),
+            });
+            let limits = open::limits(&plugin.settings);
+            let shared = Arc::new(LaneShared::new(
+                self.engine.clone(),
+                plugin.compiled,
+                plugin.descriptor,
+                surroundings,
+                plugin.settings.settings,
+                limits,
+            ));
+            let lane = Lane {
+                shared: shared.clone(),
+                feed: self.feed.clone(),
+                pool: self.pool.cloned(),
+                stores: self.stores.clone(),
+                settings: LaneSettings {
+                    state_cache: share,
+                    flush_interval: self.config.database.flush_interval,
+                    undo_depth: self.config.chain.undo_depth,
+                    first_pause: self.config.plugins.retry_pause,
+                    longest_pause: self.config.plugins.retry_pause_max,
+                },
+                metrics: self.metrics.plugin(&name),
+                committed: self.metrics.stage(Stage::AnnouncedToCommitted),
+            };
+            let open = lane
+                .open()
+                .with_context(|| format!("failed to open the stores of plugin {name}"))?;
+            let thread = std::thread::Builder::new()
+                .name(name)
+                .spawn(move || open.run())
+                .context("failed to start a thread")?;
+            lanes.shared.push(shared);
+            lanes.threads.push(thread);
+        }
+        Ok(lanes)
     }
-    Ok(lanes)
 }
 
 fn sync_config(

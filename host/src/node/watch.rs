@@ -153,11 +153,7 @@ impl Watch {
         self.metrics.bytes_out.inc_by(net.bytes_out - self.bytes.1);
         self.bytes = (net.bytes_in, net.bytes_out);
         self.metrics.block_log_bytes.set(self.blocks.bytes() as i64);
-        self.show(
-            net.best_header.max(tip.height),
-            slowest,
-            flushed.unwrap_or(0),
-        );
+        self.show(net.best_header.max(tip.height), slowest, flushed);
         if self.pruned.elapsed() >= PRUNE {
             self.pruned = Instant::now();
             self.prune(tip.height)?;
@@ -166,7 +162,7 @@ impl Watch {
     }
 
     /// The progress while behind the tip, and a line for each block at it.
-    fn show(&mut self, target: u32, slowest: u32, flushed: u32) {
+    fn show(&mut self, target: u32, slowest: u32, flushed: Option<u32>) {
         let behind = !self.feed.synced() || target.saturating_sub(slowest) > 10;
         if behind {
             let transactions = self.metrics.transactions.get();
@@ -186,6 +182,10 @@ impl Watch {
             self.said.clear();
             self.said.extend(self.feed.chain().tip());
         }
+        // A lane that has not yet left a branch behind has none of this chain's blocks on the disk.
+        let Some(flushed) = flushed else {
+            return;
+        };
         let chain = self.feed.chain();
         let Some(hash) = chain.hash_at(flushed) else {
             return;
@@ -199,16 +199,17 @@ impl Watch {
             None => flushed.saturating_sub(1),
         };
         drop(chain);
+        // A lane that was taken back further than the others reads blocks again that have had their lines.
+        if flushed <= from {
+            return;
+        }
         for height in from + 1..=flushed {
             self.backend.say_block(height);
         }
-        let now = Position {
+        self.said.push_back(Position {
             height: flushed,
             hash,
-        };
-        if self.said.back() != Some(&now) {
-            self.said.push_back(now);
-        }
+        });
         if self.said.len() > REMEMBERED {
             self.said.pop_front();
         }
@@ -223,19 +224,20 @@ impl Watch {
         for lane in &self.lanes.shared {
             lowest = lowest.min(lane.status().flushed.map_or(0, |at| at.height));
         }
+        if self.blocks.bytes() <= keep || lowest == 0 {
+            return Ok(());
+        }
+        // First the note, then the blocks: what is gone must be known to have been checked.
+        open::keep_pruned_below(&self.folder, lowest)?;
         let pruned = self
             .blocks
             .prune(keep, lowest)
             .context("failed to prune the block log")?;
-        if pruned.segments == 0 {
-            return Ok(());
-        }
-        if let Some(height) = self.blocks.contiguous_from(tip) {
-            open::keep_pruned_below(&self.folder, height)?;
+        if pruned.segments > 0 {
             self.spent
-                .prune(0, height)
+                .prune(0, lowest)
                 .context("failed to prune the log of spent outputs")?;
-            tracing::info!(below = height, bytes = pruned.bytes, "blocks pruned");
+            tracing::info!(below = lowest, bytes = pruned.bytes, "blocks pruned");
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Named numbers that plugins show: gauges and short series, in memory only.
 
 use crate::metrics::PluginMetrics;
-use serde::Serialize;
+use crate::status::{Point, Values};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,15 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 const MAX_NAMES: usize = 1_000;
 /// Points that a series keeps.
 const MAX_POINTS: usize = 1_000;
-
-/// A number at a block.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub struct Point {
-    pub height: u32,
-    /// The block's own time, unix seconds.
-    pub time: u32,
-    pub value: f64,
-}
 
 #[derive(Default)]
 struct Named {
@@ -74,23 +65,18 @@ impl Gauges {
         Ok(())
     }
 
-    /// All gauges by name.
-    pub fn all(&self) -> BTreeMap<String, f64> {
-        self.named
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .gauges
-            .clone()
-    }
-
-    /// All series by name.
-    pub fn series(&self) -> BTreeMap<String, Vec<Point>> {
+    /// All gauges and series by name.
+    pub fn values(&self) -> Values {
         let named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
-        named
-            .series
-            .iter()
-            .map(|(name, points)| (name.clone(), points.iter().copied().collect()))
-            .collect()
+        let points = |points: &VecDeque<Point>| points.iter().copied().collect();
+        Values {
+            gauges: named.gauges.clone(),
+            series: named
+                .series
+                .iter()
+                .map(|(name, all)| (name.clone(), points(all)))
+                .collect(),
+        }
     }
 }
 

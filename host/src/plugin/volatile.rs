@@ -56,3 +56,29 @@ impl Volatile {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Entries::default();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_space_holds_its_bound_and_counts_what_is_replaced_and_removed() {
+        let space = Volatile::default();
+        let half = vec![0; MAX_VOLATILE / 2];
+        assert!(space.put(b"a".to_vec(), &half));
+        assert!(
+            !space.put(b"b".to_vec(), &half),
+            "two halves and their keys are too much"
+        );
+        assert!(
+            space.put(b"a".to_vec(), &half),
+            "a value takes its own place"
+        );
+        space.delete(b"a");
+        assert!(space.get(b"a").is_none());
+        assert!(space.put(b"b".to_vec(), &half));
+        space.clear();
+        assert!(space.get(b"b").is_none());
+        assert!(space.put(b"a".to_vec(), &vec![0; MAX_VOLATILE - 1]));
+    }
+}

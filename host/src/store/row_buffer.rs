@@ -378,7 +378,12 @@ impl RowBuffer {
 
     /// Rows gathered, and volatile changes.
     pub fn rows(&self) -> usize {
-        self.tables.iter().map(|table| table.rows).sum::<usize>() + self.volatile.len()
+        self.anchored_rows() + self.volatile.len()
+    }
+
+    /// Rows gathered for anchored tables.
+    pub fn anchored_rows(&self) -> usize {
+        self.tables.iter().map(|table| table.rows).sum()
     }
 
     /// Whether there is nothing to flush.

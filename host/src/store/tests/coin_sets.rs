@@ -283,3 +283,26 @@ fn a_stopped_count_has_no_answer_and_neither_has_an_empty_state() {
         5_000
     );
 }
+
+#[test]
+fn a_key_that_is_taken_twice_in_one_call_is_found_once() {
+    // The check for a double spend inside a block rests on this.
+    let folder = tempfile::tempdir().unwrap();
+    let store = StateStore::open(folder.path(), 1 << 20).unwrap();
+    let mut lane = store.lane("coins").unwrap();
+    for flushed in [false, true] {
+        lane.begin_block();
+        lane.put(b"aa", b"coin").unwrap();
+        if flushed {
+            let height = lane.cursor().map_or(0, |cursor| cursor.height + 1);
+            lane.commit_block(super::cursor(height, 0), true).unwrap();
+            lane.flush().unwrap();
+            lane.begin_block();
+        }
+        let mut found = ValueColumn::default();
+        lane.take_many(Keys::fixed(2, b"aaaa"), &mut found).unwrap();
+        assert_eq!(found.found, [1, 0], "flushed: {flushed}");
+        assert_eq!(found.get(0), Some(b"coin".as_slice()));
+        lane.abort_block();
+    }
+}
