@@ -63,7 +63,7 @@ fn killed_at_random_moments_of_the_sync_it_ends_with_the_coins_and_rows_of_an_un
         files: vec![data::regtest("main.dat")],
         // A slow line, so that the sync lasts for many kills.
         behaviour: Behaviour {
-            latency_ms: 15,
+            latency_ms: 60,
             ..Behaviour::default()
         },
         ..Config::default()
@@ -78,7 +78,7 @@ fn killed_at_random_moments_of_the_sync_it_ends_with_the_coins_and_rows_of_an_un
         // A kill before the first flush, in the first blocks, in the full ones.
         for start in 1..=16 {
             let host = started(&installation, start);
-            let pause = rng.random_range(0..700);
+            let pause = rng.random_range(0..500);
             thread::sleep(Duration::from_millis(pause));
             let height = host
                 .get("tip")

@@ -384,8 +384,9 @@ impl Worker {
             }
             Err(error) => return Err(error.into()),
         }
-        let (state, _) = self.stores()?;
+        let (state, rows) = self.stores()?;
         state.commit_block(position.into(), journal)?;
+        rows.commit_block();
         let dirty = state.dirty_bytes();
         self.announced = announced;
         self.remember(position);

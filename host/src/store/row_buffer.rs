@@ -511,7 +511,12 @@ impl RowBuffer {
         );
     }
 
-    /// Drops what came since [`begin_block`](Self::begin_block): the rows of a block that was aborted.
+    /// Closes the block: [`truncate_block`](Self::truncate_block) leaves its rows alone from now on.
+    pub fn commit_block(&mut self) {
+        self.begin_block();
+    }
+
+    /// Drops what came since [`begin_block`](Self::begin_block), unless it was committed: the rows of a block that was aborted.
     pub fn truncate_block(&mut self) {
         let (rows, changes, bytes) = &self.mark;
         for (table, rows) in self.tables.iter_mut().zip(rows) {
