@@ -1,5 +1,6 @@
 //! `cargo xtask`: the commands of this workspace.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -7,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use xtask::programs::{self, Profile};
 use xtask::test::{self, Step};
 use xtask::toolchain::{Source, WasmToolchain};
-use xtask::{plugins, workspace};
+use xtask::{bench, plugins, workspace};
 
 /// Build, test and try Blockmill.
 #[derive(Parser)]
@@ -44,6 +45,23 @@ enum Command {
         /// Handed to the test programs (a filter, --nocapture, …)
         #[arg(last = true)]
         args: Vec<String>,
+    },
+    /// Measure: a walk in wasm and natively, the plugins, a whole sync, memory and disk
+    #[command(
+        after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench --only sync --blocks chain.dat"
+    )]
+    Bench {
+        /// Measure this part and no other (may be given again)
+        #[arg(long, value_name = "PART", value_parser = ["walk", "plugins", "sync", "memory", "disk"])]
+        only: Vec<String>,
+        /// A regtest chain in blk*.dat framing; made or mined where none is given
+        #[arg(long, value_name = "FILE")]
+        blocks: Option<PathBuf>,
+        /// How often a whole sync is measured
+        #[arg(long, value_name = "N", default_value_t = 3)]
+        runs: usize,
+        #[command(flatten)]
+        wasm: Wasm,
     },
 }
 
@@ -86,6 +104,15 @@ fn run(cli: Cli) -> Result<bool> {
                 println!("{}", workspace::shown(&root, &host));
             }
             Ok(true)
+        }
+        Command::Bench {
+            only,
+            blocks,
+            runs,
+            wasm,
+        } => {
+            let toolchain = WasmToolchain::find(wasm.toolchain)?;
+            bench::run(&root, &toolchain, &only, blocks.as_deref(), runs)
         }
         Command::Test { only, wasm, args } => test::run(&root, &only, wasm.toolchain, &args),
     }
