@@ -4,6 +4,7 @@
 //! same way as the commands do.
 
 pub mod bcoin;
+pub mod bench;
 pub mod demo;
 pub mod libtest;
 pub mod plugins;

@@ -10,7 +10,7 @@ use xtask::demo::{self, Options};
 use xtask::programs::{self, Profile};
 use xtask::test::{self, Step};
 use xtask::toolchain::{Source, WasmToolchain};
-use xtask::{plugins, workspace};
+use xtask::{bench, plugins, workspace};
 
 /// Build, test and try Blockmill.
 #[derive(Parser)]
@@ -66,6 +66,23 @@ enum Command {
         /// Where configuration, data and logs go; emptied at the start [default: target/demo]
         #[arg(long, value_name = "FOLDER")]
         folder: Option<PathBuf>,
+        #[command(flatten)]
+        wasm: Wasm,
+    },
+    /// Measure: a walk in wasm and natively, the plugins, a whole sync, memory and disk
+    #[command(
+        after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench --only sync --blocks chain.dat"
+    )]
+    Bench {
+        /// Measure this part and no other (may be given again)
+        #[arg(long, value_name = "PART", value_parser = ["walk", "plugins", "sync", "memory", "disk"])]
+        only: Vec<String>,
+        /// A regtest chain in blk*.dat framing; made or mined where none is given
+        #[arg(long, value_name = "FILE")]
+        blocks: Option<PathBuf>,
+        /// How often a whole sync is measured
+        #[arg(long, value_name = "N", default_value_t = 3)]
+        runs: usize,
         #[command(flatten)]
         wasm: Wasm,
     },
@@ -125,6 +142,15 @@ fn run(cli: Cli) -> Result<bool> {
                 toolchain: wasm.toolchain,
             },
         ),
+        Command::Bench {
+            only,
+            blocks,
+            runs,
+            wasm,
+        } => {
+            let toolchain = WasmToolchain::find(wasm.toolchain)?;
+            bench::run(&root, &toolchain, &only, blocks.as_deref(), runs)
+        }
         Command::Test { only, wasm, args } => test::run(&root, &only, wasm.toolchain, &args),
     }
 }

@@ -25,7 +25,7 @@ pub struct Plugin {
     id: String,
     /// The name cargo gives to the compiled library, without `.wasm`.
     pub library: String,
-    /// Whether it is one of the plugins that misbehave on purpose, in `tests/plugins/`.
+    /// Whether it is one of the plugins that only tests and measurements use, in `tests/plugins/`.
     pub test: bool,
 }
 

@@ -91,6 +91,20 @@ pub fn build_all(root: &Path) -> Result<()> {
     )
 }
 
+/// Builds the programs of these packages for use, in one go: together they need the features of each.
+///
+/// # Errors
+///
+/// When one does not compile.
+pub fn build_release(root: &Path, packages: &[&str]) -> Result<()> {
+    let mut command = workspace::cargo(root);
+    command.args(["build", "--release", "--bins"]);
+    for package in packages {
+        command.args(["--package", package]);
+    }
+    finish(&mut command, "a program")
+}
+
 fn finish(command: &mut Command, what: &str) -> Result<()> {
     let status = command.status().context("failed to start cargo")?;
     if !status.success() {

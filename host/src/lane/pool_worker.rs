@@ -131,6 +131,8 @@ impl PoolWorker {
 
     /// Follows the coins, takes in what waits, and tells the lanes.
     fn turn(&mut self, first: Option<Bytes>) -> Result<()> {
+        // What came waits until the pool is at a block.
+        self.held = first;
         if !self.feed.synced() {
             return Ok(());
         }
@@ -156,7 +158,6 @@ impl PoolWorker {
         };
         let Some(median_time) = median_time else {
             // The coins lane has a reorg before it: what it knows is of no use.
-            self.held = first;
             return Ok(());
         };
         let coins = Lookup(CoinView::new(view));
@@ -171,7 +172,7 @@ impl PoolWorker {
             self.follow(&mut pool, position, &coins, tip)?;
         }
         let until = Instant::now() + TURN;
-        let mut next = first;
+        let mut next = self.held.take();
         while let Some(raw) = next {
             match pool.accept(raw, now, &coins, tip) {
                 Ok(accepted) => tracing::trace!(?accepted, "transaction"),

@@ -23,6 +23,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const MAX_ROW_BYTES: usize = 16 << 20;
 /// Blocks whose hashes a lane remembers, to find a fork without stepping back one by one.
 const REMEMBERED: usize = 1_000;
+/// A lane to which no block came for so long flushes what it has.
+const QUIET: Duration = Duration::from_secs(1);
 /// How long a lane that has nothing to do sleeps at most.
 const IDLE: Duration = Duration::from_millis(500);
 
@@ -80,6 +82,7 @@ struct Worker {
     seat: Seat,
     recent: VecDeque<Position>,
     last_flush: Instant,
+    last_block: Instant,
     /// When the block at the cursor was announced, if it came from a peer just now.
     announced: Option<Instant>,
     indexes_built: bool,
@@ -118,6 +121,7 @@ impl Lane {
             seat: Seat::Empty(Box::new(space)),
             recent: VecDeque::new(),
             last_flush: Instant::now(),
+            last_block: Instant::now(),
             announced: None,
             indexes_built: false,
             lane: self,
@@ -389,6 +393,7 @@ impl Worker {
         rows.commit_block();
         let dirty = state.dirty_bytes();
         self.announced = announced;
+        self.last_block = Instant::now();
         self.remember(position);
         {
             let mut status = self.lane.shared.lock();
@@ -475,7 +480,9 @@ impl Worker {
     }
 
     fn at_tip(&mut self, cursor: Option<Position>) -> Result<Step> {
-        self.flush_if_due(cursor.is_some_and(|at| self.lane.feed.settled(at.height)))?;
+        // Peers may be slow, or gone, long before the tip: queries should not wait for what is there.
+        let quiet = self.last_block.elapsed() >= QUIET;
+        self.flush_if_due(cursor.is_some_and(|at| quiet || self.lane.feed.settled(at.height)))?;
         let Some(cursor) = cursor else {
             return Ok(Step::Idle(LaneStage::Starting));
         };

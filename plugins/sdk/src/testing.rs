@@ -25,6 +25,7 @@ pub mod blocks;
 pub mod chain;
 pub mod harness;
 pub mod host;
+pub mod native;
 
 pub use bitcoin;
 pub use harness::{Harness, PoolTransaction};

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+use super::native::given;
 use crate::bindings::exports::blockmill::plugin::processor::{Descriptor, Table};
 use crate::{ColumnKind, TableKind, wire};
 
@@ -101,7 +102,7 @@ fn pieces(ends: &[u32], bytes: &[u8]) -> Vec<Vec<u8>> {
 
 /// `state`
 pub mod state {
-    use super::{Host, Phase, pieces, with};
+    use super::{Host, Phase, given, pieces, with};
     use crate::bindings::blockmill::plugin::state::{FoundValues, Keys, Page};
     use crate::wire::Pieces;
 
@@ -162,22 +163,37 @@ pub mod state {
 
     /// See the WIT.
     pub fn get(key: &[u8]) -> Option<Vec<u8>> {
+        if let Some(answer) = given(|host| host.get(key)) {
+            return answer;
+        }
         with(|host| host.state.get(key).cloned())
     }
     /// See the WIT.
     pub fn put(key: &[u8], value: &[u8]) {
+        if given(|host| host.put(key, value)).is_some() {
+            return;
+        }
         with(|host| host.write(key.to_vec(), Some(value.to_vec())));
     }
     /// See the WIT.
     pub fn delete(key: &[u8]) {
+        if given(|host| host.delete(key)).is_some() {
+            return;
+        }
         with(|host| host.write(key.to_vec(), None));
     }
     /// See the WIT.
     pub fn take(key: &[u8]) -> Option<Vec<u8>> {
+        if let Some(answer) = given(|host| host.take(key)) {
+            return answer;
+        }
         with(|host| host.write(key.to_vec(), None))
     }
     /// See the WIT.
     pub fn get_many(keys: &Keys) -> FoundValues {
+        if let Some(answer) = given(|host| host.get_many(keys)) {
+            return answer;
+        }
         with(|host| {
             found(
                 split(keys)
@@ -189,6 +205,9 @@ pub mod state {
     }
     /// See the WIT.
     pub fn put_many(keys: &Keys, values: &Pieces) {
+        if given(|host| host.put_many(keys, values)).is_some() {
+            return;
+        }
         let keys = split(keys);
         let values = pieces(&values.ends, &values.bytes);
         assert_eq!(
@@ -204,10 +223,16 @@ pub mod state {
     }
     /// See the WIT.
     pub fn delete_many(keys: &Keys) {
+        if given(|host| host.delete_many(keys)).is_some() {
+            return;
+        }
         take_many(keys);
     }
     /// See the WIT.
     pub fn take_many(keys: &Keys) -> FoundValues {
+        if let Some(answer) = given(|host| host.take_many(keys)) {
+            return answer;
+        }
         with(|host| {
             found(
                 split(keys)
@@ -219,6 +244,9 @@ pub mod state {
     }
     /// See the WIT.
     pub fn scan(prefix: &[u8], after: Option<&[u8]>, limit: u32) -> Page {
+        if let Some(answer) = given(|host| host.scan(prefix, after, limit)) {
+            return answer;
+        }
         with(|host| {
             let from = after.map_or(prefix.to_vec(), <[u8]>::to_vec);
             let mut entries = host
@@ -243,14 +271,20 @@ pub mod state {
 
 /// `volatile`
 pub mod volatile {
-    use super::{Phase, with};
+    use super::{Phase, given, with};
 
     /// See the WIT.
     pub fn get(key: &[u8]) -> Option<Vec<u8>> {
+        if let Some(answer) = given(|host| host.volatile_get(key)) {
+            return answer;
+        }
         with(|host| host.volatile.get(key).cloned())
     }
     /// See the WIT.
     pub fn put(key: &[u8], value: &[u8]) {
+        if given(|host| host.volatile_put(key, value)).is_some() {
+            return;
+        }
         with(|host| {
             assert!(
                 host.phase != Phase::Query,
@@ -261,6 +295,9 @@ pub mod volatile {
     }
     /// See the WIT.
     pub fn delete(key: &[u8]) {
+        if given(|host| host.volatile_delete(key)).is_some() {
+            return;
+        }
         with(|host| {
             assert!(
                 host.phase != Phase::Query,
@@ -273,7 +310,7 @@ pub mod volatile {
 
 /// `rows`
 pub mod rows {
-    use super::{Cell, ColumnKind, Host, Phase, Row, Table, TableKind, pieces, with};
+    use super::{Cell, ColumnKind, Host, Phase, Row, Table, TableKind, given, pieces, with};
     use crate::bindings::blockmill::plugin::rows::{Cells, Column};
 
     impl Host {
@@ -373,6 +410,9 @@ pub mod rows {
 
     /// See the WIT.
     pub fn append(table: u32, columns: &[Column]) {
+        if given(|host| host.append(table, columns)).is_some() {
+            return;
+        }
         with(|host| {
             let Phase::Block(height) = host.phase else {
                 panic!("trap: rows are appended outside of on_block")
@@ -400,6 +440,9 @@ pub mod rows {
 
     /// See the WIT.
     pub fn put(table: u32, columns: &[Column]) {
+        if given(|host| host.put_rows(table, columns)).is_some() {
+            return;
+        }
         with(|host| {
             assert!(
                 matches!(host.phase, Phase::Block(_) | Phase::Mempool),
@@ -419,6 +462,9 @@ pub mod rows {
 
     /// See the WIT.
     pub fn delete(table: u32, columns: &[Column]) {
+        if given(|host| host.delete_rows(table, columns)).is_some() {
+            return;
+        }
         with(|host| {
             assert!(
                 matches!(host.phase, Phase::Block(_) | Phase::Mempool),
@@ -441,7 +487,7 @@ pub mod rows {
 
 /// `values`
 pub mod values {
-    use super::{Phase, with};
+    use super::{Phase, given, with};
 
     fn name(name: &str) -> String {
         let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
@@ -454,6 +500,9 @@ pub mod values {
 
     /// See the WIT.
     pub fn set(key: &str, value: f64) {
+        if given(|host| host.set_value(key, value)).is_some() {
+            return;
+        }
         with(|host| {
             host.values.insert(name(key), value);
             assert!(host.values.len() <= 1_000, "trap: more than 1,000 gauges");
@@ -461,6 +510,9 @@ pub mod values {
     }
     /// See the WIT.
     pub fn push(key: &str, value: f64) {
+        if given(|host| host.push_value(key, value)).is_some() {
+            return;
+        }
         with(|host| {
             let Phase::Block(height) = host.phase else {
                 panic!("trap: a point outside of on_block")
@@ -475,10 +527,14 @@ pub mod values {
 
 /// `log`
 pub mod log {
+    use super::given;
     use crate::bindings::blockmill::plugin::log::Level;
 
     /// See the WIT. Outside of a call (in a panic) the line is dropped.
     pub fn write(level: Level, message: &str) {
+        if given(|host| host.log(level, message)).is_some() {
+            return;
+        }
         super::HOST.with(|slot| {
             if let Some(host) = slot.borrow_mut().as_mut() {
                 host.log.push(format!("{level:?} {message}"));
@@ -489,20 +545,29 @@ pub mod log {
 
 /// `chain`
 pub mod chain {
-    use super::with;
+    use super::{given, with};
     use crate::wire::BlockHeader;
 
     /// See the WIT.
     pub fn network() -> String {
+        if let Some(answer) = given(|host| host.network()) {
+            return answer;
+        }
         with(|host| host.network.clone())
     }
     /// See the WIT.
     pub fn subsidy(height: u32) -> u64 {
+        if let Some(answer) = given(|host| host.subsidy(height)) {
+            return answer;
+        }
         let interval = if network() == "regtest" { 150 } else { 210_000 };
         5_000_000_000u64.checked_shr(height / interval).unwrap_or(0)
     }
     /// See the WIT.
     pub fn header(height: u32) -> Option<BlockHeader> {
+        if let Some(answer) = given(|host| host.header(height)) {
+            return answer;
+        }
         with(|host| {
             host.headers.get(&height).map(|header| BlockHeader {
                 size: 0,

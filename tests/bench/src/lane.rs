@@ -1,0 +1,161 @@
+//! A plugin with the host's real stores around it, without the host: blocks are given one at a time and timed.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use bitcoin::hashes::Hash;
+use blockmill::block_log::{BlockLog, SegmentLogOptions, SpentLog};
+use blockmill::frame::{Frame, Spent};
+use blockmill::lane::{Feed, Position};
+use blockmill::metrics::Metrics;
+use blockmill::network::{Network, Params};
+use blockmill::plugin::{
+    BlockInput, Descriptor, Gauges, Instance, LaneSpace, Limits, PluginEngine, Surroundings,
+    Volatile,
+};
+use blockmill::store::{Cursor, RowBuffer, StateStore};
+
+/// Bytes of the cache of state that was read: nothing is read in these measurements.
+const BLOCK_CACHE: u64 = 16 << 20;
+
+const LIMITS: Limits = Limits {
+    memory: 1 << 30,
+    block_time: Duration::from_secs(60),
+    query_time: Duration::from_secs(60),
+};
+
+/// What the lanes of one measurement share.
+pub struct Bench {
+    pub engine: PluginEngine,
+    store: StateStore,
+    feed: Arc<Feed>,
+    metrics: Metrics,
+}
+
+/// A wasm plugin and its stores.
+pub struct WasmLane {
+    pub instance: Instance,
+    descriptor: Descriptor,
+}
+
+impl Bench {
+    /// Stores in `folder`, which is emptied.
+    pub fn new(folder: &Path) -> Result<Self> {
+        empty(folder)?;
+        let magic = Params::of(Network::Regtest).magic;
+        let log = folder.join("blocks");
+        let blocks = BlockLog::open(&log, magic, SegmentLogOptions::default())?;
+        let spent = SpentLog::open(&log, magic, SegmentLogOptions::default())?;
+        Ok(Self {
+            engine: PluginEngine::new(None)?,
+            store: StateStore::open(&folder.join("state"), BLOCK_CACHE)?,
+            feed: Arc::new(Feed::new(Arc::new(blocks), Arc::new(spent), 1 << 20, false)),
+            metrics: Metrics::new("bench", "regtest"),
+        })
+    }
+
+    /// Stores of their own for the plugin `name`.
+    pub fn space(&self, name: &str, descriptor: &Descriptor) -> Result<LaneSpace> {
+        Ok(LaneSpace {
+            state: self.store.lane(name)?,
+            rows: RowBuffer::new(&descriptor.tables),
+        })
+    }
+
+    /// What the plugin in `file` says of itself.
+    pub fn describe(&self, file: &Path) -> Result<Descriptor> {
+        let compiled = self.engine.load(file)?;
+        Ok(Instance::describe(&self.engine, &compiled)?)
+    }
+
+    /// A plugin from its file, started.
+    pub fn wasm(&self, file: &Path, settings: &str) -> Result<WasmLane> {
+        let compiled = self.engine.load(file)?;
+        let descriptor = Instance::describe(&self.engine, &compiled)?;
+        let name = format!("{}{}", descriptor.name, settings.len());
+        let surroundings = Arc::new(Surroundings {
+            name: name.clone(),
+            params: Params::of(Network::Regtest),
+            feed: self.feed.clone(),
+            volatile: Volatile::default(),
+            gauges: Gauges::new(self.metrics.plugin(&name)),
+        });
+        let space = Box::new(self.space(&name, &descriptor)?);
+        let instance = Instance::for_lane(
+            &self.engine,
+            &compiled,
+            surroundings,
+            space,
+            settings,
+            None,
+            LIMITS,
+        )
+        .map_err(|(error, _)| anyhow!(error))
+        .with_context(|| format!("failed to start {}", file.display()))?;
+        Ok(WasmLane {
+            instance,
+            descriptor,
+        })
+    }
+}
+
+impl WasmLane {
+    /// Gives a block: how long the call took, and what the block spends.
+    pub fn block(
+        &mut self,
+        height: u32,
+        frame: &Frame,
+        spent: Option<&Spent>,
+    ) -> Result<(Duration, Option<Spent>)> {
+        let position = position(height, frame);
+        let input = BlockInput {
+            position,
+            frame,
+            median_time: frame.header.time,
+            spent,
+        };
+        open_block(self.instance.space_mut());
+        let start = Instant::now();
+        let answer = self.instance.on_block(&input, self.descriptor.columns);
+        let took = start.elapsed();
+        let answer = answer?;
+        close_block(self.instance.space_mut(), position)?;
+        Ok((took, answer))
+    }
+}
+
+/// Where a block stands.
+pub fn position(height: u32, frame: &Frame) -> Position {
+    Position {
+        height,
+        hash: frame.hash,
+    }
+}
+
+/// Opens a block in the stores.
+pub fn open_block(space: &mut LaneSpace) {
+    space.state.begin_block();
+    space.rows.begin_block();
+}
+
+/// Keeps a block's state; its rows are dropped, for they would go to the disk.
+pub fn close_block(space: &mut LaneSpace, position: Position) -> Result<()> {
+    let cursor = Cursor {
+        height: position.height,
+        hash: position.hash.to_byte_array(),
+    };
+    space.state.commit_block(cursor, false)?;
+    space.rows.clear();
+    Ok(())
+}
+
+/// Makes `folder`, with nothing in it.
+pub fn empty(folder: &Path) -> Result<()> {
+    if folder.exists() {
+        std::fs::remove_dir_all(folder)
+            .with_context(|| format!("failed to empty {}", folder.display()))?;
+    }
+    std::fs::create_dir_all(folder).with_context(|| format!("failed to make {}", folder.display()))
+}

@@ -1,0 +1,171 @@
+//! Block 800,000 of mainnet: into columns, and walked, in wasm and natively.
+
+use std::hint::black_box;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use bitcoin::Block;
+use bitcoin::consensus::deserialize;
+use bitcoin::hashes::Hash;
+use blockmill::frame::Frame;
+use bytes::Bytes;
+
+use crate::lane::Bench;
+use crate::native;
+use crate::report::{Report, Times, load, micros};
+
+/// Rounds that warm up and are not counted, and rounds that are.
+const ROUNDS: (usize, usize) = (30, 600);
+const HEIGHT: u32 = 800_000;
+
+/// The folder of test data: `BLOCKMILL_TEST_DATA`, or beside the workspace.
+fn data(target: &Path) -> Option<PathBuf> {
+    let folder = match std::env::var_os("BLOCKMILL_TEST_DATA") {
+        Some(folder) => PathBuf::from(folder),
+        None => target.parent()?.parent()?.join("shared/data"),
+    };
+    Some(folder.join("blocks/mainnet-800000.raw"))
+}
+
+/// Measures it and prints the table.
+pub fn measure(target: &Path, folder: &Path, report: &mut Report) -> Result<()> {
+    let Some(path) = data(target).filter(|path| path.exists()) else {
+        report.note(
+            "skipped the walk: no test data with mainnet block 800,000 (BLOCKMILL_TEST_DATA)",
+        );
+        return Ok(());
+    };
+    let raw: Bytes = std::fs::read(&path)
+        .with_context(|| format!("failed to read {}", path.display()))?
+        .into();
+    let block: Block = deserialize(&raw).context("the bitcoin crate cannot read the block")?;
+    let frame = Frame::decode(raw.clone())?;
+    let view = native::block(HEIGHT, &frame)?;
+
+    let bench = Bench::new(&folder.join("walk"))?;
+    let file = target.join("plugins/test/walk.wasm");
+    let expected = tree(&block);
+    ensure!(walk::walk(&view) == expected, "the native walks disagree");
+    let mut checked = bench.wasm(&file, r#"{"report": true}"#)?;
+    checked.block(HEIGHT, &frame, None)?;
+    let sum = checked
+        .instance
+        .space_mut()
+        .state
+        .get(walk::SUM)?
+        .map(|sum| sum.to_vec());
+    ensure!(
+        sum.as_deref() == Some(&expected.to_le_bytes()[..]),
+        "the walk in wasm disagrees"
+    );
+
+    let mut lane = bench.wasm(&file, "{}")?;
+    let [
+        mut wasm,
+        mut over_tree,
+        mut over_view,
+        mut columns,
+        mut txids,
+        mut crate_decode,
+    ] = std::array::from_fn(|_| Times::default());
+    let (warm, counted) = ROUNDS;
+    for round in 0..warm + counted {
+        let (took, _) = lane.block(HEIGHT, &frame, None)?;
+        let timed = |times: &mut Times, work: &mut dyn FnMut()| {
+            let start = Instant::now();
+            work();
+            if round >= warm {
+                times.push(start.elapsed());
+            }
+        };
+        if round >= warm {
+            wasm.push(took);
+        }
+        timed(&mut over_tree, &mut || {
+            black_box(tree(black_box(&block)));
+        });
+        timed(&mut over_view, &mut || {
+            black_box(walk::walk(black_box(&view)));
+        });
+        let mut decoded = None;
+        timed(&mut columns, &mut || {
+            decoded = Some(Frame::decode_without_txids(black_box(raw.clone())));
+        });
+        if round % 20 == 0
+            && let Some(Ok(mut decoded)) = decoded
+        {
+            timed(&mut txids, &mut || decoded.columns.hash_txids(&raw));
+            let mut owned = None;
+            timed(&mut crate_decode, &mut || {
+                owned = deserialize::<Block>(black_box(&raw)).ok();
+            });
+            drop(owned);
+        }
+    }
+
+    report.note(&format!(
+        "walk: mainnet block 800,000 ({} transactions, {} inputs, {} outputs), {counted} rounds in turns, load {}",
+        frame.tx_count(),
+        frame.columns.inputs.prev_vouts.len(),
+        frame.columns.outputs.values.len(),
+        load()
+    ));
+    report.table(&["what", "median", "best"]);
+    for (what, times) in [
+        (
+            "the call into wasm: columns copied and checked, every input and output walked",
+            &wasm,
+        ),
+        ("the same walk natively over `bitcoin::Block`", &over_tree),
+        (
+            "the same walk natively over the SDK's views, nothing copied",
+            &over_view,
+        ),
+        ("block bytes to columns, once for all plugins", &columns),
+        ("hashing the txids", &txids),
+        (
+            "decoding with the `bitcoin` crate, for comparison",
+            &crate_decode,
+        ),
+    ] {
+        report.row(&[
+            what.to_owned(),
+            micros(times.median()),
+            micros(times.best()),
+        ]);
+    }
+    report.row(&[
+        "**wasm / native over `bitcoin::Block`** (owed: at most 1.3, aim 1.15)".to_owned(),
+        format!("**{:.2}**", wasm.median() / over_tree.median()),
+        format!("{:.2}", wasm.best() / over_tree.best()),
+    ]);
+    Ok(())
+}
+
+/// The walk of the plugin over the `bitcoin` crate's tree.
+#[inline(never)]
+fn tree(block: &Block) -> u64 {
+    let mut sum = 0u64;
+    for transaction in &block.txdata {
+        for input in &transaction.input {
+            let previous = &input.previous_output;
+            let first = previous.txid.as_byte_array().first().copied();
+            sum = sum.wrapping_add(
+                u64::from(previous.vout)
+                    + u64::from(input.sequence.0)
+                    + input.script_sig.len() as u64
+                    + u64::from(first.unwrap_or_default()),
+            );
+        }
+        for output in &transaction.output {
+            let script = output.script_pubkey.as_bytes();
+            sum = sum.wrapping_add(
+                output.value.to_sat()
+                    + script.len() as u64
+                    + u64::from(script.first().copied().unwrap_or_default()),
+            );
+        }
+    }
+    sum
+}
