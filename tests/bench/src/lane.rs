@@ -49,7 +49,7 @@ impl Bench {
         let blocks = BlockLog::open(&log, magic, SegmentLogOptions::default())?;
         let spent = SpentLog::open(&log, magic, SegmentLogOptions::default())?;
         Ok(Self {
-            engine: PluginEngine::new(None)?,
+            engine: PluginEngine::new()?,
             store: StateStore::open(&folder.join("state"), BLOCK_CACHE)?,
             feed: Arc::new(Feed::new(Arc::new(blocks), Arc::new(spent), 1 << 20, false)),
             metrics: Metrics::new("bench", "regtest"),
