@@ -62,8 +62,7 @@ impl Drop for Peer {
 pub struct Sample {
     /// Seconds since its start.
     pub at: f64,
-    /// Height of the chain, and of the plugin that is the furthest behind.
-    pub chain: u32,
+    /// Height of the plugin that is the furthest behind.
     pub plugins: u32,
     /// CPU seconds until now.
     pub cpu: f64,
@@ -169,10 +168,8 @@ fn follow(pid: u32, api: SocketAddr, start: Instant) -> Result<Usage> {
                 .filter(|line| line.starts_with("blockmill_plugin_height{"))
                 .filter_map(value)
                 .fold(f64::INFINITY, f64::min);
-            let chain = gauge(&text, "blockmill_blocks_height").unwrap_or(0.0);
             usage.samples.push(Sample {
                 at: start.elapsed().as_secs_f64(),
-                chain: chain as u32,
                 plugins: if plugins.is_finite() {
                     plugins as u32
                 } else {
@@ -220,12 +217,6 @@ fn metrics(api: SocketAddr) -> Option<String> {
 
 fn value(line: &str) -> Option<f64> {
     line.rsplit_once(' ')?.1.parse().ok()
-}
-
-fn gauge(text: &str, name: &str) -> Option<f64> {
-    text.lines()
-        .find(|line| line.split_once(' ').is_some_and(|(n, _)| n == name))
-        .and_then(value)
 }
 
 /// Sum and count of every stage, named `stage` or `stage plugin`.
