@@ -48,8 +48,11 @@ fn a_host_at_the_tip_answers_as_the_page_of_the_api_says() {
         .plugins(ALL_ROWS);
     let mut host = installation.start().unwrap();
     host.wait_for_tip(TIP, LIMIT).unwrap();
-    host.wait_for("synced", LIMIT, |status| {
-        (status["synced"] == true).then_some(())
+    // After the last block come the indexes.
+    host.wait_for("all following", LIMIT, |status| {
+        let following = |plugin: &Value| plugin["state"] == "following";
+        let all = status["plugins"].as_array()?.iter().all(following);
+        (status["synced"] == true && all).then_some(())
     })
     .unwrap();
 
@@ -162,7 +165,7 @@ fn a_host_at_the_tip_answers_as_the_page_of_the_api_says() {
         "blockmill_peers 1",
         "blockmill_mempool_transactions 0",
         "blockmill_blocks_total 130",
-        "blockmill_transactions_total 7573",
+        "blockmill_transactions_total 7572",
         "blockmill_plugin_height{plugin=\"tx-writer\"} 130",
         "blockmill_plugin_lag_blocks{plugin=\"utxo-tracker\"} 0",
         "blockmill_plugin_traps_total{plugin=\"utxo-tracker\"} 0",

@@ -82,7 +82,7 @@ fn faults() -> Vec<(&'static str, Behaviour, &'static str)> {
 fn each_bad_peer_is_dropped_with_the_reason_and_the_sync_goes_on_with_the_honest_one() {
     // Slow at first, so that every other peer is asked for blocks before it has sent them all.
     let slow = Behaviour {
-        latency_ms: 150,
+        latency_ms: 100,
         ..Behaviour::default()
     };
     let devnet = chain(slow);
