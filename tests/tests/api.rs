@@ -127,7 +127,7 @@ fn a_host_at_the_tip_answers_as_the_page_of_the_api_says() {
         "bad_request",
     );
 
-    let coins = host.txoutset().unwrap();
+    let coins = host.coins_at(TIP, LIMIT).unwrap();
     let totals = host.get("plugins/utxo-tracker/query/totals").unwrap();
     let said = totals.to_string();
     assert!(said.contains(&coins["txouts"].to_string()), "{said}");
@@ -229,12 +229,10 @@ fn a_pruned_host_keeps_what_reorgs_need_and_serves_the_headers_of_what_is_gone()
     host.stop().unwrap();
     let mut host = installation.start().unwrap();
     devnet.reorg(20, 21).unwrap();
-    host.wait_for_tip(&devnet.status().tip.to_string(), LIMIT)
+    let coins = host
+        .coins_at(&devnet.status().tip.to_string(), LIMIT)
         .unwrap();
-    assert_eq!(
-        host.txoutset().unwrap()["muhash"],
-        devnet.utxo_set().unwrap().muhash
-    );
+    assert_eq!(coins["muhash"], devnet.utxo_set().unwrap().muhash);
     let first = host.get("blocks/1").unwrap();
     assert_eq!(
         (&first["height"], &first["active"]),

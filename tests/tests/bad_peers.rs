@@ -100,9 +100,9 @@ fn each_bad_peer_is_dropped_with_the_reason_and_the_sync_goes_on_with_the_honest
             .wait_for_log(&format!("that /{name}/ was dropped"), LIMIT, dropped)
             .unwrap();
         assert!(line.contains(&bad.to_string()), "{line}");
-        host.wait_for_tip(&devnet.status().tip.to_string(), LIMIT)
+        let ours = host
+            .coins_at(&devnet.status().tip.to_string(), LIMIT)
             .unwrap();
-        let ours = host.txoutset().unwrap();
         assert_eq!(ours["muhash"], devnet.utxo_set().unwrap().muhash, "{name}");
         let (_, metrics) = host.get_text("/metrics").unwrap();
         let count = metrics
@@ -128,9 +128,9 @@ fn a_wrong_checksum_over_the_right_block_does_no_harm() {
         .plugins(ALL_ROWS)
         .start()
         .unwrap();
-    host.wait_for_tip(&devnet.status().tip.to_string(), LIMIT)
+    let coins = host
+        .coins_at(&devnet.status().tip.to_string(), LIMIT)
         .unwrap();
-    let coins = host.txoutset().unwrap();
     assert_eq!(coins["muhash"], devnet.utxo_set().unwrap().muhash);
     host.stop().unwrap();
 }
@@ -152,9 +152,9 @@ fn a_peer_that_breaks_off_in_the_middle_of_a_block_costs_nothing_but_the_connect
         .plugins(ALL_ROWS)
         .start()
         .unwrap();
-    host.wait_for_tip(&devnet.status().tip.to_string(), LIMIT)
+    let coins = host
+        .coins_at(&devnet.status().tip.to_string(), LIMIT)
         .unwrap();
-    let coins = host.txoutset().unwrap();
     assert_eq!(coins["muhash"], devnet.utxo_set().unwrap().muhash);
     host.stop().unwrap();
 }
@@ -181,9 +181,9 @@ fn with_a_bad_peer_alone_nothing_wrong_is_taken_in_and_an_honest_one_later_is_en
     devnet
         .set_behaviour(devnet.p2p_addr(), Behaviour::default())
         .unwrap();
-    host.wait_for_tip(&devnet.status().tip.to_string(), LIMIT)
+    let coins = host
+        .coins_at(&devnet.status().tip.to_string(), LIMIT)
         .unwrap();
-    let coins = host.txoutset().unwrap();
     assert_eq!(coins["muhash"], devnet.utxo_set().unwrap().muhash);
     host.stop().unwrap();
 }
