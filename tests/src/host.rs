@@ -426,6 +426,27 @@ impl Host {
         })
     }
 
+    /// Waits until the chain and every plugin are at the block with this hash, and the coins of that block are on disk: what
+    /// [`txoutset`](Self::txoutset) says of them.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait_for`](Self::wait_for).
+    pub fn coins_at(&mut self, hash: &str, limit: Duration) -> Result<Value> {
+        self.wait_for_tip(hash, limit)?;
+        let start = Instant::now();
+        loop {
+            let coins = self.txoutset()?;
+            if coins.get("bestblock").and_then(Value::as_str) == Some(hash) {
+                return Ok(coins);
+            }
+            if start.elapsed() > limit {
+                bail!("the coins stay behind {hash}: {coins}\n{}", self.log());
+            }
+            thread::sleep(POLL);
+        }
+    }
+
     /// Waits until the log of the installation has `count` lines with `text`.
     ///
     /// # Errors

@@ -48,8 +48,11 @@ fn a_host_at_the_tip_answers_as_the_page_of_the_api_says() {
         .plugins(ALL_ROWS);
     let mut host = installation.start().unwrap();
     host.wait_for_tip(TIP, LIMIT).unwrap();
-    host.wait_for("synced", LIMIT, |status| {
-        (status["synced"] == true).then_some(())
+    // After the last block come the indexes.
+    host.wait_for("all following", LIMIT, |status| {
+        let following = |plugin: &Value| plugin["state"] == "following";
+        let all = status["plugins"].as_array()?.iter().all(following);
+        (status["synced"] == true && all).then_some(())
     })
     .unwrap();
 
@@ -124,7 +127,7 @@ fn a_host_at_the_tip_answers_as_the_page_of_the_api_says() {
         "bad_request",
     );
 
-    let coins = host.txoutset().unwrap();
+    let coins = host.coins_at(TIP, LIMIT).unwrap();
     let totals = host.get("plugins/utxo-tracker/query/totals").unwrap();
     let said = totals.to_string();
     assert!(said.contains(&coins["txouts"].to_string()), "{said}");
@@ -162,7 +165,7 @@ fn a_host_at_the_tip_answers_as_the_page_of_the_api_says() {
         "blockmill_peers 1",
         "blockmill_mempool_transactions 0",
         "blockmill_blocks_total 130",
-        "blockmill_transactions_total 7573",
+        "blockmill_transactions_total 7572",
         "blockmill_plugin_height{plugin=\"tx-writer\"} 130",
         "blockmill_plugin_lag_blocks{plugin=\"utxo-tracker\"} 0",
         "blockmill_plugin_traps_total{plugin=\"utxo-tracker\"} 0",
@@ -226,12 +229,10 @@ fn a_pruned_host_keeps_what_reorgs_need_and_serves_the_headers_of_what_is_gone()
     host.stop().unwrap();
     let mut host = installation.start().unwrap();
     devnet.reorg(20, 21).unwrap();
-    host.wait_for_tip(&devnet.status().tip.to_string(), LIMIT)
+    let coins = host
+        .coins_at(&devnet.status().tip.to_string(), LIMIT)
         .unwrap();
-    assert_eq!(
-        host.txoutset().unwrap()["muhash"],
-        devnet.utxo_set().unwrap().muhash
-    );
+    assert_eq!(coins["muhash"], devnet.utxo_set().unwrap().muhash);
     let first = host.get("blocks/1").unwrap();
     assert_eq!(
         (&first["height"], &first["active"]),

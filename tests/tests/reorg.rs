@@ -46,9 +46,9 @@ fn after_a_reorg_of_six_blocks_coins_are_those_of_core_and_rows_those_of_a_fresh
         .unwrap()
         .plugins(ALL_ROWS);
     let mut host = installation.start().unwrap();
-    host.wait_for_tip(&devnet.status().tip.to_string(), LIMIT)
+    let before = host
+        .coins_at(&devnet.status().tip.to_string(), LIMIT)
         .unwrap();
-    let before = host.txoutset().unwrap();
     assert_eq!(
         before["muhash"],
         "f91b74827a4a0d17ccaf68f65aaab0a18266dc7e2c745f1a859dc9951c34307e"
@@ -56,12 +56,11 @@ fn after_a_reorg_of_six_blocks_coins_are_those_of_core_and_rows_those_of_a_fresh
 
     devnet.load(data::regtest("branch.dat")).unwrap();
     let tip = "14d7bfd71eed2bc3a9823a5d6e53271dffef5da8021ef818649af79ac0088e59";
-    host.wait_for_tip(tip, LIMIT).unwrap();
     host.wait_for("one reorg", LIMIT, |status| {
         (status["reorgs"] == 1).then_some(())
     })
     .unwrap();
-    let after = host.txoutset().unwrap();
+    let after = host.coins_at(tip, LIMIT).unwrap();
     assert_eq!(after["height"], 132);
     assert_eq!(after["bestblock"], tip);
     assert_eq!(after["txouts"], 16_377);
