@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use bitcoin::BlockHash;
+use bitcoin::hashes::Hash;
 use bitcoin::p2p::Magic;
 use blockmill::frame::Frame;
 use bytes::Bytes;
@@ -64,6 +66,14 @@ impl Chain {
             muhash: mined,
             until: vec![0],
         };
+        let first = chain.blocks.first().cloned();
+        let first = first.map(Frame::decode_without_txids).transpose()?;
+        if first.is_some_and(|frame| frame.header.prev_blockhash == BlockHash::all_zeros()) {
+            // The host has the genesis block without anybody's help.
+            chain.blocks.remove(0);
+            chain.transactions = 1;
+            chain.until = vec![1];
+        }
         let mut tip = String::new();
         for (height, block) in (1..).zip(&chain.blocks) {
             let frame = Frame::decode_without_txids(block.clone())

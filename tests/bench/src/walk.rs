@@ -71,7 +71,8 @@ pub fn measure(target: &Path, folder: &Path, report: &mut Report) -> Result<()> 
     ] = std::array::from_fn(|_| Times::default());
     let (warm, counted) = ROUNDS;
     for round in 0..warm + counted {
-        let (took, _) = lane.block(HEIGHT, &frame, None)?;
+        // The stores want every block to follow the one before.
+        let (took, _) = lane.block(HEIGHT + round as u32, &frame, None)?;
         let timed = |times: &mut Times, work: &mut dyn FnMut()| {
             let start = Instant::now();
             work();
