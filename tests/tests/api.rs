@@ -52,7 +52,8 @@ fn a_host_at_the_tip_answers_as_the_page_of_the_api_says() {
     host.wait_for("all following", LIMIT, |status| {
         let following = |plugin: &Value| plugin["state"] == "following";
         let all = status["plugins"].as_array()?.iter().all(following);
-        (status["synced"] == true && all).then_some(())
+        let peers = !status["peers"].as_array()?.is_empty();
+        (status["synced"] == true && all && peers).then_some(())
     })
     .unwrap();
 
