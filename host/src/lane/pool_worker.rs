@@ -48,7 +48,7 @@ pub struct PoolWorker {
     /// Where the pool is saved, if it is.
     pub file: Option<PathBuf>,
     queue: Receiver<Bytes>,
-    /// A transaction that came while the coins lane was amid a reorg.
+    /// A transaction that came while the coins lane was behind the tip.
     held: Option<Bytes>,
     /// The blocks that the pool has followed, the last one its own.
     followed: VecDeque<Position>,
@@ -144,20 +144,16 @@ impl PoolWorker {
         };
         let median_time = {
             let chain = self.feed.chain();
-            // A reorg is followed in one step, because what comes back to the pool is judged by the last block of the new
-            // branch and not by the fork (Core: `MaybeUpdateMempoolForReorg`).
-            let left = self
-                .followed
-                .back()
-                .is_some_and(|&last| !chain.contains(last));
-            let halfway = left && chain.tip().is_some_and(|tip| position.height < tip.height);
-            (chain.contains(position) && !halfway)
+            // Transactions wait until the coins are those of the tip. A peer that has the block sends what only the
+            // block makes final; and what a reorg returns is judged by the new tip, not by the fork (Core:
+            // `MaybeUpdateMempoolForReorg`).
+            let behind = chain.tip().is_some_and(|tip| position.height < tip.height);
+            (chain.contains(position) && !behind)
                 .then(|| chain.header_at(position.height))
                 .flatten()
                 .map(|(_, median_time)| median_time)
         };
         let Some(median_time) = median_time else {
-            // The coins lane has a reorg before it: what it knows is of no use.
             return Ok(());
         };
         let coins = Lookup(CoinView::new(view));
