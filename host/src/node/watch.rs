@@ -20,6 +20,8 @@ use tokio::task::JoinHandle;
 const LOOK: Duration = Duration::from_millis(50);
 /// How often blocks are pruned.
 const PRUNE: Duration = Duration::from_secs(10);
+/// More blocks than this at once get no line each.
+const MANY: u32 = 100;
 /// Blocks that are remembered to find where a reorg began.
 const REMEMBERED: usize = 1_000;
 /// Blocks below the tip that are never pruned: what Bitcoin Core keeps for reorgs.
@@ -178,9 +180,13 @@ impl Watch {
         if !self.synced {
             self.synced = true;
             tracing::info!(height = slowest, "at the tip");
-            // What came before needs no line each.
-            self.said.clear();
-            self.said.extend(self.feed.chain().tip());
+            // What came in a long sync needs no line each.
+            let tip = self.feed.chain().tip();
+            let said = self.said.back().map(|said| said.height);
+            if said.is_none_or(|said| tip.is_some_and(|tip| tip.height > said + MANY)) {
+                self.said.clear();
+                self.said.extend(tip);
+            }
         }
         // A lane that has not yet left a branch behind has none of this chain's blocks on the disk.
         let Some(flushed) = flushed else {
