@@ -163,7 +163,7 @@ fn replaced_transactions_leave_and_those_of_abandoned_blocks_come_back() {
         let ours = table(&installation);
         let back = |txid: &bitcoin::Txid| ours.contains_key(&txid.to_string());
         let gone = |(old, _): &(bitcoin::Txid, bitcoin::Txid)| !ours.contains_key(&old.to_string());
-        (reorg.returned.iter().any(back) && reorg.replaced.iter().all(gone)).then_some(())
+        (reorg.returned.iter().all(back) && reorg.replaced.iter().all(gone)).then_some(())
     })
     .unwrap();
     host.stop().unwrap();

@@ -221,6 +221,11 @@ impl PoolWorker {
                 .map(|layout| frame.raw.slice(layout.whole()));
             pool.disconnect_block(raws);
             self.followed.pop_back();
+            // The pool began above the fork: the block names the one below it.
+            if let (true, Some(height)) = (self.followed.is_empty(), last.height.checked_sub(1)) {
+                let hash = frame.header.prev_blockhash;
+                self.followed.push_back(Position { height, hash });
+            }
         }
         let from = self
             .followed
