@@ -86,18 +86,28 @@ pub fn run(root: &Path, options: &Options) -> Result<bool> {
         "starting  a devnet: regtest, seed {}, {FIRST_BLOCKS} blocks",
         options.seed
     );
-    let devnet = Devnet::start(&devnet, options.seed, FIRST_BLOCKS, BLOCK_WEIGHT, &log)?;
+    let p2p = UsualPort::take(root, devnet::USUAL_PORT)?;
+    let devnet = Devnet::start(
+        &devnet,
+        p2p.address,
+        options.seed,
+        FIRST_BLOCKS,
+        BLOCK_WEIGHT,
+        &log,
+    )?;
     println!(
         "starting  the host: {} plugins, empty data folder",
         PLUGINS.len()
     );
     let started = Instant::now();
     let program = host;
+    let api = UsualPort::take(root, host::USUAL_PORT)?;
     let host = Host::start(
         &program,
         &folder,
         &plugins::folder(root, false),
         devnet.p2p(),
+        api.address,
     )?;
     let mut demo = Demo {
         devnet,
@@ -185,12 +195,30 @@ fn build(root: &Path, toolchain: Source) -> Result<(PathBuf, PathBuf)> {
     Ok((host, devnet))
 }
 
-/// A loopback address: with the usual port, or with another when somebody has that.
-fn free_address(usual: u16) -> Result<SocketAddr> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, usual))
-        .or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
-        .and_then(|listener| listener.local_addr())
-        .context("failed to find a free port")
+/// A port that people expect something at, for one demo at a time.
+struct UsualPort {
+    address: SocketAddr,
+    /// Held until the end: between the look whether the port is free and its use, another demo could take it.
+    _lock: Option<File>,
+}
+
+impl UsualPort {
+    /// The loopback address with the port `usual`, or with a free one when somebody has that.
+    fn take(root: &Path, usual: u16) -> Result<Self> {
+        let path = workspace::target(root).join(format!("demo-port-{usual}.lock"));
+        let lock =
+            File::create(&path).with_context(|| format!("failed to make {}", path.display()))?;
+        let lock = lock.try_lock().is_ok().then_some(lock);
+        let first = if lock.is_some() { usual } else { 0 };
+        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, first))
+            .or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+            .and_then(|listener| listener.local_addr())
+            .context("failed to find a free port")?;
+        Ok(Self {
+            address,
+            _lock: lock,
+        })
+    }
 }
 
 /// Host and devnet, and what was seen of them.

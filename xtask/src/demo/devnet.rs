@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -10,11 +10,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use super::free_address;
 use crate::process::Process;
 
 /// Where every node of a regtest network listens.
-const USUAL_PORT: u16 = 18444;
+pub const USUAL_PORT: u16 = 18444;
 /// How long one request may take; mining the first blocks is not one.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// How long it may take to end.
@@ -68,13 +67,14 @@ impl CoinSet {
 }
 
 impl Devnet {
-    /// Starts a devnet with `blocks` blocks, the last of which was found a moment ago; `log` gets what it complains about.
+    /// Starts a devnet at `listen` with `blocks` blocks, the last of which was found a moment ago; `log` gets what it complains about.
     ///
     /// # Errors
     ///
     /// When it does not start.
     pub fn start(
         program: &Path,
+        listen: SocketAddr,
         seed: u64,
         blocks: u32,
         block_weight: u64,
@@ -83,7 +83,7 @@ impl Devnet {
         let log = File::create(log).with_context(|| format!("failed to make {}", log.display()))?;
         let mut command = Command::new(program);
         command
-            .args(["--listen", &free_address(USUAL_PORT)?.to_string()])
+            .args(["--listen", &listen.to_string()])
             .args(["--seed", &seed.to_string()])
             .args(["--blocks", &blocks.to_string()])
             .args(["--block-weight", &block_weight.to_string()])

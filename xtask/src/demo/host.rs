@@ -14,11 +14,10 @@ use serde_json::Value;
 use ureq::Agent;
 
 use super::devnet::CoinSet;
-use super::free_address;
 use crate::process::Process;
 
 /// Where pages and habit expect the API.
-const USUAL_PORT: u16 = 3080;
+pub const USUAL_PORT: u16 = 3080;
 /// How long one call to the API may take.
 const CALL_LIMIT: Duration = Duration::from_secs(30);
 /// How long it may take to end: the project promises 5 s.
@@ -69,14 +68,19 @@ fn configuration(data: &Path, plugins: &Path, peer: &str, api: SocketAddr) -> St
 }
 
 impl Host {
-    /// Starts a host in `folder`, connected to `peer`; its log goes to `blockmill.log` there, and comes out of
+    /// Starts a host in `folder`, connected to `peer`, with its API at `api`; its log goes to `blockmill.log` there, and comes out of
     /// [`event`](Self::event).
     ///
     /// # Errors
     ///
     /// When it cannot be started. When it ends by itself, [`event`](Self::event) says so.
-    pub fn start(program: &Path, folder: &Path, plugins: &Path, peer: &str) -> Result<Self> {
-        let api = free_address(USUAL_PORT)?;
+    pub fn start(
+        program: &Path,
+        folder: &Path,
+        plugins: &Path,
+        peer: &str,
+        api: SocketAddr,
+    ) -> Result<Self> {
         let config = config_path(folder);
         let text = configuration(&folder.join("data"), plugins, peer, api);
         fs::write(&config, text)
