@@ -8,6 +8,7 @@ pub mod api;
 pub mod block_log;
 pub mod chain;
 pub mod cli;
+pub mod compare;
 pub mod config;
 pub mod frame;
 pub mod headers_file;

@@ -36,9 +36,9 @@ pub use coins::{COIN_KEY_LEN, Coin, CoinView, OutPointKey, coin_key, encode_coin
 pub use columns::{Keys, ScanPage, ValueColumn, Values};
 pub use data_dir::DataDir;
 pub use error::{ArgumentError, RewindError, StoreError};
-pub use lane_state::{LaneState, Value};
+pub use lane_state::{LaneState, StateChanges, Value};
 pub use recovery::{Reconciled, Recovery, RecoveryError, reconcile};
-pub use row_buffer::{Column, ColumnData, RowBuffer};
+pub use row_buffer::{Column, ColumnData, RowAction, RowBuffer, RowWrite, TableWrites};
 pub use row_error::RowError;
 pub use rows::{OtherSet, PluginNote, RowStore, Slot, SqlValue, other_rows};
 pub use snapshot::{SnapshotIter, StateSnapshot};

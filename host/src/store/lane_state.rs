@@ -1,5 +1,6 @@
 //! A lane's own state: block by block into memory, to the disk in bulk, and back by the undo journal.
 
+mod changes;
 mod disk;
 mod flush;
 mod fork;
@@ -19,6 +20,8 @@ use super::snapshot::{StateSnapshot, prefix_range};
 use super::state::{CURSOR_KEY, LaneKeyspaces, Shared, UNDO_DEPTH, decode_cursor};
 use super::undo::UndoWriter;
 use super::{Cursor, MAX_KEY, MAX_VALUE};
+
+pub use changes::StateChanges;
 
 /// From this many changes on a flush is loaded as tables. Below it the engine's journal, one sequential write and one
 /// sync, is quicker than making files.

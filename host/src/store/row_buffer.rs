@@ -1,7 +1,11 @@
 //! Rows on their way to the database, in columns, checked against the tables that they are for.
 
+mod block_rows;
+
 use super::row_error::RowError;
 use super::table_spec::{ColumnKind, ColumnSpec, TableKind, TableSpec};
+
+pub use block_rows::{RowAction, RowWrite, TableWrites};
 
 /// The values of a column, one a row.
 #[derive(Debug, Clone, PartialEq)]
