@@ -1,15 +1,18 @@
 //! The HTTP interface: what the host is doing, and what plugins answer.
 //!
-//! Read-only and without passwords, so it listens on loopback unless told otherwise. Everything a client can make big is
+//! Reading takes no password, so it listens on loopback unless told otherwise; what changes plugins takes a token that only
+//! the owner of the data folder can read. Everything a client can make big is
 //! bounded: connections, headers, the query string, the number of questions that run at once and the time they take.
 
 mod answer;
 mod routes;
 mod server;
+mod token;
 
 use crate::status::{BlockInfo, Health, Plugin, Status, Tip, TxOutSet, Values};
 
 pub use self::server::{Bounds, bind, serve};
+pub use self::token::Token;
 
 /// What the interface asks of the host. Calls may block: they run on threads of their own, a bounded number at once.
 pub trait Backend: Send + Sync + 'static {
@@ -48,11 +51,50 @@ pub trait Backend: Send + Sync + 'static {
     /// There is no such plugin.
     fn values(&self, plugin: &str) -> Result<Values, QueryFailure>;
 
+    /// Changes a plugin, or with none brings all in line with the configuration file. Says what was done, for people.
+    ///
+    /// # Errors
+    /// Why nothing was.
+    fn change(&self, plugin: Option<(String, PluginAction)>) -> Result<String, QueryFailure>;
+
     /// The set of unspent outputs, on a snapshot. May take minutes.
     ///
     /// # Errors
     /// Why it is not known.
     fn txoutset(&self) -> Result<TxOutSet, QueryFailure>;
+}
+
+/// What the owner can have done with a plugin: `POST /api/v1/plugins/{name}/{action}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PluginAction {
+    /// Takes its file as it is now.
+    Reload,
+    /// Goes back to the component before.
+    Revert,
+    /// Tries again at once.
+    Retry,
+    /// Makes its data anew, beside those that serve.
+    Rebuild,
+    /// Removes its data, when it does not run.
+    Purge,
+}
+
+impl PluginAction {
+    /// All of them, by the word in the address.
+    pub const ALL: [(&'static str, Self); 5] = [
+        ("reload", Self::Reload),
+        ("revert", Self::Revert),
+        ("retry", Self::Retry),
+        ("rebuild", Self::Rebuild),
+        ("purge", Self::Purge),
+    ];
+
+    /// The one that a word names.
+    pub fn parse(word: &str) -> Option<Self> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|(name, _)| *name == word)
+            .map(|(_, action)| action)
+    }
 }
 
 /// Names a block.

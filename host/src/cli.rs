@@ -1,5 +1,6 @@
 //! The command line.
 
+mod change;
 mod client;
 mod table;
 
@@ -7,6 +8,7 @@ use std::{
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
+    sync::Arc,
 };
 
 use anyhow::{Context, Result};
@@ -35,9 +37,14 @@ pub struct Hooks {
     pub txoutset_offline: fn(&Config) -> Result<TxOutSet>,
 }
 
+/// Reads the configuration again, from where it was read first.
+pub type ConfigSource = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
+
 /// How the host is to run, beside its configuration.
 #[derive(Clone)]
 pub struct RunOptions {
+    /// The configuration as it is now.
+    pub source: ConfigSource,
     /// End with exit code 0 once every plugin has this block and it is on the disk.
     pub stop_at_height: Option<u32>,
     /// Where the sync shows how far it is.
@@ -154,6 +161,8 @@ enum PluginCommand {
         #[arg(long)]
         json: bool,
     },
+    #[command(flatten)]
+    Change(change::ChangeCommand),
     /// Ask a plugin and print its JSON
     #[command(
         long_about = "Ask a plugin of a running host. The answer is that of GET /api/v1/plugins/NAME/query/PATH?k=v.",
@@ -174,7 +183,7 @@ enum PluginCommand {
 }
 
 /// Flags that say which host, and which data.
-#[derive(Args, Debug, Default)]
+#[derive(Args, Clone, Debug, Default)]
 struct ConfigArgs {
     /// Configuration file [default: blockmill.toml in the data folder, if it is there]
     #[arg(long, value_name = "FILE")]
@@ -191,7 +200,7 @@ struct ConfigArgs {
 }
 
 /// Flags of the host itself.
-#[derive(Args, Debug, Default)]
+#[derive(Args, Clone, Debug, Default)]
 struct HostArgs {
     /// Connect to this peer only; may be given several times (key `peers.connect`)
     #[arg(long, value_name = "HOST:PORT")]
@@ -236,7 +245,7 @@ impl ConfigArgs {
         Config::load(self.config.as_deref(), &overrides)
     }
 
-    fn load_client(&self) -> Result<Config, ConfigError> {
+    pub(super) fn load_client(&self) -> Result<Config, ConfigError> {
         self.load(&HostArgs::default())
     }
 }
@@ -264,11 +273,13 @@ fn execute(command: &Command, hooks: &Hooks, out: &mut dyn Write) -> Result<()> 
             host,
             stop_at_height,
         } => {
+            let (again, host_again) = (config.clone(), host.clone());
             let config = config.load(host)?;
             config.check_plugin_files()?;
             let progress = Progress::new();
             logging::init(&config.log, progress.bars())?;
             let options = RunOptions {
+                source: Arc::new(move || again.load(&host_again)),
                 stop_at_height: *stop_at_height,
                 progress: progress.clone(),
             };
@@ -312,6 +323,9 @@ fn execute(command: &Command, hooks: &Hooks, out: &mut dyn Write) -> Result<()> 
                 table::plugins(out, &plugins)
             }
         }
+        Command::Plugin {
+            command: PluginCommand::Change(command),
+        } => change::execute(command, out),
         Command::Plugin {
             command:
                 PluginCommand::Query {

@@ -151,6 +151,8 @@ pub struct Metrics {
     plugin_memory: Family<PluginLabels, Gauge>,
     plugin_log_dropped: Family<PluginLabels, Counter>,
     plugin_queries: Family<QueryLabels, Counter>,
+    plugin_reloads: Family<QueryLabels, Counter>,
+    reload_seconds: Histogram,
     gauges: Family<GaugeLabels, Gauge<f64, AtomicU64>>,
     gauge_names: Arc<Mutex<HashMap<String, HashSet<String>>>>,
 }
@@ -268,6 +270,18 @@ impl Metrics {
             "Queries to the plugin, by outcome",
             plugin_queries.clone(),
         );
+        let plugin_reloads = Family::<QueryLabels, Counter>::default();
+        registry.register(
+            "plugin_reloads",
+            "Changes of the running plugin, by outcome",
+            plugin_reloads.clone(),
+        );
+        let reload_seconds = Histogram::new(exponential_buckets(10e-3, 2.0, 16));
+        registry.register(
+            "plugin_reload_seconds",
+            "From a changed file to the first moment that the new component runs",
+            reload_seconds.clone(),
+        );
         let gauges = Family::<GaugeLabels, Gauge<f64, AtomicU64>>::default();
         registry.register(
             "plugin_value",
@@ -308,6 +322,8 @@ impl Metrics {
             plugin_memory,
             plugin_log_dropped,
             plugin_queries,
+            plugin_reloads,
+            reload_seconds,
             gauges,
             gauge_names: Arc::default(),
         }
@@ -336,6 +352,18 @@ impl Metrics {
             rows_flush: self.timer(Stage::RowsFlush, name),
             name: name.to_owned(),
             metrics: self.clone(),
+        }
+    }
+
+    /// Counts the change of a running plugin: `swapped`, `reverted` or `refused`.
+    pub(crate) fn count_reload(&self, plugin: &str, outcome: &'static str, took: Duration) {
+        let labels = QueryLabels {
+            plugin: plugin.to_owned(),
+            outcome,
+        };
+        self.plugin_reloads.get_or_create_owned(&labels).inc();
+        if outcome == "swapped" {
+            self.reload_seconds.observe(took.as_secs_f64());
         }
     }
 

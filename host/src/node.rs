@@ -2,6 +2,7 @@
 
 mod backend;
 mod lanes;
+mod manager;
 mod open;
 mod start;
 mod watch;

@@ -11,7 +11,7 @@ mod pool_columns;
 mod volatile;
 
 pub use descriptor::{COINS, Descriptor, WantedColumns, is_plugin_name};
-pub use engine::{Compiled, PluginEngine};
+pub use engine::{Compiled, MAX_PLUGIN_SIZE, PluginEngine, hash_of};
 pub use error::CallError;
 pub use gauges::Gauges;
 pub use host::{LaneSpace, Surroundings};

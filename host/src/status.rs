@@ -110,6 +110,51 @@ pub struct Plugin {
     pub lag: u32,
     /// What went wrong last, if anything ever did since the start.
     pub last_error: Option<String>,
+    /// The component that ran before, to which `plugin revert` goes back.
+    #[serde(default)]
+    pub previous_sha256: Option<String>,
+    /// How the last change of its file or of its configuration went.
+    #[serde(default)]
+    pub reload: Option<Reload>,
+}
+
+/// The change of a running plugin: another file, other settings, or a step back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reload {
+    /// How far it is.
+    pub state: ReloadState,
+    /// Hash of the file that it is about.
+    pub sha256: String,
+    /// More of it, for people.
+    pub message: String,
+    /// Unix seconds.
+    pub at: u64,
+}
+
+/// How far the change of a plugin is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReloadState {
+    /// The data are made anew by the new component, while the old one serves.
+    Building,
+    /// The new component runs.
+    Swapped,
+    /// The component before runs again.
+    Reverted,
+    /// The old one goes on.
+    Refused,
+}
+
+impl ReloadState {
+    /// The word that stands for it in JSON and in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Building => "building",
+            Self::Swapped => "swapped",
+            Self::Reverted => "reverted",
+            Self::Refused => "refused",
+        }
+    }
 }
 
 /// What a plugin is doing.
@@ -293,6 +338,8 @@ pub(crate) mod tests {
                     hash: Some("2d".repeat(32)),
                     lag: 0,
                     last_error: None,
+                    previous_sha256: None,
+                    reload: None,
                 },
                 Plugin {
                     name: "tx-writer".to_owned(),
@@ -303,6 +350,8 @@ pub(crate) mod tests {
                     hash: None,
                     lag: 133,
                     last_error: Some("trap: unreachable".to_owned()),
+                    previous_sha256: None,
+                    reload: None,
                 },
             ],
             reorgs: 2,

@@ -5,16 +5,16 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Router,
     extract::{Path, Query, Request, State, rejection::PathRejection, rejection::QueryRejection},
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use serde_json::json;
 use tokio::sync::Semaphore;
 
 use super::{
-    Backend, BlockId, Bounds,
+    Backend, BlockId, Bounds, PluginAction, Token,
     answer::{Refusal, json, json_text},
 };
 use crate::{metrics::Metrics, status::Health};
@@ -26,6 +26,9 @@ struct Shared<B> {
     backend: Arc<B>,
     metrics: Metrics,
     bounds: Bounds,
+    token: Option<Token>,
+    /// Changes are made one after the other.
+    changes: Arc<Semaphore>,
     /// Short questions to the host itself.
     short: Arc<Semaphore>,
     queries: Arc<Semaphore>,
@@ -35,10 +38,17 @@ struct Shared<B> {
 
 type Host<B> = State<Arc<Shared<B>>>;
 
-pub(super) fn router<B: Backend>(backend: Arc<B>, metrics: Metrics, bounds: Bounds) -> Router {
+pub(super) fn router<B: Backend>(
+    backend: Arc<B>,
+    metrics: Metrics,
+    bounds: Bounds,
+    token: Option<Token>,
+) -> Router {
     let shared = Arc::new(Shared {
         backend,
         metrics,
+        token,
+        changes: Arc::new(Semaphore::new(1)),
         short: Arc::new(Semaphore::new(bounds.short_calls)),
         queries: Arc::new(Semaphore::new(bounds.queries)),
         txoutset: Arc::new(Semaphore::new(1)),
@@ -54,6 +64,8 @@ pub(super) fn router<B: Backend>(backend: Arc<B>, metrics: Metrics, bounds: Boun
         .route("/api/v1/plugins/{name}/values", get(values::<B>))
         .route("/api/v1/plugins/{name}/query/{*path}", get(query::<B>))
         .route("/api/v1/txoutset", get(txoutset::<B>))
+        .route("/api/v1/plugins/{name}/{action}", post(change::<B>))
+        .route("/api/v1/config/reload", post(reload_config::<B>))
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
         .layer(middleware::from_fn_with_state(bounds, bounded))
@@ -223,6 +235,53 @@ async fn query<B: Backend>(
         Ok(_) => host.metrics.count_query(&name, "ok"),
     }
     answer.map(|text| json_text(StatusCode::OK, text))
+}
+
+impl<B: Backend> Shared<B> {
+    /// Changes something, for whoever shows the token.
+    async fn change(
+        &self,
+        headers: &HeaderMap,
+        plugin: Option<(String, PluginAction)>,
+    ) -> Result<Response, Refusal> {
+        let shown = headers.get(header::AUTHORIZATION);
+        let allowed = shown
+            .zip(self.token.as_ref())
+            .is_some_and(|(shown, token)| token.is_in(shown.as_bytes()));
+        if !allowed {
+            let message = "give the token in the file api-token of the data folder: Authorization: Bearer TOKEN";
+            return Err(Refusal::new(
+                StatusCode::UNAUTHORIZED,
+                "unauthorized",
+                message,
+            ));
+        }
+        let time = self.bounds.change_time;
+        let done = self
+            .call(&self.changes, time, move |backend| backend.change(plugin))
+            .await??;
+        Ok(json(StatusCode::OK, &json!({ "done": done })))
+    }
+}
+
+async fn change<B: Backend>(
+    State(host): Host<B>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let Path((name, action)) = path.map_err(|why| Refusal::bad_request(why.body_text()))?;
+    let Some(action) = PluginAction::parse(&action) else {
+        let message = format!("nobody can {action} a plugin");
+        return Err(Refusal::not_found(message));
+    };
+    host.change(&headers, Some((name, action))).await
+}
+
+async fn reload_config<B: Backend>(
+    State(host): Host<B>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    host.change(&headers, None).await
 }
 
 async fn txoutset<B: Backend>(State(host): Host<B>) -> Result<Response, Refusal> {

@@ -14,7 +14,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Backend, routes};
+use super::{Backend, Token, routes};
 use crate::{
     config::{Config, ConfigError},
     metrics::Metrics,
@@ -48,6 +48,8 @@ pub struct Bounds {
     pub queries: usize,
     /// Time for a plugin query. The host ends one by itself before; this is for when it cannot.
     pub query_time: Duration,
+    /// Time for a change of a plugin.
+    pub change_time: Duration,
     /// Time for the set of unspent outputs.
     pub txoutset_time: Duration,
     /// Time that a question waits for others to end.
@@ -70,6 +72,7 @@ impl Default for Bounds {
             short_time: Duration::from_secs(10),
             queries: 8,
             query_time: Duration::from_secs(12),
+            change_time: Duration::from_secs(5 * 60),
             txoutset_time: Duration::from_secs(30 * 60),
             wait: Duration::from_secs(5),
             shutdown: Duration::from_secs(1),
@@ -115,7 +118,7 @@ pub async fn bind(config: &Config) -> Result<TcpListener, ConfigError> {
         })
 }
 
-/// Answers requests until `shutdown` is ready, then lets open ones end for at most [`Bounds::shutdown`].
+/// Answers requests, those that change something only with `token`, until `shutdown` is ready, then lets open ones end for at most [`Bounds::shutdown`].
 ///
 /// Calls into the backend that take longer than that go on in their threads. A runtime that is dropped waits for them, so
 /// end it with `Runtime::shutdown_timeout`.
@@ -124,9 +127,10 @@ pub async fn serve<B: Backend>(
     backend: Arc<B>,
     metrics: Metrics,
     bounds: Bounds,
+    token: Option<Token>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let router = routes::router(backend, metrics, bounds);
+    let router = routes::router(backend, metrics, bounds, token);
     let places = Arc::new(Semaphore::new(bounds.connections));
     let (closing, closed) = watch::channel(());
     let mut connections = JoinSet::new();

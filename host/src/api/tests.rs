@@ -144,6 +144,10 @@ impl Backend for Mock {
         }
     }
 
+    fn change(&self, plugin: Option<(String, PluginAction)>) -> Result<String, QueryFailure> {
+        Ok(format!("{plugin:?}"))
+    }
+
     fn txoutset(&self) -> Result<TxOutSet, QueryFailure> {
         Ok(coins())
     }
@@ -171,7 +175,7 @@ impl Server {
         let (stop, stopped) = oneshot::channel::<()>();
         let (backend, metrics_too) = (Arc::clone(&mock), metrics.clone());
         let thread = std::thread::spawn(move || {
-            runtime.block_on(serve(listener, backend, metrics_too, bounds, async {
+            runtime.block_on(serve(listener, backend, metrics_too, bounds, None, async {
                 let _ = stopped.await;
             }));
         });

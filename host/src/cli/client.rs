@@ -8,6 +8,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::{
+    api::Token,
     config::{Config, ConfigError},
     status::ErrorBody,
 };
@@ -92,6 +93,20 @@ impl Client {
         self.get_within(path, &[], SLOW_ANSWER_TIME)
     }
 
+    /// Has something changed; the answer says what was done. Only the owner of the host's data can.
+    pub fn post(&self, path: &str, token: &Token) -> Result<String> {
+        let request = self
+            .agent
+            .post(format!("http://{}{path}", self.address))
+            .header("Authorization", token.header());
+        let sent = request
+            .config()
+            .timeout_global(Some(ANSWER_TIME))
+            .build()
+            .send_empty();
+        self.read(path, sent)
+    }
+
     fn get_within(
         &self,
         path: &str,
@@ -103,6 +118,14 @@ impl Client {
             request = request.query(name, value);
         }
         let sent = request.config().timeout_global(Some(time)).build().call();
+        self.read(path, sent)
+    }
+
+    fn read(
+        &self,
+        path: &str,
+        sent: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    ) -> Result<String> {
         let mut response = match sent {
             Ok(response) => response,
             Err(why) if is_unanswered(&why) => return Err(Unanswered(self.address).into()),

@@ -6,11 +6,13 @@
 use super::active_chain::{ActiveChain, Position};
 use crate::block_log::{BlockLog, SpentLog};
 use crate::frame::{Frame, Spent};
+use crate::plugin::WantedColumns;
 use anyhow::{Context, Result};
 use bitcoin::BlockHash;
 use bitcoin::block::Header;
 use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
@@ -69,7 +71,7 @@ pub struct Feed {
     recents: Mutex<Recents>,
     recent_bytes: usize,
     /// Some plugin asks for more than the columns hold.
-    keep_raw: bool,
+    keep_raw: AtomicBool,
     blocks: Arc<BlockLog>,
     spent: Arc<SpentLog>,
     progress: Mutex<Progress>,
@@ -88,7 +90,7 @@ impl Feed {
             chain: RwLock::default(),
             recents: Mutex::default(),
             recent_bytes,
-            keep_raw,
+            keep_raw: AtomicBool::new(keep_raw),
             blocks,
             spent,
             progress: Mutex::default(),
@@ -116,9 +118,14 @@ impl Feed {
         self.wake();
     }
 
+    /// Keeps whole blocks at hand from now on: a plugin asks for more than the columns hold.
+    pub fn set_keep_raw(&self) {
+        self.keep_raw.store(true, Ordering::Relaxed);
+    }
+
     /// Keeps a checked block at hand, and forgets the oldest ones that are too many.
     pub fn add_recent(&self, mut frame: Frame, announced: Option<Instant>) {
-        if !self.keep_raw {
+        if !self.keep_raw.load(Ordering::Relaxed) {
             frame.forget_raw();
         }
         let frame = Arc::new(frame);
@@ -194,9 +201,16 @@ impl Feed {
     /// # Errors
     ///
     /// When the block is not at hand and the log does not have it or cannot be read.
-    pub fn frame(&self, position: Position) -> Result<(Arc<Frame>, Option<Instant>)> {
-        if let Some(recent) = self.recent(&position.hash) {
-            return Ok(recent);
+    pub fn frame(
+        &self,
+        position: Position,
+        wanted: WantedColumns,
+    ) -> Result<(Arc<Frame>, Option<Instant>)> {
+        let whole = wanted.raw || wanted.witnesses;
+        if let Some((frame, announced)) = self.recent(&position.hash)
+            && !(whole && frame.raw.is_empty())
+        {
+            return Ok((frame, announced));
         }
         let raw = self.raw(position)?;
         let frame = Frame::decode(raw)
@@ -445,11 +459,11 @@ mod tests {
             height: 0,
             hash: first.block_hash(),
         };
-        let (frame, _) = feed.frame(position).unwrap();
+        let (frame, _) = feed.frame(position, WantedColumns::default()).unwrap();
         assert_eq!(frame.header, first.header);
         let missing = at(7, 7);
         assert!(
-            feed.frame(missing)
+            feed.frame(missing, WantedColumns::default())
                 .unwrap_err()
                 .to_string()
                 .contains("block 7")

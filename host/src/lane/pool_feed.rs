@@ -94,6 +94,11 @@ impl PoolFeed {
         self.queues().lanes.insert(lane.to_owned(), queue);
     }
 
+    /// A lane has ended.
+    pub fn unsubscribe(&self, lane: &str) {
+        self.queues().lanes.remove(lane);
+    }
+
     /// Takes what changed in the pool since the last call and queues it; `height` is the block that the pool is at.
     /// Says whether there was anything.
     pub fn publish(&self, pool: &mut Mempool, height: u32) -> bool {

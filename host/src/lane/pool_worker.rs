@@ -9,6 +9,7 @@ use crate::frame::Frame;
 use crate::mempool::{self, Coin, CoinLookup, Mempool, Tip};
 use crate::metrics::Metrics;
 use crate::network::Params;
+use crate::plugin::WantedColumns;
 use crate::store::{CoinView, OutPointKey};
 use anyhow::{Context, Result};
 use bitcoin::hashes::Hash;
@@ -239,7 +240,7 @@ impl PoolWorker {
                     break;
                 };
                 let position = Position { height, hash };
-                let (frame, _) = self.feed.frame(position)?;
+                let (frame, _) = self.feed.frame(position, WantedColumns::default())?;
                 let columns = &frame.columns;
                 let mut start = 0;
                 let outpoints: Vec<OutPoint> = columns

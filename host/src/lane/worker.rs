@@ -336,7 +336,7 @@ impl Worker {
             },
             false => None,
         };
-        let (frame, announced) = self.lane.feed.frame(position)?;
+        let (frame, announced) = self.lane.feed.frame(position, wanted)?;
         let Some((_, median_time)) = self.lane.feed.chain().header_at(position.height) else {
             return Ok(Step::Moved);
         };

@@ -1,7 +1,8 @@
 //! What the API shows of a running host.
 
 use super::lanes::Lanes;
-use crate::api::{Backend, BlockId, QueryFailure};
+use super::manager::{Asker, Board, Idle};
+use crate::api::{Backend, BlockId, PluginAction, QueryFailure};
 use crate::block_log::BlockLog;
 use crate::config::Config;
 use crate::frame::Frame;
@@ -25,7 +26,8 @@ pub(super) struct NodeBackend {
     started: Instant,
     feed: Arc<Feed>,
     lanes: Arc<Lanes>,
-    disabled: Vec<String>,
+    board: Arc<Board>,
+    asker: Asker,
     net: NetHandle,
     pool: Option<Arc<PoolFeed>>,
     blocks: Arc<BlockLog>,
@@ -34,24 +36,26 @@ pub(super) struct NodeBackend {
 impl NodeBackend {
     pub(super) fn new(
         config: &Config,
+        board: Arc<Board>,
+        asker: Asker,
         feed: Arc<Feed>,
         lanes: Arc<Lanes>,
         net: NetHandle,
         pool: Option<Arc<PoolFeed>>,
         blocks: Arc<BlockLog>,
     ) -> Self {
-        let disabled = config
-            .plugin
-            .iter()
-            .filter(|(_, plugin)| !plugin.enabled)
-            .map(|(name, _)| name.clone())
-            .collect();
+        let disabled = config.plugin.iter().filter(|(_, plugin)| !plugin.enabled);
+        board
+            .notes()
+            .idle
+            .extend(disabled.map(|(name, _)| (name.clone(), Idle::Disabled)));
         Self {
             network: config.network.name(),
             started: Instant::now(),
             feed,
             lanes,
-            disabled,
+            board,
+            asker,
             net,
             pool,
             blocks,
@@ -133,6 +137,10 @@ impl NodeBackend {
 
     fn plugin(&self, lane: &LaneShared) -> Plugin {
         let (lane_status, program) = (lane.status(), lane.program());
+        let notes = self.board.notes();
+        let previous = notes.previous.get(lane.name()).cloned();
+        let reload = notes.reloads.get(lane.name()).cloned();
+        drop(notes);
         Plugin {
             name: lane.name().to_owned(),
             version: program.descriptor.version.clone(),
@@ -149,6 +157,8 @@ impl NodeBackend {
             hash: lane_status.cursor.map(|at| at.hash.to_string()),
             lag: self.lag(lane),
             last_error: lane_status.last_error,
+            previous_sha256: previous,
+            reload,
         }
     }
 }
@@ -309,17 +319,27 @@ impl Backend for NodeBackend {
     fn plugins(&self) -> Vec<Plugin> {
         let serving = self.lanes.serving();
         let running = serving.iter().map(|lane| self.plugin(lane));
-        let disabled = self.disabled.iter().map(|name| Plugin {
+        let running: Vec<Plugin> = running.collect();
+        let notes = self.board.notes();
+        let idle = notes.idle.iter().map(|(name, why)| Plugin {
             name: name.clone(),
             version: String::new(),
             sha256: String::new(),
-            state: PluginState::Disabled,
+            state: match why {
+                Idle::Disabled => PluginState::Disabled,
+                Idle::Failed(_) => PluginState::Failed,
+            },
             height: None,
             hash: None,
             lag: 0,
-            last_error: None,
+            last_error: match why {
+                Idle::Disabled => None,
+                Idle::Failed(why) => Some(why.clone()),
+            },
+            previous_sha256: None,
+            reload: notes.reloads.get(name).cloned(),
         });
-        running.chain(disabled).collect()
+        running.into_iter().chain(idle).collect()
     }
 
     fn query(
@@ -338,6 +358,10 @@ impl Backend for NodeBackend {
 
     fn values(&self, plugin: &str) -> Result<Values, QueryFailure> {
         Ok(self.lane(plugin)?.surroundings.gauges.values())
+    }
+
+    fn change(&self, plugin: Option<(String, PluginAction)>) -> Result<String, QueryFailure> {
+        self.asker.ask(plugin)
     }
 
     fn txoutset(&self) -> Result<TxOutSet, QueryFailure> {

@@ -1,5 +1,6 @@
 //! Opening: plugins, data folder, chain. Everything that can be wrong is found here, before anything is started.
 
+use super::manager::Components;
 use crate::block_log::{BlockLog, SegmentLogOptions, SpentLog};
 use crate::chain::{BlockContext, HeaderTree, check_block};
 use crate::config::{CheckStart, Config, ConfigError, EnabledPlugin};
@@ -7,7 +8,7 @@ use crate::frame::Frame;
 use crate::headers_file::HeadersFile;
 use crate::network::Params;
 use crate::plugin::{Compiled, Descriptor, Instance, Limits, PluginEngine};
-use crate::store::{DataDir, StoreError};
+use crate::store::{DataDir, RowStore, StoreError};
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -116,6 +117,45 @@ pub(super) fn load_plugins(config: &Config, engine: &PluginEngine) -> Result<Vec
         }
     }
     Ok(plugins)
+}
+
+/// The plugin with the component that it goes on with, where its file must not be used at once: a file that was taken back,
+/// or one of another state version, whose data are made while the old component serves.
+pub(super) fn before_change(
+    mut plugin: LoadedPlugin,
+    rows: &RowStore,
+    components: &Components,
+    engine: &PluginEngine,
+) -> Result<LoadedPlugin> {
+    let Some(note) = rows.note(&plugin.settings.name)? else {
+        return Ok(plugin);
+    };
+    let set_aside = note.set_aside == Some(plugin.compiled.sha256.to_string());
+    if !set_aside && note.state_version == plugin.descriptor.state_version {
+        return Ok(plugin);
+    }
+    let kept = components
+        .get(&note.sha256)
+        .and_then(|bytes| engine.compile(&bytes))
+        .and_then(|compiled| Ok((Instance::describe(engine, &compiled)?, compiled)));
+    match kept {
+        Ok((descriptor, compiled)) => {
+            tracing::info!(
+                plugin = plugin.settings.name,
+                sha256 = note.sha256,
+                set_aside,
+                "goes on with the component before"
+            );
+            plugin.descriptor = descriptor;
+            plugin.compiled = compiled;
+        }
+        Err(error) => tracing::warn!(
+            plugin = plugin.settings.name,
+            error = format!("{error:#}"),
+            "the component before cannot be used"
+        ),
+    }
+    Ok(plugin)
 }
 
 /// A store's refusal of the data folder, as an error about its key.

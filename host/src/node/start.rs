@@ -2,6 +2,7 @@
 
 use super::backend::NodeBackend;
 use super::lanes::{self, LaneStart};
+use super::manager::{Asker, Board, Components, Manager};
 use super::open::{self, OpenChain};
 use super::watch::Watch;
 use crate::api;
@@ -126,7 +127,9 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
         LaneStores { state, rows },
         metrics.clone(),
     );
+    let components = Components::new(folder.path());
     for plugin in plugins {
+        let plugin = open::before_change(plugin, &start.stores.rows, &components, &engine)?;
         let program = lanes::program(&plugin.settings, plugin.compiled, plugin.descriptor);
         start.start(LaneKind::Serving, program)?;
     }
@@ -183,29 +186,46 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
     let (stop, stopping) = watch::channel(false);
     let net = runtime.spawn(net.run(stopping.clone()));
 
+    let board = Arc::new(Board::default());
+    let (requests, asked) = std::sync::mpsc::channel();
     let backend = Arc::new(NodeBackend::new(
         &config,
+        board.clone(),
+        Asker::new(requests),
         feed.clone(),
         lanes.clone(),
         handle,
         pool,
         blocks.clone(),
     ));
+    let token = api::Token::make(folder.path())?;
     let server = listener.map(|listener| {
         let mut stopping = stopping.clone();
         let ended = async move {
             let _ = stopping.wait_for(|stop| *stop).await;
         };
-        tracing::info!(address = %config.api.listen, "api");
+        let address = listener.local_addr().unwrap_or(config.api.listen);
+        tracing::info!(%address, "api");
         let bounds = api::Bounds::from_config(&config);
         runtime.spawn(api::serve(
             listener,
             backend.clone(),
             Metrics::clone(&metrics),
             bounds,
+            Some(token),
             ended,
         ))
     });
+
+    let manager = Manager::new(
+        start,
+        config.clone(),
+        options.source.clone(),
+        folder.path(),
+        board.clone(),
+        asked,
+    );
+    let manager = manager.spawn().context("failed to start a thread")?;
 
     let mut watch = Watch::new(
         &config,
@@ -217,6 +237,7 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
         spent,
         folder.path().to_owned(),
         lanes.clone(),
+        board,
     );
     let outcome = runtime.block_on(watch.run(shutdown, &net));
 
@@ -226,6 +247,7 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
     feed.stop();
     let net_ended = runtime.block_on(async { tokio::time::timeout(TASKS_END, net).await });
     let lanes_ended = lanes.end(&engine);
+    let _ = manager.join();
     if let Some(thread) = pool_thread {
         let _ = thread.join();
     }

@@ -2,6 +2,7 @@
 
 use super::backend::NodeBackend;
 use super::lanes::Lanes;
+use super::manager::Board;
 use super::open;
 use crate::block_log::{BlockLog, SpentLog};
 use crate::cli::RunOptions;
@@ -38,6 +39,7 @@ pub(super) struct Watch {
     spent: Arc<SpentLog>,
     folder: PathBuf,
     lanes: Arc<Lanes>,
+    board: Arc<Board>,
     pruned: Instant,
     /// The last blocks that a line was written for, since the host was first at the tip.
     said: VecDeque<Position>,
@@ -57,6 +59,7 @@ impl Watch {
         spent: Arc<SpentLog>,
         folder: PathBuf,
         lanes: Arc<Lanes>,
+        board: Arc<Board>,
     ) -> Self {
         Self {
             keep_blocks: config.chain.keep_blocks,
@@ -69,6 +72,7 @@ impl Watch {
             spent,
             folder,
             lanes,
+            board,
             pruned: Instant::now(),
             said: VecDeque::new(),
             bytes: (0, 0),
@@ -110,10 +114,12 @@ impl Watch {
         let Some(height) = self.options.stop_at_height else {
             return false;
         };
-        self.lanes
-            .serving()
-            .iter()
-            .all(|lane| lane.status().flushed.is_some_and(|at| at.height >= height))
+        self.board.notes().building == 0
+            && self
+                .lanes
+                .serving()
+                .iter()
+                .all(|lane| lane.status().flushed.is_some_and(|at| at.height >= height))
             && self
                 .feed
                 .chain()

@@ -261,6 +261,7 @@ fn refused_import_text(error: &str) -> Option<String> {
     })
 }
 
-fn hash_of(bytes: &[u8]) -> sha256::Hash {
+/// The hash that names a plugin's file.
+pub fn hash_of(bytes: &[u8]) -> sha256::Hash {
     hashes::Hash::hash(bytes)
 }

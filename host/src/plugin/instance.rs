@@ -17,7 +17,7 @@ use std::time::Duration;
 use wasmtime::{Store, Trap};
 
 /// What an instance may use.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of memory.
     pub memory: usize,

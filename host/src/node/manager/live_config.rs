@@ -1,0 +1,135 @@
+//! The configuration file while the host runs: `[plugins.*]` is live, the rest takes a restart.
+
+use super::{Idle, Manager};
+use crate::config::{Config, EnabledPlugin};
+use crate::lane::LaneKind;
+use anyhow::{Result, ensure};
+use std::time::Instant;
+
+/// Keys outside of the single plugins that are live too.
+const LIVE: [&str; 6] = [
+    "plugins.dir",
+    "plugins.memory_limit",
+    "plugins.block_time_limit",
+    "plugins.query_time_limit",
+    "plugins.rehearse_blocks",
+    "plugins.require_identical",
+];
+
+impl Manager {
+    /// Reads the configuration again and brings the plugins in line with it. One that is wrong changes nothing.
+    pub(super) fn read_config(&mut self) -> Result<String> {
+        let config = match (self.source)() {
+            Ok(config) => config,
+            Err(error) => {
+                tracing::error!(%error, "the configuration is wrong: nothing was changed");
+                self.board.notes().config_error = Some(error.to_string());
+                return Err(error.into());
+            }
+        };
+        let mut restart = config.changed_keys(&self.config);
+        restart.retain(|key| !LIVE.contains(&key.as_str()));
+        if !restart.is_empty() {
+            let keys = restart.join(", ");
+            tracing::warn!(keys, "changed in the configuration: needs a restart");
+        }
+        {
+            let mut notes = self.board.notes();
+            notes.config_error = None;
+            notes.needs_restart = restart.clone();
+        }
+        let mut wanted = self.config.clone();
+        wanted.plugin = config.plugin.clone();
+        wanted.plugins = crate::config::Plugins {
+            retry_pause: wanted.plugins.retry_pause,
+            retry_pause_max: wanted.plugins.retry_pause_max,
+            ..config.plugins
+        };
+        let mut said = self.apply(wanted);
+        said.extend(
+            restart
+                .iter()
+                .map(|key| format!("{key} was changed: needs a restart")),
+        );
+        Ok(match said.is_empty() {
+            true => "nothing to change".to_owned(),
+            false => said.join("\n"),
+        })
+    }
+
+    fn apply(&mut self, config: Config) -> Vec<String> {
+        let before: Vec<String> = {
+            let serving = self.start.lanes.serving();
+            serving.iter().map(|lane| lane.name().to_owned()).collect()
+        };
+        self.config = config;
+        self.watch_files();
+        let wanted = self.config.enabled_plugins();
+        let mut said = Vec::new();
+        for name in before {
+            if !wanted.iter().any(|plugin| plugin.name == name) {
+                said.push(match self.switch_off(&name) {
+                    Ok(()) => format!("{name}: switched off"),
+                    Err(error) => {
+                        self.refused(&name, "", &error);
+                        format!("{name}: {error:#}")
+                    }
+                });
+            }
+        }
+        for plugin in &wanted {
+            match self.bring_in_line(plugin, false, Instant::now()) {
+                Ok(done) if done == "nothing to change" => {}
+                Ok(done) => said.push(format!("{}: {done}", plugin.name)),
+                Err(error) => {
+                    said.push(format!("{}: {error:#}", plugin.name));
+                    if self.start.lanes.find(&plugin.name).is_none() {
+                        let why = Idle::Failed(format!("{error:#}"));
+                        self.board.notes().idle.insert(plugin.name.clone(), why);
+                    }
+                }
+            }
+        }
+        let mut notes = self.board.notes();
+        for (name, plugin) in &self.config.plugin {
+            if !plugin.enabled && self.start.lanes.find(name).is_none() {
+                notes.idle.insert(name.clone(), Idle::Disabled);
+            }
+        }
+        let known = &self.config.plugin;
+        notes.idle.retain(|name, _| known.contains_key(name));
+        drop(notes);
+        said
+    }
+
+    fn switch_off(&mut self, name: &str) -> Result<()> {
+        let lane = self.running(name)?;
+        ensure!(
+            !lane.program().descriptor.coins,
+            "it has the role \"coins\", on which other plugins and the mempool rest: to switch it off takes a restart"
+        );
+        self.abandon_building(name)?;
+        self.start
+            .lanes
+            .end_one(name, LaneKind::Serving, &self.start.feed)?;
+        if let Some(pool) = &self.start.pool {
+            pool.unsubscribe(name);
+        }
+        self.board
+            .notes()
+            .idle
+            .insert(name.to_owned(), Idle::Disabled);
+        tracing::info!(plugin = name, "plugin switched off; its data are kept");
+        Ok(())
+    }
+
+    /// Starts the lane of a plugin that was switched on: it takes in blocks at its own pace.
+    pub(super) fn switch_on(&mut self, plugin: &EnabledPlugin, bytes: &[u8]) -> Result<String> {
+        let program = self.load(plugin, bytes)?;
+        self.components
+            .keep(&program.compiled.sha256.to_string(), bytes)?;
+        self.start.start(LaneKind::Serving, program)?;
+        self.board.notes().idle.remove(&plugin.name);
+        Ok("switched on".to_owned())
+    }
+}
