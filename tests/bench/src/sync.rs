@@ -368,16 +368,20 @@ pub fn measure_memory(
         "peak memory",
         "load average",
     ]);
-    for (name, there, coins, usage, load) in rows {
+    for (name, there, coins, usage, load) in &rows {
         report.row(&[
-            name.to_owned(),
+            (*name).to_owned(),
             there.to_string(),
             coins.to_string(),
             format!("{:.2} s", usage.wall),
             format!("{:.2} s", usage.cpu()),
             format!("{:.0} MB", usage.peak as f64 / 1e6),
-            load,
+            load.clone(),
         ]);
+    }
+    for (name, there, _, usage, _) in &rows {
+        report.note(&format!("memory: {name}, {there} coins there before"));
+        stages(usage, chain, report);
     }
     Ok(())
 }
