@@ -35,9 +35,9 @@ const JOURNAL_BYTES: u64 = 128 << 20;
 const BLOCK_BYTES: u32 = 4 << 10;
 /// Bytes of a table that a compaction writes.
 const TABLE_BYTES: u64 = 32 << 20;
-/// Tables side by side from which on they are merged into the level below. Keys are random, so each merge rewrites all of
-/// that level: with twice the engine's default half as often, for a few filters more that a lookup asks.
-const LOOSE_TABLES: u8 = 8;
+/// Tables side by side from which on they are merged into the level below. Keys are random, so a merge rewrites all of that
+/// level: more tables are merged less often, but a lookup asks the filter of each. Five was quickest with a small cache.
+const LOOSE_TABLES: u8 = 5;
 
 /// The two keyspaces of a lane.
 #[derive(Clone)]
