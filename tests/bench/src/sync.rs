@@ -175,7 +175,9 @@ pub fn measure(
 
 /// Where the time of one run went.
 fn stages(usage: &Usage, chain: &Chain, report: &mut Report) {
-    report.note("where the time of the median run goes (stages run beside each other; wall seconds inside each)");
+    report.note(
+        "where the time of the run goes (stages run beside each other; wall seconds inside each)",
+    );
     report.table(&["stage", "seconds", "blocks", "a block"]);
     let mut stages: Vec<_> = usage
         .stages
