@@ -215,7 +215,7 @@ fn what_cannot_be_used_is_refused_and_the_old_one_goes_on() {
     torn.truncate(good.len() / 2);
     for (what, bytes, reason) in [
         ("no wasm", b"#!/bin/sh\n".to_vec(), "not WebAssembly"),
-        ("half of one", torn, ""),
+        ("half of one", torn, "no valid WebAssembly"),
         ("another world's", other_world, "0.9.0"),
         ("another plugin", built("walk"), "is the plugin \"walk\""),
     ] {

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use wasmtime::component::{Component, HasSelf, Linker};
-use wasmtime::{Config, Engine};
+use wasmtime::{Config, Engine, Module};
 
 /// How often the engine looks whether a call is over its time.
 pub const EPOCH: Duration = Duration::from_millis(10);
@@ -131,7 +131,7 @@ impl PluginEngine {
         let component = match cached {
             Some(component) => component,
             None => {
-                let encoded = as_component(bytes)?;
+                let encoded = self.as_component(bytes)?;
                 Component::from_binary(&self.engine, &encoded)
                     .map_err(|e| anyhow!("{e:#}"))
                     .context("failed to compile it")?
@@ -149,6 +149,33 @@ impl PluginEngine {
             size: bytes.len() as u64,
             fresh,
             pre,
+        })
+    }
+
+    /// A component as it is; a core module encoded into the component that it says it is.
+    fn as_component(&self, bytes: &[u8]) -> Result<Vec<u8>> {
+        // Layer 1 in the version field makes a component, layer 0 a core module.
+        match bytes.get(..8) {
+            Some([0, b'a', b's', b'm', _, _, 1, 0]) => return Ok(bytes.to_vec()),
+            Some([0, b'a', b's', b'm', 1, 0, 0, 0]) => {}
+            _ => bail!("it is not WebAssembly (the file does not begin with \\0asm)"),
+        }
+        // The encoder takes a module for whole.
+        Module::validate(&self.engine, bytes)
+            .map_err(|e| anyhow!("it is no valid WebAssembly: {e:#}"))?;
+        let encode = || {
+            wit_component::ComponentEncoder::default()
+                .module(bytes)
+                .and_then(|encoder| encoder.validate(true).encode())
+        };
+        // Custom sections are not validated, and the encoder takes some of them for granted too.
+        let encoded = std::panic::catch_unwind(encode)
+            .map_err(|_| anyhow!("its component type is damaged"))?;
+        encoded.map_err(|e| {
+            refused_import_text(&format!("{e:#}")).map_or_else(
+                || anyhow!("it carries no component type of a Blockmill plugin: {e:#}"),
+                |t| anyhow!(t),
+            )
         })
     }
 
@@ -223,24 +250,6 @@ impl Drop for PluginEngine {
         if let Some(ticker) = self.ticker.take() {
             let _ = ticker.join();
         }
-    }
-}
-
-/// A component as it is; a core module encoded into the component that it says it is.
-fn as_component(bytes: &[u8]) -> Result<Vec<u8>> {
-    // Layer 1 in the version field makes a component, layer 0 a core module.
-    match bytes.get(..8) {
-        Some([0, b'a', b's', b'm', _, _, 1, 0]) => Ok(bytes.to_vec()),
-        Some([0, b'a', b's', b'm', 1, 0, 0, 0]) => wit_component::ComponentEncoder::default()
-            .module(bytes)
-            .and_then(|encoder| encoder.validate(true).encode())
-            .map_err(|e| {
-                refused_import_text(&format!("{e:#}")).map_or_else(
-                    || anyhow!("it carries no component type of a Blockmill plugin: {e:#}"),
-                    |t| anyhow!(t),
-                )
-            }),
-        _ => bail!("it is not WebAssembly (the file does not begin with \\0asm)"),
     }
 }
 

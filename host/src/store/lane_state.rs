@@ -284,10 +284,12 @@ impl LaneState {
         if self.overlay.disk_empty() {
             return Ok(());
         }
-        let missing: Vec<&[u8]> = keys
+        let mut missing: Vec<&[u8]> = keys
             .iter()
             .filter(|key| check_key(key).is_ok() && self.overlay.get(key) == Lookup::Unknown)
             .collect();
+        // In the order of the disk, so that a piece of a filter or an index is looked at once for all its keys.
+        missing.sort_unstable();
         let state = &self.disk;
         let read = |keys: &[&[u8]]| {
             keys.iter()

@@ -12,7 +12,8 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fjall::config::{BlockSizePolicy, CompressionPolicy};
+use fjall::compaction::Leveled;
+use fjall::config::{BlockSizePolicy, CompressionPolicy, PartitioningPolicy};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 
 use super::error::StoreError;
@@ -32,6 +33,11 @@ const MEMTABLE_BYTES: u64 = 16 << 20;
 const JOURNAL_BYTES: u64 = 128 << 20;
 /// Bytes of a data block: a coin lookup reads one.
 const BLOCK_BYTES: u32 = 4 << 10;
+/// Bytes of a table that a compaction writes.
+const TABLE_BYTES: u64 = 32 << 20;
+/// Tables side by side from which on they are merged into the level below. Keys are random, so a merge rewrites all of that
+/// level: more tables are merged less often, but a lookup asks the filter of each. Five was quickest with a small cache.
+const LOOSE_TABLES: u8 = 5;
 
 /// The two keyspaces of a lane.
 #[derive(Clone)]
@@ -63,7 +69,8 @@ impl StateStore {
             // Txids, keys and scripts do not compress.
             .journal_compression(fjall::CompressionType::None)
             .manual_journal_persist(true)
-            .worker_threads(2)
+            // One: the engine keeps its first of several free for memtables, and that one spins while another merges.
+            .worker_threads(1)
             .open()?;
         let shared = Shared {
             db,
@@ -192,6 +199,15 @@ fn options() -> KeyspaceCreateOptions {
         .max_memtable_size(MEMTABLE_BYTES)
         .data_block_size_policy(BlockSizePolicy::all(BLOCK_BYTES))
         .data_block_compression_policy(CompressionPolicy::disabled())
+        // In pieces of a block's size. By default a table's filter and its index are one block each, near a megabyte for a
+        // million coins: too large for a shard of a small cache, so that each lookup reads and checks them whole.
+        .filter_block_partitioning_policy(PartitioningPolicy::all(true))
+        .index_block_partitioning_policy(PartitioningPolicy::all(true))
+        .compaction_strategy(Arc::new(
+            Leveled::default()
+                .with_l0_threshold(LOOSE_TABLES)
+                .with_table_target_size(TABLE_BYTES),
+        ))
         .manual_journal_persist(true)
         .with_kv_separation(None)
 }

@@ -6,6 +6,7 @@ mod coin_sets;
 mod crash;
 mod kill;
 mod row_tables;
+mod small_cache;
 mod state_model;
 
 use super::Cursor;

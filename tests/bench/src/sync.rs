@@ -175,7 +175,9 @@ pub fn measure(
 
 /// Where the time of one run went.
 fn stages(usage: &Usage, chain: &Chain, report: &mut Report) {
-    report.note("where the time of the median run goes (stages run beside each other; wall seconds inside each)");
+    report.note(
+        "where the time of the run goes (stages run beside each other; wall seconds inside each)",
+    );
     report.table(&["stage", "seconds", "blocks", "a block"]);
     let mut stages: Vec<_> = usage
         .stages
@@ -368,16 +370,20 @@ pub fn measure_memory(
         "peak memory",
         "load average",
     ]);
-    for (name, there, coins, usage, load) in rows {
+    for (name, there, coins, usage, load) in &rows {
         report.row(&[
-            name.to_owned(),
+            (*name).to_owned(),
             there.to_string(),
             coins.to_string(),
             format!("{:.2} s", usage.wall),
             format!("{:.2} s", usage.cpu()),
             format!("{:.0} MB", usage.peak as f64 / 1e6),
-            load,
+            load.clone(),
         ]);
+    }
+    for (name, there, _, usage, _) in &rows {
+        report.note(&format!("memory: {name}, {there} coins there before"));
+        stages(usage, chain, report);
     }
     Ok(())
 }
