@@ -167,11 +167,19 @@ impl<'a> Transaction<'a> {
             not_wanted("inputs")
         };
         let range = self.input_start..self.input_end;
-        let txids: &[[u8; 32]] = i.prev_txids.as_chunks().0;
-        let txids = txids.get(range.clone()).unwrap_or_default();
-        let vouts = i.prev_vouts.get(range.clone()).unwrap_or_default();
-        let sequences = i.sequences.get(range.clone()).unwrap_or_default();
-        let ends = i.script_ends.get(range).unwrap_or_default();
+        let all: &[[u8; 32]] = i.prev_txids.as_chunks().0;
+        // One way out for all four: a compiler then sees that the slices are equally long and walks them with one counter.
+        let (txids, vouts, sequences, ends) = match (
+            all.get(range.clone()),
+            i.prev_vouts.get(range.clone()),
+            i.sequences.get(range.clone()),
+            i.script_ends.get(range),
+        ) {
+            (Some(txids), Some(vouts), Some(sequences), Some(ends)) => {
+                (txids, vouts, sequences, ends)
+            }
+            _ => Default::default(),
+        };
         Inputs {
             fields: txids.iter().zip(vouts).zip(sequences.iter().zip(ends)),
             columns: self.columns,
@@ -188,8 +196,10 @@ impl<'a> Transaction<'a> {
             not_wanted("outputs")
         };
         let range = self.output_start..self.output_end;
-        let values = o.values.get(range.clone()).unwrap_or_default();
-        let ends = o.script_ends.get(range).unwrap_or_default();
+        let (values, ends) = match (o.values.get(range.clone()), o.script_ends.get(range)) {
+            (Some(values), Some(ends)) => (values, ends),
+            _ => Default::default(),
+        };
         Outputs {
             fields: values.iter().zip(ends),
             scripts: &o.scripts,
