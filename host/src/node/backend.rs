@@ -34,6 +34,7 @@ pub(super) struct NodeBackend {
 }
 
 impl NodeBackend {
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn new(
         config: &Config,
         board: Arc<Board>,

@@ -205,7 +205,7 @@ mod tests {
             assert!(seen.is_empty(), "after piece {piece}");
         }
         drop(slow);
-        assert_eq!(wait(&mut files, UNCLOSED * 2), [path.clone()]);
+        assert_eq!(wait(&mut files, UNCLOSED * 2), std::slice::from_ref(&path));
         assert!(wait(&mut files, LOOK * 2).is_empty(), "only once");
     }
 
@@ -220,7 +220,7 @@ mod tests {
         fs::write(folder.join("other"), "never asked for").unwrap();
         fs::write(folder.join("blockmill.toml.swp"), "new").unwrap();
         fs::rename(folder.join("blockmill.toml.swp"), &path).unwrap();
-        assert_eq!(wait(&mut files, UNCLOSED * 2), [path.clone()]);
+        assert_eq!(wait(&mut files, UNCLOSED * 2), std::slice::from_ref(&path));
         fs::remove_file(&path).unwrap();
         assert_eq!(wait(&mut files, UNCLOSED * 2), [path]);
     }
