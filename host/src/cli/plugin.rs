@@ -83,7 +83,8 @@ fn size(bytes: u64) -> String {
 /// A time in microseconds for people.
 fn time(micros: u64) -> String {
     match micros {
-        0..10_000 => format!("{:.2} ms", micros as f64 / 1e3),
+        0..1_000 => format!("{micros} µs"),
+        1_000..10_000 => format!("{:.2} ms", micros as f64 / 1e3),
         10_000..1_000_000 => format!("{:.0} ms", micros as f64 / 1e3),
         _ => format!("{:.1} s", micros as f64 / 1e6),
     }

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -98,6 +97,17 @@ pub(super) struct Given {
     pub spent: Option<Arc<Spent>>,
     /// Unix seconds.
     pub median_time: u32,
+}
+
+/// Where a call is made to fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// It is not.
+    Nowhere,
+    /// After so many writes of the state.
+    State(u64),
+    /// With its first rows.
+    Rows,
 }
 
 enum Seat {
@@ -247,7 +257,7 @@ impl Bed {
         self.seat = Seat::Vacant(space);
     }
 
-    fn call(&mut self, given: &Given) -> Result<(Outcome, Duration)> {
+    fn call(&mut self, given: &Given, cut: Cut) -> Result<(Outcome, Duration)> {
         let Given {
             position,
             ref frame,
@@ -266,6 +276,11 @@ impl Bed {
         let space = instance.space_mut();
         space.state.begin_block();
         space.rows.begin_block();
+        match cut {
+            Cut::Nowhere => {}
+            Cut::State(writes) => space.state.cut_after(writes),
+            Cut::Rows => space.rows.cut(),
+        }
         let input = BlockInput {
             position,
             frame,
@@ -284,7 +299,7 @@ impl Bed {
     ///
     /// When the plugin does not start or a store fails; a failed call is an outcome.
     pub(super) fn give(&mut self, given: &Given, journal: bool) -> Result<(Outcome, Duration)> {
-        let (outcome, took) = self.call(given)?;
+        let (outcome, took) = self.call(given, Cut::Nowhere)?;
         if outcome.error.is_some() {
             self.vacate();
             return Ok((outcome, took));
@@ -298,35 +313,14 @@ impl Bed {
         Ok((outcome, took))
     }
 
-    /// Gives the block after the cursor and drops what it left, as after a trap. With a time, the call is cut after so long
-    /// if it is still going on; says whether it was.
+    /// Gives the block after the cursor and drops what it left, as after a trap: at its end, or where `cut` makes it fail.
+    /// Says whether it failed.
     ///
     /// # Errors
     ///
     /// As [`Bed::give`].
-    pub(super) fn cut(&mut self, given: &Given, after: Option<Duration>) -> Result<bool> {
-        self.instance()?;
-        let outcome = match after {
-            None => self.call(given)?.0,
-            Some(after) => {
-                let (engine, began) = (self.engine.clone(), AtomicBool::new(false));
-                std::thread::scope(|scope| {
-                    scope.spawn(|| {
-                        while !began.load(Ordering::Acquire) {
-                            std::hint::spin_loop();
-                        }
-                        let start = Instant::now();
-                        while start.elapsed() < after {
-                            std::hint::spin_loop();
-                        }
-                        engine.interrupt();
-                    });
-                    began.store(true, Ordering::Release);
-                    self.call(given)
-                })?
-                .0
-            }
-        };
+    pub(super) fn cut(&mut self, given: &Given, cut: Cut) -> Result<bool> {
+        let (outcome, _) = self.call(given, cut)?;
         self.vacate();
         Ok(outcome.error.is_some())
     }

@@ -22,7 +22,7 @@ pub(super) enum Disturbance {
     Restart,
     /// The host is killed and starts again: what was not flushed comes again.
     Crash,
-    /// The call with this block is given up after so many percent of its usual time, or at its end.
+    /// The call with this block fails after so many percent of what it writes, or is given up at its end.
     Cut(Option<u64>),
     /// So many blocks are taken back, others come in their place, and they are taken back too.
     Reorg(usize),
@@ -49,7 +49,7 @@ pub struct Disturbances {
     pub crashes: u32,
     /// Calls that were given up and made again.
     pub cut_calls: u32,
-    /// Those of them that were ended in their middle, by the engine.
+    /// Those of them that failed in their middle, with a write.
     pub cut_in_the_middle: u32,
     /// Branches that came and went.
     pub reorgs: u32,
@@ -88,7 +88,7 @@ pub(super) fn schedule(list: &BlockList, reorgs: bool) -> BTreeMap<usize, Vec<Di
                 0 => Disturbance::Restart,
                 1 => Disturbance::Crash,
                 2 if round % 3 == 2 => Disturbance::Cut(None),
-                2 => Disturbance::Cut(Some(numbers.below(80))),
+                2 => Disturbance::Cut(Some(numbers.below(100))),
                 // The first block stays.
                 _ if reorgs && index >= 2 => Disturbance::Reorg(depth.min(index - 1)),
                 _ => continue,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
-use super::bed::{Bed, Given, Subject};
+use super::bed::{Bed, Cut, Given, Subject};
 use super::blocks::BlockList;
 use super::disturb::{Disturbance, Disturbances, MAX_DEPTH, schedule};
 use super::feeder::Feeder;
@@ -329,11 +329,18 @@ impl<'a> Run<'a> {
         Ok(None)
     }
 
+    /// Gives a block and drops it, in the middle of what the undisturbed plugin wrote for it.
     fn cut(&mut self, given: &Given, percent: Option<u64>) -> Result<()> {
         self.disturbances.cut_calls += 1;
-        let took = self.times.last().map_or(Duration::ZERO, |(took, _)| *took);
-        let after = percent.map(|percent| took * (percent as u32) / 100);
-        if self.rough.cut(given, after)? {
+        let outcome = self.recent.back().map(|(_, outcome)| outcome);
+        let keys = outcome.map_or(0, |outcome| outcome.state.len() as u64);
+        let rows = outcome.is_some_and(|outcome| outcome.rows.iter().any(|t| !t.writes.is_empty()));
+        let cut = match percent {
+            Some(percent) if keys > 0 => Cut::State(keys * percent / 100),
+            Some(_) if rows => Cut::Rows,
+            _ => Cut::Nowhere,
+        };
+        if self.rough.cut(given, cut)? {
             self.disturbances.cut_in_the_middle += 1;
         }
         Ok(())

@@ -84,7 +84,8 @@ fn wrong_usage_is_refused_by_the_command_line() {
 
 #[test]
 fn figures_are_shown_in_units_for_people() {
-    assert_eq!(time(30), "0.03 ms");
+    assert_eq!(time(30), "30 µs");
+    assert_eq!(time(2_340), "2.34 ms");
     assert_eq!(time(25_400), "25 ms");
     assert_eq!(time(30_000_000), "30.0 s");
     assert_eq!(size(135_300), "135.3 kB");
