@@ -308,7 +308,7 @@ fn hex(bytes: &[u8], from: usize) -> String {
     let shown = rest.get(..SHOWN_BYTES).unwrap_or(rest);
     let mut text = shown.to_lower_hex_string();
     if from > 0 {
-        text.insert_str(0, "…");
+        text.insert(0, '…');
     }
     if shown.len() < rest.len() {
         text.push('…');
