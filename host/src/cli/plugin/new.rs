@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn names_that_no_plugin_can_have_are_refused() {
-        for good in ["a", "my-index", "x1", "a-very-long-name-of-32-characters"] {
+        for good in ["a", "my-index", "x1", "a-very-long-name-of-32-character"] {
             assert_eq!(name(good).unwrap(), good);
         }
         for bad in [
