@@ -57,6 +57,9 @@ pub struct Config {
     pub plugins: Plugins,
     /// The single plugins, by name: the tables `[plugins.NAME]`.
     pub plugin: BTreeMap<String, Plugin>,
+    /// The file that was read, if there was one.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
     #[serde(skip)]
     origins: Origins,
 }
@@ -74,6 +77,7 @@ impl Default for Config {
             api: Api::default(),
             plugins: Plugins::default(),
             plugin: BTreeMap::new(),
+            file: None,
             origins: Origins::default(),
         }
     }
@@ -127,6 +131,7 @@ impl Config {
             }
         })?;
         config.origins = origins;
+        config.file = file;
         check::values(&config)?;
         Ok(config)
     }
@@ -149,6 +154,16 @@ impl Config {
     /// Who said the value of a key.
     pub fn origin(&self, key: &str) -> Origin {
         self.origins.of(key)
+    }
+
+    /// Keys outside of the single plugins whose values differ from those of `other`.
+    pub fn changed_keys(&self, other: &Self) -> Vec<String> {
+        let value = |config: &Self| serde_json::to_value(config).unwrap_or_default();
+        let mut changed = Vec::new();
+        differing("", &value(self), &value(other), &mut changed);
+        let plugin = format!("{}.", layer::PLUGIN);
+        changed.retain(|key| !key.starts_with(&plugin));
+        changed
     }
 
     /// Whether each enabled plugin's file is there and can be read.
@@ -224,6 +239,10 @@ impl Config {
             .map(|(name, plugin)| EnabledPlugin {
                 name: name.clone(),
                 file: self.plugin_file(name),
+                sha256: plugin.sha256.clone(),
+                require_identical: plugin
+                    .require_identical
+                    .unwrap_or(self.plugins.require_identical),
                 memory_limit: plugin.memory_limit.unwrap_or(self.plugins.memory_limit),
                 block_time_limit: plugin
                     .block_time_limit
@@ -249,6 +268,36 @@ impl Config {
     }
 }
 
+fn differing(
+    path: &str,
+    one: &serde_json::Value,
+    other: &serde_json::Value,
+    changed: &mut Vec<String>,
+) {
+    match (one, other) {
+        (serde_json::Value::Object(one), serde_json::Value::Object(other)) => {
+            for key in one
+                .keys()
+                .chain(other.keys().filter(|key| !one.contains_key(*key)))
+            {
+                let path = match path {
+                    "" => key.clone(),
+                    path => format!("{path}.{key}"),
+                };
+                let null = &serde_json::Value::Null;
+                differing(
+                    &path,
+                    one.get(key).unwrap_or(null),
+                    other.get(key).unwrap_or(null),
+                    changed,
+                );
+            }
+        }
+        _ if one == other => {}
+        _ => changed.push(path.to_owned()),
+    }
+}
+
 /// A plugin that is to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EnabledPlugin {
@@ -256,6 +305,10 @@ pub struct EnabledPlugin {
     pub name: String,
     /// Its file.
     pub file: PathBuf,
+    /// The only file that may run, by its hash.
+    pub sha256: Option<String>,
+    /// A new component must leave the same behind as the old one.
+    pub require_identical: bool,
     /// The most memory in bytes of one instance.
     pub memory_limit: u64,
     /// The most time for one call with a block or with changes of the pool.

@@ -7,16 +7,16 @@
 
 mod active_chain;
 mod feed;
+mod orders;
 mod pool_feed;
 mod pool_worker;
 mod status;
-mod versions;
 mod worker;
 
 pub use active_chain::{ActiveChain, Position};
 pub use feed::{Feed, Next, Refusal};
+pub use orders::Order;
 pub use pool_feed::{PoolBatch, PoolFeed};
 pub use pool_worker::PoolWorker;
-pub use status::{LaneShared, LaneStage, LaneStatus};
-pub use versions::StateVersions;
-pub use worker::{Lane, LaneSettings, LaneStores, OpenLane};
+pub use status::{LaneShared, LaneStage, LaneStatus, Program};
+pub use worker::{Lane, LaneKind, LaneSettings, LaneStores, OpenLane};

@@ -1,6 +1,7 @@
 //! The host as a whole: opens what is on the disk, starts every part, watches over them, and ends them in order.
 
 mod backend;
+mod lanes;
 mod open;
 mod start;
 mod watch;
@@ -11,7 +12,7 @@ use crate::cli::{CheckedPlugin, RunOptions};
 use crate::config::Config;
 use crate::plugin::{Instance, PluginEngine};
 use crate::status::TxOutSet;
-use crate::store::{DataDir, StateStore};
+use crate::store::{DataDir, RowStore, Slot, StateStore};
 use anyhow::{Context, Result, bail};
 
 /// Runs the host until a signal, or until every plugin has the height that was asked for.
@@ -61,9 +62,11 @@ pub fn check(config: &Config) -> Result<Vec<CheckedPlugin>> {
 pub fn txoutset_offline(config: &Config) -> Result<TxOutSet> {
     let folder = DataDir::open_existing(&config.network_dir(), config.network.name())?;
     let state = StateStore::open(&folder.state(), config.database.block_cache)?;
-    let lane = open::coins_lane(&folder)?;
-    let Some(snapshot) = state.snapshot(&lane)? else {
-        bail!("the plugin {lane} has not stored a block yet");
+    let plugin = open::coins_lane(&folder)?;
+    let note = RowStore::open(&config.database_url())?.note(&plugin)?;
+    let slot = note.map_or(Slot::First, |note| note.slot);
+    let Some(snapshot) = state.snapshot(&slot.lane(&plugin))? else {
+        bail!("the plugin {plugin} has not stored a block yet");
     };
     txoutset(&snapshot, || true)
 }

@@ -40,7 +40,7 @@ pub use lane_state::{LaneState, StateChanges, Value};
 pub use recovery::{Reconciled, Recovery, RecoveryError, reconcile};
 pub use row_buffer::{Column, ColumnData, RowAction, RowBuffer, RowWrite, TableWrites};
 pub use row_error::RowError;
-pub use rows::{RowStore, SqlValue};
+pub use rows::{OtherSet, PluginNote, RowStore, Slot, SqlValue, other_rows};
 pub use snapshot::{SnapshotIter, StateSnapshot};
 pub use state::{StateStore, UNDO_DEPTH};
 pub use table_spec::{ColumnKind, ColumnSpec, TableKind, TableSpec};

@@ -168,6 +168,18 @@ pub(super) fn values(config: &Config) -> Result<(), ConfigError> {
                 &format!("give a file, such as \"{name}.wasm\""),
             );
         }
+        if let Some(sha256) = &plugin.sha256
+            && (sha256.len() != 64
+                || !sha256
+                    .bytes()
+                    .all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')))
+        {
+            return wrong(
+                &format!("{key}.sha256"),
+                &format!("\"{sha256}\" is no SHA-256"),
+                "give 64 lower-case hexadecimal digits, as sha256sum prints them",
+            );
+        }
         if let Some(bytes) = plugin.memory_limit {
             memory(config, &format!("{key}.memory_limit"), bytes)?;
         }

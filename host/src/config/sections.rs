@@ -199,6 +199,10 @@ pub struct Plugins {
     /// The most that `retry_pause` grows to.
     #[serde(with = "units::span")]
     pub retry_pause_max: Duration,
+    /// How many of the last blocks a new component is tried on, on a fork of the state, before it takes over.
+    pub rehearse_blocks: u32,
+    /// Whether a new component of the same state version must leave the same behind there as the old one.
+    pub require_identical: bool,
 }
 
 /// `[plugins.NAME]`
@@ -209,6 +213,10 @@ pub struct Plugin {
     pub enabled: bool,
     /// Its file, from the plugins' folder; `NAME.wasm` when not given. See [`Config::plugin_file`].
     pub file: Option<PathBuf>,
+    /// Hash of the only file that may run, hexadecimal. Any when not given.
+    pub sha256: Option<String>,
+    /// Instead of [`Plugins::require_identical`].
+    pub require_identical: Option<bool>,
     /// Instead of [`Plugins::memory_limit`].
     #[serde(with = "units::maybe_size")]
     pub memory_limit: Option<u64>,
@@ -307,6 +315,8 @@ impl Default for Plugins {
             query_time_limit: Duration::from_secs(10),
             retry_pause: Duration::from_secs(1),
             retry_pause_max: Duration::from_secs(5 * 60),
+            rehearse_blocks: 6,
+            require_identical: false,
         }
     }
 }
@@ -316,6 +326,8 @@ impl Default for Plugin {
         Self {
             enabled: true,
             file: None,
+            sha256: None,
+            require_identical: None,
             memory_limit: None,
             block_time_limit: None,
             query_time_limit: None,

@@ -1,11 +1,13 @@
 //! What can be seen of a lane from other threads, and the queries it answers.
 
 use super::active_chain::Position;
+use super::orders::{Order, Orders};
 use crate::api::QueryFailure;
 use crate::plugin::{
     CallError, Compiled, Descriptor, Instance, Limits, PluginEngine, QueryError, Surroundings,
 };
 use crate::store::StateSnapshot;
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -64,28 +66,36 @@ pub struct LaneStatus {
     pub flush_time: Duration,
 }
 
+/// What a lane runs: a component, and what it is told and may use. Replaced only as a whole.
+pub struct Program {
+    pub compiled: Compiled,
+    pub descriptor: Descriptor,
+    /// The plugin's settings as JSON.
+    pub settings: String,
+    pub limits: Limits,
+}
+
+/// What queries see: a program, and the state that it or one of the same state version left at the last flush.
+#[derive(Clone)]
+struct Serving {
+    program: Arc<Program>,
+    view: Option<StateSnapshot>,
+}
+
 /// Shared between a lane's thread and everybody who asks about it.
 pub struct LaneShared {
-    pub descriptor: Descriptor,
-    pub compiled: Compiled,
     pub surroundings: Arc<Surroundings>,
-    pub(super) engine: Arc<PluginEngine>,
-    /// The plugin's settings as JSON.
-    pub(super) settings: String,
-    pub(super) limits: Limits,
+    pub(crate) engine: Arc<PluginEngine>,
+    pub(super) orders: Orders,
     status: Mutex<LaneStatus>,
-    /// The state as the last flush left it, which queries see.
-    view: RwLock<Option<StateSnapshot>>,
+    serving: RwLock<Serving>,
 }
 
 impl LaneShared {
     pub(crate) fn new(
         engine: Arc<PluginEngine>,
-        compiled: Compiled,
-        descriptor: Descriptor,
+        program: Arc<Program>,
         surroundings: Arc<Surroundings>,
-        settings: String,
-        limits: Limits,
     ) -> Self {
         let status = LaneStatus {
             stage: LaneStage::Starting,
@@ -100,14 +110,14 @@ impl LaneShared {
             flush_time: Duration::ZERO,
         };
         Self {
-            descriptor,
-            compiled,
             surroundings,
             engine,
-            settings,
-            limits,
+            orders: Orders::default(),
             status: Mutex::new(status),
-            view: RwLock::default(),
+            serving: RwLock::new(Serving {
+                program,
+                view: None,
+            }),
         }
     }
 
@@ -125,20 +135,37 @@ impl LaneShared {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn publish(&self, view: StateSnapshot) {
-        *self.view.write().unwrap_or_else(PoisonError::into_inner) = Some(view);
-    }
-
-    /// The state as the last flush left it.
-    pub fn view(&self) -> Option<StateSnapshot> {
-        self.view
+    fn serving(&self) -> Serving {
+        self.serving
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
 
+    /// Tells the lane what to do between two blocks. Wake its feed after.
+    pub fn order(&self, order: Order) -> Receiver<anyhow::Result<()>> {
+        self.orders.give(order)
+    }
+
+    /// What the lane runs now.
+    pub fn program(&self) -> Arc<Program> {
+        self.serving().program
+    }
+
+    /// Shows queries the state as `program` and its like left it, in one step.
+    pub(super) fn publish(&self, program: Arc<Program>, view: StateSnapshot) {
+        let view = Some(view);
+        *self.serving.write().unwrap_or_else(PoisonError::into_inner) = Serving { program, view };
+    }
+
+    /// The state as the last flush left it.
+    pub fn view(&self) -> Option<StateSnapshot> {
+        self.serving().view
+    }
+
     pub(super) fn close_view(&self) {
-        *self.view.write().unwrap_or_else(PoisonError::into_inner) = None;
+        let mut serving = self.serving.write().unwrap_or_else(PoisonError::into_inner);
+        serving.view = None;
     }
 
     /// Asks the plugin, on an instance of its own. The lane goes on meanwhile.
@@ -147,7 +174,11 @@ impl LaneShared {
     ///
     /// When the plugin refuses or fails, or the lane is not open yet.
     pub fn query(&self, path: &str, params: &[(&str, &str)]) -> Result<String, QueryFailure> {
-        let Some(view) = self.view() else {
+        let Serving {
+            program,
+            view: Some(view),
+        } = self.serving()
+        else {
             return Err(QueryFailure::Busy(format!(
                 "the plugin {} is starting",
                 self.name()
@@ -155,11 +186,11 @@ impl LaneShared {
         };
         let answer = Instance::query(
             &self.engine,
-            &self.compiled,
+            &program.compiled,
             self.surroundings.clone(),
             view,
-            &self.settings,
-            self.limits,
+            &program.settings,
+            program.limits,
             path,
             params,
         );

@@ -1,16 +1,17 @@
 //! The thread of a lane.
 
+mod change;
+
 use super::active_chain::Position;
 use super::feed::{Feed, Next, Refusal};
 use super::pool_feed::PoolFeed;
-use super::status::{LaneShared, LaneStage};
-use super::versions::StateVersions;
+use super::status::{LaneShared, LaneStage, Program};
 use crate::frame::Frame;
 use crate::metrics::{PluginMetrics, StageTimer};
 use crate::plugin::{BlockInput, CallError, Instance, LaneSpace, MempoolInput};
 use crate::store::{
-    COIN_KEY_LEN, Cursor, Keys, LaneState, OutPointKey, Reconciled, Recovery, RowBuffer, RowStore,
-    StateStore, StoreError, coin_key, reconcile,
+    COIN_KEY_LEN, Cursor, Keys, LaneState, OutPointKey, RowBuffer, RowStore, StateStore,
+    StoreError, coin_key,
 };
 use anyhow::{Context, Result};
 use bitcoin::BlockHash;
@@ -48,11 +49,20 @@ pub struct LaneSettings {
 pub struct LaneStores {
     pub state: StateStore,
     pub rows: Arc<RowStore>,
-    pub versions: StateVersions,
+}
+
+/// Which of a plugin's two sets of data a lane works on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LaneKind {
+    /// The current one: its lane serves queries and feeds other lanes.
+    Serving,
+    /// The second one, being made while the current one serves.
+    Building,
 }
 
 /// A lane, ready to run on a thread of its own.
 pub struct Lane {
+    pub kind: LaneKind,
     pub shared: Arc<LaneShared>,
     pub feed: Arc<Feed>,
     pub pool: Option<Arc<PoolFeed>>,
@@ -79,6 +89,7 @@ enum Step {
 
 struct Worker {
     lane: Lane,
+    program: Arc<Program>,
     seat: Seat,
     recent: VecDeque<Position>,
     last_flush: Instant,
@@ -116,8 +127,10 @@ impl Lane {
     ///
     /// When they cannot be opened.
     pub fn open(self) -> Result<OpenLane> {
-        let space = self.open_stores()?;
+        let program = self.shared.program();
+        let space = self.first_stores(&program)?;
         let mut worker = Worker {
+            program,
             seat: Seat::Empty(Box::new(space)),
             recent: VecDeque::new(),
             last_flush: Instant::now(),
@@ -128,41 +141,6 @@ impl Lane {
         };
         worker.publish()?;
         Ok(OpenLane(worker))
-    }
-
-    fn open_stores(&self) -> Result<LaneSpace> {
-        let descriptor = &self.shared.descriptor;
-        let name = self.shared.name();
-        let mut state = self.stores.state.lane(name)?;
-        state.set_undo_depth(self.settings.undo_depth);
-        let (was, is) = (self.stores.versions.get(name)?, descriptor.state_version);
-        if was.is_some_and(|was| was != is) {
-            tracing::warn!(
-                plugin = name,
-                was,
-                is,
-                "another state version: built anew from the first block"
-            );
-            self.stores.rows.reset(name)?;
-            state.reset()?;
-        }
-        self.stores.versions.set(name, is)?;
-        let rows = self.stores.rows.register(name, &descriptor.tables)?;
-        match reconcile(&mut state, &self.stores.rows, name)? {
-            Reconciled {
-                recovery: Recovery::Agreed,
-                ..
-            } => {}
-            Reconciled { recovery, .. } => {
-                tracing::warn!(
-                    plugin = name,
-                    ?recovery,
-                    "state and rows were at different blocks"
-                );
-            }
-        }
-        self.stores.rows.clear_volatile(name)?;
-        Ok(LaneSpace { state, rows })
     }
 }
 
@@ -190,6 +168,11 @@ impl Worker {
         self.lane.shared.name()
     }
 
+    /// Whether other lanes wait for what this one says of the coins.
+    fn gives_coins(&self) -> bool {
+        self.program.descriptor.coins && self.lane.kind == LaneKind::Serving
+    }
+
     fn space(&mut self) -> Option<&mut LaneSpace> {
         match &mut self.seat {
             Seat::Empty(space) => Some(space),
@@ -211,6 +194,12 @@ impl Worker {
         let mut pause = self.lane.settings.first_pause;
         while !self.lane.feed.stopping() {
             let seen = self.lane.feed.version();
+            if let Some((order, asker)) = self.lane.shared.orders.take() {
+                pause = self.lane.settings.first_pause;
+                if self.obey(order, &asker) {
+                    return;
+                }
+            }
             match self.step() {
                 Ok(Step::Moved) => {
                     pause = self.lane.settings.first_pause;
@@ -246,7 +235,7 @@ impl Worker {
     /// Sleeps in short pieces, so that a stop is not kept waiting.
     fn sleep(&self, pause: Duration) {
         let end = Instant::now() + pause;
-        while !self.lane.feed.stopping() {
+        while !self.lane.feed.stopping() && self.lane.shared.orders.is_empty() {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
@@ -258,6 +247,10 @@ impl Worker {
     }
 
     fn step(&mut self) -> Result<Step> {
+        if let Seat::Moving = self.seat {
+            let space = self.lane.current_stores(&self.program)?;
+            self.seat = Seat::Empty(Box::new(space));
+        }
         let cursor = self.cursor();
         match self.lane.feed.next(cursor) {
             Next::Rewind(height) => {
@@ -279,12 +272,12 @@ impl Worker {
             let shared = &self.lane.shared;
             let made = Instance::for_lane(
                 &shared.engine,
-                &shared.compiled,
+                &self.program.compiled,
                 shared.surroundings.clone(),
                 space,
-                &shared.settings,
+                &self.program.settings,
                 cursor,
-                shared.limits,
+                self.program.limits,
             );
             match made {
                 Ok(instance) => self.seat = Seat::Taken(instance),
@@ -298,7 +291,7 @@ impl Worker {
                 .lane
                 .pool
                 .as_ref()
-                .filter(|_| shared.descriptor.mempool)
+                .filter(|_| self.program.descriptor.mempool)
             {
                 shared.surroundings.volatile.clear();
                 self.lane.stores.rows.clear_volatile(shared.name())?;
@@ -324,7 +317,7 @@ impl Worker {
     }
 
     fn block(&mut self, position: Position) -> Result<Step> {
-        let wanted = self.lane.shared.descriptor.columns;
+        let wanted = self.program.descriptor.columns;
         let spent = match wanted.spent {
             true => match self.lane.feed.spent(position)? {
                 Some(spent) => Some(spent),
@@ -356,7 +349,7 @@ impl Worker {
             median_time,
             spent: spent.as_deref(),
         };
-        let coins = self.lane.shared.descriptor.coins;
+        let coins = self.program.descriptor.coins;
         let prefetch = self.lane.metrics.prefetch.clone();
         let instance = self.instance()?;
         let LaneSpace { state, rows } = instance.space_mut();
@@ -375,7 +368,7 @@ impl Worker {
         self.lane.metrics.call.observe(took);
         match answer {
             Ok(spent) => self.give_spent(position, spent)?,
-            Err(CallError::Invalid(reason)) if self.lane.shared.descriptor.coins => {
+            Err(CallError::Invalid(reason)) if self.gives_coins() => {
                 self.vacate();
                 let text = format!(
                     "block {} ({}) is not valid: {reason}",
@@ -410,7 +403,7 @@ impl Worker {
 
     /// The coins lane's answer goes to the others.
     fn give_spent(&mut self, position: Position, spent: Option<crate::frame::Spent>) -> Result<()> {
-        if !self.lane.shared.descriptor.coins {
+        if !self.gives_coins() {
             return Ok(());
         }
         let spent =
@@ -442,7 +435,7 @@ impl Worker {
             }
             self.recent.back().map(|last| last.height).or(height)
         };
-        let name = self.name().to_owned();
+        let (name, rows_name) = (self.name().to_owned(), self.lane.rows_name());
         let rows_store = self.lane.stores.rows.clone();
         let (state, rows) = self.stores()?;
         let rewound = match target {
@@ -456,15 +449,15 @@ impl Worker {
             None => None,
         };
         match rewound {
-            Some(cursor) => rows_store.rewind(&name, Some(cursor))?,
+            Some(cursor) => rows_store.rewind(&rows_name, Some(cursor))?,
             None => {
                 rows.clear();
                 state.reset()?;
-                rows_store.empty(&name)?;
+                rows_store.empty(&rows_name)?;
             }
         }
         let cursor = rewound.map(Position::from);
-        if self.lane.shared.descriptor.coins {
+        if self.gives_coins() {
             self.lane.feed.set_coins(cursor);
         }
         tracing::info!(
@@ -486,6 +479,9 @@ impl Worker {
         let Some(cursor) = cursor else {
             return Ok(Step::Idle(LaneStage::Starting));
         };
+        if self.lane.kind == LaneKind::Building {
+            return Ok(Step::Idle(LaneStage::Following));
+        }
         if self.lane.feed.synced() && !self.indexes_built {
             let began = Instant::now();
             let name = self.lane.shared.name();
@@ -495,7 +491,7 @@ impl Worker {
             }
             self.indexes_built = true;
         }
-        let wanted = self.lane.shared.descriptor.mempool;
+        let wanted = self.program.descriptor.mempool;
         let Some(pool) = self.lane.pool.clone().filter(|_| wanted) else {
             return Ok(Step::Idle(LaneStage::Following));
         };
@@ -503,7 +499,7 @@ impl Worker {
         let Some(batch) = pool.take(self.lane.shared.name(), cursor.height) else {
             return Ok(Step::Idle(LaneStage::Following));
         };
-        let wanted = self.lane.shared.descriptor.columns;
+        let wanted = self.program.descriptor.columns;
         let input = MempoolInput {
             changes: &batch.changes,
             reset: batch.reset,
@@ -545,7 +541,7 @@ impl Worker {
     /// Makes everything committed durable: first the logs that it refers to, then the rows, then the state.
     fn flush(&mut self) -> Result<()> {
         let began = Instant::now();
-        let name = self.name().to_owned();
+        let name = self.lane.rows_name();
         let (feed, store) = (self.lane.feed.clone(), self.lane.stores.rows.clone());
         let (state, rows) = self.stores()?;
         let Some(cursor) = state.cursor() else {
@@ -582,13 +578,13 @@ impl Worker {
     /// Lets queries see the state as it is on disk now.
     fn publish(&mut self) -> Result<()> {
         let shared = self.lane.shared.clone();
-        let coins = shared.descriptor.coins;
+        let (coins, program) = (self.gives_coins(), self.program.clone());
         let feed = self.lane.feed.clone();
         let (state, _) = self.stores()?;
         let snapshot = state.snapshot()?;
         let cursor = state.cursor().map(Position::from);
         let flushed = snapshot.cursor().map(Position::from);
-        shared.publish(snapshot);
+        shared.publish(program, snapshot);
         let mut status = shared.lock();
         (status.cursor, status.flushed) = (cursor, flushed);
         drop(status);

@@ -1,5 +1,6 @@
 //! What the API shows of a running host.
 
+use super::lanes::Lanes;
 use crate::api::{Backend, BlockId, QueryFailure};
 use crate::block_log::BlockLog;
 use crate::config::Config;
@@ -23,7 +24,7 @@ pub(super) struct NodeBackend {
     network: &'static str,
     started: Instant,
     feed: Arc<Feed>,
-    lanes: Vec<Arc<LaneShared>>,
+    lanes: Arc<Lanes>,
     disabled: Vec<String>,
     net: NetHandle,
     pool: Option<Arc<PoolFeed>>,
@@ -34,7 +35,7 @@ impl NodeBackend {
     pub(super) fn new(
         config: &Config,
         feed: Arc<Feed>,
-        lanes: Vec<Arc<LaneShared>>,
+        lanes: Arc<Lanes>,
         net: NetHandle,
         pool: Option<Arc<PoolFeed>>,
         blocks: Arc<BlockLog>,
@@ -81,16 +82,15 @@ impl NodeBackend {
             spent.total().saturating_sub(out)
         });
         // From the announcement to the last lane's flush.
-        let done = self
-            .lanes
+        let serving = self.lanes.serving();
+        let done = serving
             .iter()
             .filter_map(|lane| lane.status().flushed_at)
             .max();
         let took = announced
             .zip(done)
             .map(|(announced, done)| done.saturating_duration_since(announced));
-        let lanes: Vec<String> = self
-            .lanes
+        let lanes: Vec<String> = serving
             .iter()
             .map(|lane| {
                 format!(
@@ -113,12 +113,13 @@ impl NodeBackend {
     }
 
     fn synced(&self) -> bool {
-        self.feed.synced() && self.lanes.iter().all(|lane| self.lag(lane) == 0)
+        let level = |lane: &Arc<LaneShared>| self.lag(lane) == 0;
+        self.feed.synced() && self.lanes.serving().iter().all(level)
     }
 
-    fn lane(&self, name: &str) -> Result<&LaneShared, QueryFailure> {
-        let lane = self.lanes.iter().find(|lane| lane.name() == name);
-        lane.map(Arc::as_ref)
+    fn lane(&self, name: &str) -> Result<Arc<LaneShared>, QueryFailure> {
+        self.lanes
+            .find(name)
             .ok_or_else(|| QueryFailure::NoSuchPlugin(format!("no plugin {name:?} runs")))
     }
 
@@ -131,11 +132,11 @@ impl NodeBackend {
     }
 
     fn plugin(&self, lane: &LaneShared) -> Plugin {
-        let lane_status = lane.status();
+        let (lane_status, program) = (lane.status(), lane.program());
         Plugin {
             name: lane.name().to_owned(),
-            version: lane.descriptor.version.clone(),
-            sha256: lane.compiled.sha256.to_string(),
+            version: program.descriptor.version.clone(),
+            sha256: program.compiled.sha256.to_string(),
             state: match lane_status.stage {
                 LaneStage::Starting => PluginState::Starting,
                 LaneStage::Syncing => PluginState::Syncing,
@@ -223,13 +224,13 @@ impl Backend for NodeBackend {
             let tip = self.tip().height;
             return Health::NotFollowing(format!("at block {tip} of {}", net.best_header.max(tip)));
         }
-        for lane in &self.lanes {
+        for lane in self.lanes.serving() {
             let status = lane.status();
             if status.stage == LaneStage::Retrying {
                 let why = status.last_error.unwrap_or_default();
                 return Health::NotFollowing(format!("plugin {} fails: {why}", lane.name()));
             }
-            let lag = self.lag(lane);
+            let lag = self.lag(&lane);
             if lag > MAX_LAG {
                 return Health::NotFollowing(format!(
                     "plugin {} is {lag} blocks behind",
@@ -306,7 +307,8 @@ impl Backend for NodeBackend {
     }
 
     fn plugins(&self) -> Vec<Plugin> {
-        let running = self.lanes.iter().map(|lane| self.plugin(lane));
+        let serving = self.lanes.serving();
+        let running = serving.iter().map(|lane| self.plugin(lane));
         let disabled = self.disabled.iter().map(|name| Plugin {
             name: name.clone(),
             version: String::new(),
@@ -339,7 +341,7 @@ impl Backend for NodeBackend {
     }
 
     fn txoutset(&self) -> Result<TxOutSet, QueryFailure> {
-        let Some(lane) = self.lanes.iter().find(|lane| lane.descriptor.coins) else {
+        let Some(lane) = self.lanes.coins() else {
             let message = "no plugin with the role \"coins\" runs: switch utxo-tracker on";
             return Err(QueryFailure::NoSuchPlugin(message.to_owned()));
         };

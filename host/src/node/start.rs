@@ -1,27 +1,25 @@
 //! Starting every part, and ending them in order.
 
 use super::backend::NodeBackend;
-use super::open::{self, LoadedPlugin, OpenChain};
+use super::lanes::{self, LaneStart};
+use super::open::{self, OpenChain};
 use super::watch::Watch;
 use crate::api;
 use crate::chain::SyncConfig;
 use crate::cli::RunOptions;
 use crate::config::{Config, MinimumWork};
-use crate::lane::{
-    Feed, Lane, LaneSettings, LaneShared, LaneStores, PoolFeed, PoolWorker, StateVersions,
-};
+use crate::lane::{Feed, LaneKind, LaneStores, PoolFeed, PoolWorker};
 use crate::mempool::{Mempool, MempoolConfig};
-use crate::metrics::{Metrics, Stage};
+use crate::metrics::Metrics;
 use crate::net::{self, Checker, EventLog, Net, NetConfig, NetParts, TransactionSink};
 use crate::network::Params;
-use crate::plugin::{Gauges, PluginEngine, Surroundings, Volatile};
+use crate::plugin::PluginEngine;
 use crate::signals;
 use crate::store::{RowStore, StateStore};
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
@@ -31,8 +29,8 @@ const AHEAD: usize = 24 << 20;
 const RECENT: usize = 64 << 20;
 /// How long requests that are being answered may take to end.
 const RUNTIME_END: Duration = Duration::from_secs(1);
-/// How long lanes may take to end by themselves; then calls into plugins are cut short.
-const LANES_END: Duration = Duration::from_secs(2);
+/// How long tasks may take to end by themselves.
+const TASKS_END: Duration = Duration::from_secs(2);
 
 /// Hands transactions to the pool; a full queue drops them.
 struct PoolSink(SyncSender<Bytes>);
@@ -42,40 +40,6 @@ impl TransactionSink for PoolSink {
         if self.0.try_send(raw).is_err() {
             tracing::debug!("a transaction was dropped: too many wait");
         }
-    }
-}
-
-/// The lanes that run, and their threads.
-pub(super) struct Lanes {
-    pub shared: Vec<Arc<LaneShared>>,
-    threads: Vec<JoinHandle<Result<()>>>,
-}
-
-impl Lanes {
-    /// The first lane that has ended with an error, if one has.
-    pub(super) fn failed(&mut self) -> Option<anyhow::Error> {
-        let ended = self.threads.iter().position(JoinHandle::is_finished)?;
-        join(self.threads.swap_remove(ended)).err()
-    }
-
-    fn end(self, engine: &PluginEngine) -> Result<()> {
-        let began = Instant::now();
-        while began.elapsed() < LANES_END && !self.threads.iter().all(JoinHandle::is_finished) {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        if !self.threads.iter().all(JoinHandle::is_finished) {
-            engine.interrupt();
-        }
-        // Every lane is waited for, whatever the others say.
-        let ended: Vec<Result<()>> = self.threads.into_iter().map(join).collect();
-        ended.into_iter().collect()
-    }
-}
-
-fn join(thread: JoinHandle<Result<()>>) -> Result<()> {
-    match thread.join() {
-        Ok(result) => result,
-        Err(_) => anyhow::bail!("a lane's thread panicked"),
     }
 }
 
@@ -153,28 +117,24 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
             ..MempoolConfig::default()
         })))
     });
-    let stores = LaneStores {
-        state,
-        rows,
-        versions: StateVersions::new(folder.path().join("state-versions.json")),
-    };
-    let start = LaneStart {
-        config: &config,
+    let start = LaneStart::new(
+        &config,
         params,
-        engine: &engine,
-        feed: &feed,
-        pool: pool.as_ref(),
-        stores: &stores,
-        metrics: &metrics,
-    };
-    let lanes = start.all(plugins)?;
+        engine.clone(),
+        feed.clone(),
+        pool.clone(),
+        LaneStores { state, rows },
+        metrics.clone(),
+    );
+    for plugin in plugins {
+        let program = lanes::program(&plugin.settings, plugin.compiled, plugin.descriptor);
+        start.start(LaneKind::Serving, program)?;
+    }
+    let lanes = start.lanes.clone();
 
     let mut sink: Option<Box<dyn TransactionSink>> = None;
     let mut pool_thread = None;
-    let coins_lane = coins
-        .as_ref()
-        .and_then(|name| lanes.shared.iter().find(|lane| lane.name() == name));
-    if let (Some(pool), Some(lane)) = (&pool, coins_lane) {
+    if let (Some(pool), Some(lane)) = (&pool, lanes.coins()) {
         let file = config
             .mempool
             .persist
@@ -182,7 +142,7 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
         let (worker, sender) = PoolWorker::new(
             feed.clone(),
             pool.clone(),
-            lane.clone(),
+            lane,
             params,
             metrics.clone(),
             file,
@@ -226,7 +186,7 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
     let backend = Arc::new(NodeBackend::new(
         &config,
         feed.clone(),
-        lanes.shared.clone(),
+        lanes.clone(),
         handle,
         pool,
         blocks.clone(),
@@ -256,7 +216,7 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
         blocks,
         spent,
         folder.path().to_owned(),
-        lanes,
+        lanes.clone(),
     );
     let outcome = runtime.block_on(watch.run(shutdown, &net));
 
@@ -264,13 +224,13 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
     let began = Instant::now();
     let _ = stop.send(true);
     feed.stop();
-    let net_ended = runtime.block_on(async { tokio::time::timeout(LANES_END, net).await });
-    let lanes_ended = watch.into_lanes().end(&engine);
+    let net_ended = runtime.block_on(async { tokio::time::timeout(TASKS_END, net).await });
+    let lanes_ended = lanes.end(&engine);
     if let Some(thread) = pool_thread {
         let _ = thread.join();
     }
     if let Some(server) = server {
-        let _ = runtime.block_on(async { tokio::time::timeout(LANES_END, server).await });
+        let _ = runtime.block_on(async { tokio::time::timeout(TASKS_END, server).await });
     }
     let synced = feed.sync();
     // Queries that still run are cut short.
@@ -283,78 +243,6 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
         ended?;
     }
     synced
-}
-
-/// What every lane is started with.
-struct LaneStart<'a> {
-    config: &'a Config,
-    params: &'static Params,
-    engine: &'a Arc<PluginEngine>,
-    feed: &'a Arc<Feed>,
-    pool: Option<&'a Arc<PoolFeed>>,
-    stores: &'a LaneStores,
-    metrics: &'a Metrics,
-}
-
-impl LaneStart<'_> {
-    /// Opens and starts a lane for each plugin.
-    fn all(&self, plugins: Vec<LoadedPlugin>) -> Result<Lanes> {
-        let mut lanes = Lanes {
-            shared: Vec::new(),
-            threads: Vec::new(),
-        };
-        // All state that waits for the disk is in one bound; a plugin without the coins needs little of it.
-        let cache = usize::try_from(self.config.database.state_cache).unwrap_or(usize::MAX);
-        for plugin in plugins {
-            let name = plugin.settings.name.clone();
-            let share = if plugin.descriptor.coins {
-                cache / 4 * 3
-            } else {
-                cache / 4
-            };
-            let surroundings = Arc::new(Surroundings {
-                name: name.clone(),
-                params: self.params,
-                feed: self.feed.clone(),
-                volatile: Volatile::default(),
-                gauges: Gauges::new(self.metrics.plugin(&name)),
-            });
-            let limits = open::limits(&plugin.settings);
-            let shared = Arc::new(LaneShared::new(
-                self.engine.clone(),
-                plugin.compiled,
-                plugin.descriptor,
-                surroundings,
-                plugin.settings.settings,
-                limits,
-            ));
-            let lane = Lane {
-                shared: shared.clone(),
-                feed: self.feed.clone(),
-                pool: self.pool.cloned(),
-                stores: self.stores.clone(),
-                settings: LaneSettings {
-                    state_cache: share,
-                    flush_interval: self.config.database.flush_interval,
-                    undo_depth: self.config.chain.undo_depth,
-                    first_pause: self.config.plugins.retry_pause,
-                    longest_pause: self.config.plugins.retry_pause_max,
-                },
-                metrics: self.metrics.plugin(&name),
-                committed: self.metrics.stage(Stage::AnnouncedToCommitted),
-            };
-            let open = lane
-                .open()
-                .with_context(|| format!("failed to open the stores of plugin {name}"))?;
-            let thread = std::thread::Builder::new()
-                .name(name)
-                .spawn(move || open.run())
-                .context("failed to start a thread")?;
-            lanes.shared.push(shared);
-            lanes.threads.push(thread);
-        }
-        Ok(lanes)
-    }
 }
 
 fn sync_config(

@@ -1,8 +1,8 @@
 //! What the host's main thread does while everything runs: figures, progress, a line a block, pruning, the end.
 
 use super::backend::NodeBackend;
+use super::lanes::Lanes;
 use super::open;
-use super::start::Lanes;
 use crate::block_log::{BlockLog, SpentLog};
 use crate::cli::RunOptions;
 use crate::config::{Config, KeepBlocks};
@@ -37,7 +37,7 @@ pub(super) struct Watch {
     blocks: Arc<BlockLog>,
     spent: Arc<SpentLog>,
     folder: PathBuf,
-    lanes: Lanes,
+    lanes: Arc<Lanes>,
     pruned: Instant,
     /// The last blocks that a line was written for, since the host was first at the tip.
     said: VecDeque<Position>,
@@ -56,7 +56,7 @@ impl Watch {
         blocks: Arc<BlockLog>,
         spent: Arc<SpentLog>,
         folder: PathBuf,
-        lanes: Lanes,
+        lanes: Arc<Lanes>,
     ) -> Self {
         Self {
             keep_blocks: config.chain.keep_blocks,
@@ -74,10 +74,6 @@ impl Watch {
             bytes: (0, 0),
             synced: false,
         }
-    }
-
-    pub(super) fn into_lanes(self) -> Lanes {
-        self.lanes
     }
 
     /// Watches until a signal, the height that was asked for, or the end of a part that the host cannot do without.
@@ -115,7 +111,7 @@ impl Watch {
             return false;
         };
         self.lanes
-            .shared
+            .serving()
             .iter()
             .all(|lane| lane.status().flushed.is_some_and(|at| at.height >= height))
             && self
@@ -132,7 +128,7 @@ impl Watch {
         };
         let mut slowest = tip.height;
         let mut flushed = Some(tip.height);
-        for lane in &self.lanes.shared {
+        for lane in self.lanes.serving() {
             let status = lane.status();
             let height = status.cursor.map_or(0, |at| at.height);
             let metrics = self.metrics.plugin(lane.name());
@@ -227,7 +223,7 @@ impl Watch {
             return Ok(());
         };
         let mut lowest = tip.saturating_sub(MIN_KEPT.max(self.undo_depth));
-        for lane in &self.lanes.shared {
+        for lane in self.lanes.all() {
             lowest = lowest.min(lane.status().flushed.map_or(0, |at| at.height));
         }
         if self.blocks.bytes() <= keep || lowest == 0 {

@@ -33,6 +33,9 @@ const DESCRIBE_TIME: Duration = Duration::from_secs(2);
 /// Bytes of memory that `describe` may use.
 const DESCRIBE_MEMORY: usize = 64 << 20;
 
+/// The interface that a plugin may export to take over the state of another version.
+const MIGRATION: &str = "blockmill:plugin/migration@0.1.0";
+
 /// The largest answer of a query in bytes.
 const MAX_ANSWER: usize = 16 << 20;
 
@@ -70,6 +73,7 @@ pub enum QueryError {
 pub struct Instance {
     store: Store<Host>,
     plugin: Plugin,
+    raw: wasmtime::component::Instance,
     limits: Limits,
 }
 
@@ -83,10 +87,13 @@ impl Instance {
         let mut store = Store::new(engine.engine(), host);
         store.limiter(|host| host);
         store.set_epoch_deadline(ticks(limits.block_time));
-        match compiled.pre.instantiate(&mut store) {
-            Ok(plugin) => Ok(Self {
+        let made = compiled.pre.instance_pre().instantiate(&mut store);
+        let made = made.and_then(|raw| Ok((Plugin::new(&mut store, &raw)?, raw)));
+        match made {
+            Ok((plugin, raw)) => Ok(Self {
                 store,
                 plugin,
+                raw,
                 limits,
             }),
             Err(error) => {
@@ -175,6 +182,55 @@ impl Instance {
                 Err((error, space))
             }
         }
+    }
+
+    /// Lets a plugin make the state that its component of another state version left into one of its own. The changes are
+    /// in the space's state when this says true, committed and not flushed; else there are none.
+    ///
+    /// # Errors
+    ///
+    /// When the call fails.
+    pub fn migrate(
+        engine: &PluginEngine,
+        compiled: &Compiled,
+        surroundings: Arc<Surroundings>,
+        space: Box<LaneSpace>,
+        from: u32,
+        limits: Limits,
+    ) -> Result<(bool, Box<LaneSpace>), CallError> {
+        const CALL: &str = "migrate";
+        let mut host = Host::new(Some(surroundings), Space::Lane(space), limits.memory);
+        host.position = match &host.space {
+            Space::Lane(space) => space.state.cursor().map(Position::from),
+            _ => None,
+        };
+        let mut instance = Self::new(engine, compiled, host, limits).map_err(|(error, _)| error)?;
+        let raw = instance.raw;
+        let Some(migrate) = raw
+            .get_export_index(&mut instance.store, None, MIGRATION)
+            .and_then(|interface| {
+                raw.get_export_index(&mut instance.store, Some(&interface), CALL)
+            })
+        else {
+            return Ok((false, instance.into_space()));
+        };
+        instance.space_mut().state.begin_block();
+        let answer = instance.call(CALL, Phase::Start, limits.block_time, |_, store| {
+            let migrate =
+                raw.get_typed_func::<(u32,), (Result<bool, String>,)>(&mut *store, migrate)?;
+            Ok(migrate.call(&mut *store, (from,))?.0)
+        })?;
+        let mut space = instance.into_space();
+        match answer {
+            Ok(true) => space.state.commit_start(),
+            _ => space.state.abort_block(),
+        }
+        answer
+            .map(|done| (done, space))
+            .map_err(|message| CallError::Failed {
+                call: CALL,
+                message,
+            })
     }
 
     fn start(&mut self, settings: &str, position: Option<Position>) -> Result<(), CallError> {

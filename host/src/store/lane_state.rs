@@ -1,13 +1,16 @@
 //! A lane's own state: block by block into memory, to the disk in bulk, and back by the undo journal.
 
 mod changes;
+mod disk;
 mod flush;
+mod fork;
 mod rewind;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, Deref};
 use std::sync::Arc;
 
+use self::disk::Disk;
 use fjall::{PersistMode, Slice};
 
 use super::columns::{Keys, ScanPage, ValueColumn, Values};
@@ -55,7 +58,7 @@ impl Deref for Value<'_> {
 pub struct LaneState {
     shared: Arc<Shared>,
     name: String,
-    keyspaces: LaneKeyspaces,
+    disk: Disk,
     overlay: Overlay,
     /// The last block committed, flushed or not.
     cursor: Option<Cursor>,
@@ -84,23 +87,10 @@ impl LaneState {
             // A reset that was interrupted after it took the cursor away.
             keyspaces = shared.recreate(name)?;
         }
-        let mut disk_undo = BTreeSet::new();
-        let mut stale = Vec::new();
-        for entry in keyspaces.undo.iter() {
-            let key = entry.key()?;
-            let height = key
-                .first_chunk::<4>()
-                .map(|height| u32::from_be_bytes(*height));
-            let height = height.ok_or_else(|| StoreError::Corrupt {
-                lane: name.to_owned(),
-                what: "an undo record's height",
-            })?;
-            if cursor.is_some_and(|cursor| height <= cursor.height) {
-                disk_undo.insert(height);
-            } else {
-                stale.push(height);
-            }
-        }
+        let disk = Disk::Lane(keyspaces.clone());
+        let mut disk_undo = disk.undo_heights(name)?;
+        let above = cursor.map_or(0, |cursor| cursor.height + 1);
+        let stale = disk_undo.split_off(&above);
         if !stale.is_empty() {
             let mut batch = shared.db.batch();
             stale
@@ -108,12 +98,21 @@ impl LaneState {
                 .for_each(|height| batch.remove(&keyspaces.undo, height.to_be_bytes()));
             batch.durability(Some(PersistMode::SyncAll)).commit()?;
         }
-        let disk_empty = cursor.is_none();
-        Ok(Self {
+        Ok(Self::over(shared, name, disk, cursor, disk_undo))
+    }
+
+    fn over(
+        shared: Arc<Shared>,
+        name: &str,
+        disk: Disk,
+        cursor: Option<Cursor>,
+        disk_undo: BTreeSet<u32>,
+    ) -> Self {
+        Self {
             shared,
             name: name.to_owned(),
-            keyspaces,
-            overlay: Overlay::new(disk_empty),
+            disk,
+            overlay: Overlay::new(cursor.is_none()),
             cursor,
             flushed: cursor,
             pending_undo: BTreeMap::new(),
@@ -123,7 +122,7 @@ impl LaneState {
             in_block: false,
             writes_left: None,
             bulk_changes: BULK_CHANGES,
-        })
+        }
     }
 
     /// The plugin's name.
@@ -165,14 +164,14 @@ impl LaneState {
 
     /// Bytes that the flushed state takes on disk, without undo records and the engine's journal.
     pub fn disk_bytes(&self) -> u64 {
-        self.keyspaces.state.disk_space()
+        self.disk.keyspaces().state.disk_space()
     }
 
     /// A view of what is flushed.
     pub fn snapshot(&self) -> Result<StateSnapshot, StoreError> {
         StateSnapshot::new(
             self.shared.db.snapshot(),
-            self.keyspaces.state.clone(),
+            self.disk.keyspaces().state.clone(),
             &self.name,
         )
     }
@@ -189,7 +188,7 @@ impl LaneState {
         match self.overlay.get(key) {
             Lookup::Value(value) => Ok(Some(Value::Memory(value))),
             Lookup::Absent => Ok(None),
-            Lookup::Unknown => Ok(self.keyspaces.state.get(key)?.map(Value::Disk)),
+            Lookup::Unknown => Ok(self.disk.get(key)?.map(Value::Disk)),
         }
     }
 
@@ -217,7 +216,7 @@ impl LaneState {
             Lookup::Value(at) => Ok(Some(Value::Memory(self.overlay.value(at)))),
             Lookup::Absent => Ok(None),
             Lookup::Unknown => {
-                let Some(value) = self.keyspaces.state.get(key)? else {
+                let Some(value) = self.disk.get(key)? else {
                     return Ok(None);
                 };
                 // Kept in memory for the undo record.
@@ -298,7 +297,7 @@ impl LaneState {
             .iter()
             .filter(|key| check_key(key).is_ok() && self.overlay.get(key) == Lookup::Unknown)
             .collect();
-        let state = &self.keyspaces.state;
+        let state = &self.disk;
         let read = |keys: &[&[u8]]| {
             keys.iter()
                 .map(|key| state.get(key))
@@ -347,7 +346,7 @@ impl LaneState {
             .take_while(|(key, _)| key.starts_with(prefix))
             .peekable();
         let mut disk = (!self.overlay.disk_empty())
-            .then(|| self.keyspaces.state.range((from.clone(), to)))
+            .then(|| self.disk.range((from.clone(), to)))
             .into_iter()
             .flatten()
             .map(fjall::Guard::into_inner)
@@ -444,7 +443,7 @@ impl LaneState {
                 Lookup::Value(value) => record.change(key, Some(value)),
                 Lookup::Absent => record.change(key, None),
                 Lookup::Unknown => {
-                    let value = self.keyspaces.state.get(key)?;
+                    let value = self.disk.get(key)?;
                     learned.push((at, value.is_some()));
                     record.change(key, value.as_deref());
                 }
@@ -472,14 +471,19 @@ impl LaneState {
         self.flushed = None;
         self.discard_unflushed();
         self.disk_undo.clear();
-        self.keyspaces = self.shared.recreate(&self.name)?;
+        if !self.disk.is_fork() {
+            self.disk = Disk::Lane(self.shared.recreate(&self.name)?);
+        }
         Ok(())
     }
 
     /// The first step of a reset, durable.
     pub(super) fn remove_cursor(&self) -> Result<(), StoreError> {
+        if self.disk.is_fork() {
+            return Ok(());
+        }
         let mut batch = self.shared.db.batch();
-        batch.remove(&self.keyspaces.state, CURSOR_KEY);
+        batch.remove(&self.disk.keyspaces().state, CURSOR_KEY);
         Ok(batch.durability(Some(PersistMode::SyncAll)).commit()?)
     }
 
@@ -501,7 +505,9 @@ impl LaneState {
 
 impl Drop for LaneState {
     fn drop(&mut self) {
-        self.shared.release(&self.name);
+        if !self.disk.is_fork() {
+            self.shared.release(&self.name);
+        }
     }
 }
 

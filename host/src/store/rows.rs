@@ -4,8 +4,11 @@
 //! from plain threads or from `spawn_blocking`, never from a task: the runtime that drives the connections is the store's
 //! own.
 
+mod book;
 mod declared;
 mod write;
+
+pub use book::{OtherSet, PluginNote, Slot, other_rows};
 
 use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -115,6 +118,10 @@ impl RowStore {
                 });
             }
         }
+        self.register_checked(plugin, specs)
+    }
+
+    fn register_checked(&self, plugin: &str, specs: &[TableSpec]) -> Result<RowBuffer, RowError> {
         let mut writer = self.writer();
         self.block_on(async {
             let mut transaction = writer

@@ -104,6 +104,13 @@ impl StateStore {
         )?))
     }
 
+    /// A fork of a plugin's state as of its last flush: it can be changed and taken back like a lane's, and nothing of that
+    /// ever reaches the disk.
+    pub fn fork(&self, name: &str) -> Result<LaneState, StoreError> {
+        check_name(name)?;
+        LaneState::fork(self.shared.clone(), name)
+    }
+
     /// Names of the plugins whose state is here.
     pub fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = self
@@ -145,7 +152,7 @@ impl Shared {
     }
 
     /// The lane's keyspaces, made when they do not exist.
-    fn keyspaces(&self, name: &str) -> Result<LaneKeyspaces, StoreError> {
+    pub(super) fn keyspaces(&self, name: &str) -> Result<LaneKeyspaces, StoreError> {
         let mut lanes = self.lanes();
         if let Some(keyspaces) = lanes.get(name) {
             return Ok(keyspaces.clone());

@@ -13,7 +13,7 @@
 
 wit_bindgen::generate!({
     path: "../../wit",
-    world: "blockmill:plugin/plugin",
+    world: "blockmill:plugin/whole-plugin",
     pub_export_macro: true,
     export_macro_name: "export_processor",
     default_bindings_module: "blockmill_sdk::bindings",

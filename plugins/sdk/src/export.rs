@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use crate::bindings::blockmill::plugin::types::{
     Block as WireBlock, MempoolChanges as WireMempoolChanges,
 };
+pub use crate::bindings::exports::blockmill::plugin::migration::Guest as MigrationGuest;
 pub use crate::bindings::exports::blockmill::plugin::processor::Guest;
 use crate::{
     Block, BlockAnswer, BlockError, MempoolChanges, Params, Processor, QueryError, StartInfo, log,
@@ -24,6 +25,11 @@ pub fn start<P: Processor>(slot: &Slot<P>, info: StartInfo) -> Result<(), String
     }));
     *slot.borrow_mut() = Some(P::start(&info)?);
     Ok(())
+}
+
+/// `migrate`
+pub fn migrate<P: Processor>(from: u32) -> Result<bool, String> {
+    P::migrate(from)
 }
 
 /// `on-block`
@@ -89,6 +95,12 @@ macro_rules! export_plugin {
                 }
                 fn query(path: String, params: Vec<(String, String)>) -> Result<String, processor::QueryError> {
                     INSTANCE.with(|slot| $crate::export::query(slot, &path, params))
+                }
+            }
+
+            impl $crate::export::MigrationGuest for Exported {
+                fn migrate(from: u32) -> Result<bool, String> {
+                    $crate::export::migrate::<$plugin>(from)
                 }
             }
 

@@ -34,6 +34,13 @@ pub trait Processor: Sized + 'static {
     /// Makes the plugin out of its settings and its state. An error says what is wrong with the settings.
     fn start(info: &StartInfo) -> Result<Self, String>;
 
+    /// Makes the state that a component of state version `from` left into one of this version, through
+    /// [`state`](crate::state). `Ok(false)`, as by default, when that cannot be done: then the host makes the state anew from
+    /// the first block, while the old component goes on. The tables must be the same in both versions. `start` comes after.
+    fn migrate(_from: u32) -> Result<bool, String> {
+        Ok(false)
+    }
+
     /// The next block of the chain. By default: `begin_block`, `on_transaction` for each transaction, `end_block`.
     fn on_block(&mut self, block: &Block) -> Result<BlockAnswer, BlockError> {
         self.begin_block(block)?;

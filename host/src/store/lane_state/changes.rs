@@ -29,14 +29,14 @@ impl LaneState {
                 Lookup::Value(value) => Some(value),
                 Lookup::Absent => None,
                 Lookup::Unknown => {
-                    on_disk = self.keyspaces.state.get(key)?;
+                    on_disk = self.disk.get(key)?;
                     on_disk.as_deref()
                 }
             };
             let now = match self.overlay.get(key) {
                 Lookup::Value(value) => Some(value.to_vec()),
                 Lookup::Absent => None,
-                Lookup::Unknown => self.keyspaces.state.get(key)?.map(|value| value.to_vec()),
+                Lookup::Unknown => self.disk.get(key)?.map(|value| value.to_vec()),
             };
             if now.as_deref() == before {
                 unchanged.push(key.to_vec());

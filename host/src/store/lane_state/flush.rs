@@ -26,6 +26,10 @@ impl LaneState {
     /// can be tried again.
     pub fn flush(&mut self) -> Result<(), StoreError> {
         self.abort_block();
+        if self.disk.is_fork() {
+            // What a fork changes stays in memory.
+            return Ok(());
+        }
         let Some(cursor) = self.cursor else {
             // No block yet: what the plugin wrote when it started is written again when it starts again.
             return Ok(());
@@ -62,7 +66,7 @@ impl LaneState {
     /// Forgets the removals of keys that the disk never had: most coins are created and spent between two flushes.
     pub(super) fn settle(&mut self) -> Result<(), StoreError> {
         let removals = self.overlay.unsure();
-        let state = &self.keyspaces.state;
+        let state = &self.disk;
         // In the order of the keys, so that the engine's filters are walked through once.
         let on_disk = removals
             .iter()
@@ -74,14 +78,14 @@ impl LaneState {
 
     fn write_undo(&self, batch: &mut OwnedWriteBatch, kept: &[u32], pruned: &[u32]) {
         for height in pruned {
-            batch.remove(&self.keyspaces.undo, height.to_be_bytes());
+            batch.remove(&self.disk.keyspaces().undo, height.to_be_bytes());
         }
         for (height, record) in kept
             .iter()
             .filter_map(|height| self.pending_undo.get_key_value(height))
         {
             batch.insert(
-                &self.keyspaces.undo,
+                &self.disk.keyspaces().undo,
                 height.to_be_bytes(),
                 record.as_slice(),
             );
@@ -96,7 +100,7 @@ impl LaneState {
         kept: &[u32],
         pruned: &[u32],
     ) -> Result<(), StoreError> {
-        let state = &self.keyspaces.state;
+        let state = &self.disk.keyspaces().state;
         let mut batch = self.shared.db.batch();
         for change in dirty {
             let key = self.overlay.key(change.at);
@@ -124,7 +128,7 @@ impl LaneState {
         batch.durability(Some(PersistMode::SyncAll)).commit()?;
 
         self.wait_for_compaction();
-        let mut tables = self.keyspaces.state.start_ingestion()?;
+        let mut tables = self.disk.keyspaces().state.start_ingestion()?;
         for change in dirty {
             let key = self.overlay.key(change.at);
             if self.overlay.holds_value(change.at) {
@@ -146,7 +150,7 @@ impl LaneState {
     /// tables lie side by side, but not the loading of tables.
     fn wait_for_compaction(&self) {
         for _ in 0..COMPACTION_WAITS {
-            if self.keyspaces.state.l0_table_count() < MAX_LOOSE_TABLES {
+            if self.disk.keyspaces().state.l0_table_count() < MAX_LOOSE_TABLES {
                 return;
             }
             std::thread::sleep(COMPACTION_WAIT);

@@ -93,9 +93,8 @@ impl LaneState {
         if let Some(record) = self.pending_undo.get(&height) {
             return Ok(record.as_slice().into());
         }
-        self.keyspaces
-            .undo
-            .get(height.to_be_bytes())?
+        self.disk
+            .undo(height)?
             .ok_or_else(|| self.corrupt("an undo record"))
     }
 

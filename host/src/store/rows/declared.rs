@@ -28,6 +28,11 @@ pub(super) async fn tables(
     Ok(specs)
 }
 
+fn spec_json(spec: &TableSpec) -> Result<String, RowError> {
+    serde_json::to_string(spec)
+        .map_err(|error| failed("write a declared table")(sqlx::Error::Encode(Box::new(error))))
+}
+
 fn decode_spec(json: &str) -> Result<TableSpec, RowError> {
     serde_json::from_str(json)
         .map_err(|error| failed("read a declared table")(sqlx::Error::Decode(Box::new(error))))
@@ -52,8 +57,6 @@ pub(super) async fn register_table(
     plugin: &str,
     spec: &TableSpec,
 ) -> Result<(), RowError> {
-    let json = serde_json::to_string(spec)
-        .map_err(|error| failed("write a declared table")(sqlx::Error::Encode(Box::new(error))))?;
     let existing: Option<(String, String)> =
         sqlx::query_as("SELECT plugin, spec FROM blockmill_table WHERE name = ?")
             .bind(spec.name.as_str())
@@ -91,6 +94,7 @@ pub(super) async fn register_table(
                     .await?;
                 }
             }
+            let json = spec_json(spec)?;
             let sql = "UPDATE blockmill_table SET spec = ? WHERE name = ?".to_owned();
             execute(
                 connection,
@@ -121,6 +125,16 @@ pub(super) async fn register_table(
         "create a table",
     )
     .await?;
+    note_table(connection, plugin, spec).await
+}
+
+/// Makes the view of a table, and notes whose the table is.
+pub(super) async fn note_table(
+    connection: &mut SqliteConnection,
+    plugin: &str,
+    spec: &TableSpec,
+) -> Result<(), RowError> {
+    let json = spec_json(spec)?;
     execute(
         connection,
         spec.create_view(),
