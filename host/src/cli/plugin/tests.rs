@@ -28,7 +28,7 @@ fn a_file_that_is_no_plugin_is_inspected_as_far_as_it_goes() {
     // An empty core module: it is WebAssembly, and no plugin.
     for (bytes, kind, why) in [
         (&b"nothing"[..], "not WebAssembly", "does not begin with"),
-        (b"\0asm\x01\0\0\0", "core module", "component type"),
+        (b"\0asm\x01\0\0\0", "core module", "wit/plugin.wit"),
         (b"\0asm\x0d\0\x01\0", "component", "wit/plugin.wit"),
     ] {
         std::fs::write(&path, bytes).unwrap();
