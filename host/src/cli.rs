@@ -2,6 +2,7 @@
 
 mod change;
 mod client;
+mod plugin;
 mod table;
 
 use std::{
@@ -136,9 +137,10 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// List and ask the plugins of a running host
+    /// Write, test and compare plugins; list and ask those of a running host
     #[command(
-        long_about = "List the plugins of a running host, or ask one of them, through the host's API.",
+        long_about = "Begin, build, test, inspect and compare plugins, for which no host need run; or list the plugins of a \
+                      running host and ask one of them, through the host's API.",
         after_help = "Example:\n  blockmill plugin list"
     )]
     Plugin {
@@ -149,6 +151,8 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum PluginCommand {
+    #[command(flatten)]
+    Offline(plugin::OfflineCommand),
     /// Show name, version, hash, state, height, lag and last error of each plugin
     #[command(
         long_about = "Show name, version, sha256, state, height, lag and last error of each plugin of a running host.",
@@ -311,6 +315,9 @@ fn execute(command: &Command, hooks: &Hooks, out: &mut dyn Write) -> Result<()> 
                 table::txoutset(out, &set)
             }
         }
+        Command::Plugin {
+            command: PluginCommand::Offline(command),
+        } => plugin::execute(command, out),
         Command::Plugin {
             command: PluginCommand::List { config, json },
         } => {

@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod net;
 pub mod network;
 pub mod node;
+pub mod offline;
 pub mod plugin;
 pub mod progress;
 pub mod signals;

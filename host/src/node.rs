@@ -7,6 +7,8 @@ mod open;
 mod start;
 mod watch;
 
+pub(crate) use open::limits;
+
 use crate::cli::{CheckedPlugin, RunOptions};
 use crate::config::Config;
 use crate::plugin::{Instance, PluginEngine};

@@ -7,6 +7,7 @@ mod error;
 mod gauges;
 mod host;
 mod instance;
+mod interfaces;
 mod pool_columns;
 mod volatile;
 
@@ -16,4 +17,5 @@ pub use error::CallError;
 pub use gauges::Gauges;
 pub use host::{LaneSpace, Surroundings};
 pub use instance::{BlockInput, Instance, Limits, MempoolInput, QueryError};
+pub use interfaces::Interfaces;
 pub use volatile::Volatile;

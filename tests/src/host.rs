@@ -43,7 +43,11 @@ pub fn program() -> Result<PathBuf> {
 
 /// The program, without what our own environment would tell it: it reads every `BLOCKMILL_` variable as a key of its
 /// configuration, and refuses those of the tests.
-fn command() -> Result<Command> {
+///
+/// # Errors
+///
+/// As [`program`].
+pub fn command() -> Result<Command> {
     let mut command = Command::new(program()?);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("BLOCKMILL_") {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{process, workspace};
+use crate::workspace;
 
 /// How long npm may take: 20 MB are fetched, and without a network it tries again for minutes.
 const NPM_LIMIT: Duration = Duration::from_secs(300);
@@ -76,7 +76,7 @@ pub fn install(root: &Path) -> Result<Installed> {
             "--loglevel=error",
         ])
         .stdin(Stdio::null());
-    match process::run_within("npm", &mut npm, NPM_LIMIT)? {
+    match wasm_toolchain::run_within("npm", &mut npm, NPM_LIMIT)? {
         Some(status) if status.success() => {}
         Some(status) => return Ok(Installed::No(format!("npm failed: {status}"))),
         None => {

@@ -5,8 +5,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::toolchain::WasmToolchain;
 use crate::{plugins, programs, workspace};
+use wasm_toolchain::WasmToolchain;
 
 /// The programs that it takes.
 const PROGRAMS: [&str; 3] = ["blockmill", "devnet", "blockmill-bench"];

@@ -17,12 +17,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
+use wasm_toolchain::{Source, WasmToolchain};
 
 use self::devnet::Devnet;
 use self::host::{Host, PLUGINS};
 use crate::process::Interrupt;
 use crate::programs::{self, Profile};
-use crate::toolchain::{Source, WasmToolchain};
 use crate::{plugins, workspace};
 
 /// Blocks that the devnet begins with: the first coinbase can be spent at 101, the rest holds payments.

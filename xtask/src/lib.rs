@@ -11,5 +11,4 @@ pub mod plugins;
 pub mod process;
 pub mod programs;
 pub mod test;
-pub mod toolchain;
 pub mod workspace;

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+use wasm_toolchain::{Source, WasmToolchain};
 use xtask::demo::{self, Options};
 use xtask::programs::{self, Profile};
 use xtask::test::{self, Step};
-use xtask::toolchain::{Source, WasmToolchain};
 use xtask::{bench, plugins, workspace};
 
 /// Build, test and try Blockmill.

@@ -4,13 +4,12 @@
 //! They are compiled in a target folder of their own (`target/wasm`), because their compiler may be another than the host's,
 //! and neither shall make the other start again.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
+use wasm_toolchain::{TARGET, WasmToolchain, place};
 
-use crate::toolchain::{TARGET, WasmToolchain};
 use crate::{programs, workspace};
 
 /// The cargo profile of plugins, in the workspace's `Cargo.toml`.
@@ -111,9 +110,6 @@ pub fn build(root: &Path, toolchain: &WasmToolchain) -> Result<Vec<Plugin>> {
 
 /// Compiles plugins, puts the files in their places and prints a line for each.
 ///
-/// A file that did not change is not touched, so that a host which watches the folder is not disturbed; one that did is
-/// replaced by a rename, so that nobody reads half of it.
-///
 /// # Errors
 ///
 /// When one does not compile or a file cannot be written.
@@ -141,24 +137,11 @@ pub fn build_these(root: &Path, toolchain: &WasmToolchain, plugins: &[Plugin]) -
     Ok(())
 }
 
-/// Puts a copy of `built` at `path`; returns its size in bytes.
-fn place(built: &Path, path: &Path) -> Result<usize> {
-    let bytes = fs::read(built).with_context(|| format!("failed to read {}", built.display()))?;
-    if fs::read(path).is_ok_and(|there| there == bytes) {
-        return Ok(bytes.len());
-    }
-    let folder = path.parent().context("a plugin's path has a folder")?;
-    fs::create_dir_all(folder).with_context(|| format!("failed to make {}", folder.display()))?;
-    let partial = path.with_extension(format!("wasm.{}", std::process::id()));
-    fs::write(&partial, &bytes)
-        .with_context(|| format!("failed to write {}", partial.display()))?;
-    fs::rename(&partial, path).with_context(|| format!("failed to write {}", path.display()))?;
-    Ok(bytes.len())
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+    use std::fs;
 
     use super::*;
 
@@ -180,23 +163,5 @@ mod tests {
         folders.sort();
         assert_eq!(names, folders);
         assert!(names.contains(&"utxo-tracker".to_owned()));
-    }
-
-    #[test]
-    fn a_file_that_did_not_change_is_not_touched() {
-        let folder = tempfile::tempdir().unwrap();
-        let built = folder.path().join("built");
-        let path = folder.path().join("plugins/a.wasm");
-        fs::write(&built, b"one").unwrap();
-        assert_eq!(place(&built, &path).unwrap(), 3);
-        let first = fs::metadata(&path).unwrap().modified().unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(20));
-        place(&built, &path).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), first);
-        fs::write(&built, b"other").unwrap();
-        assert_eq!(place(&built, &path).unwrap(), 5);
-        assert_eq!(fs::read(&path).unwrap(), b"other");
-        let files = fs::read_dir(folder.path().join("plugins")).unwrap().count();
-        assert_eq!(files, 1, "nothing partial is left behind");
     }
 }

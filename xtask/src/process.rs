@@ -33,13 +33,9 @@ impl Process {
     ///
     /// When the program cannot be started; `name` is what messages call it.
     pub fn spawn(name: impl Into<String>, command: &mut Command) -> Result<Self> {
-        Self::spawn_in_our_group(name, command.process_group(0))
-    }
-
-    /// As [`spawn`](Self::spawn), but Ctrl-C on the terminal ends the child together with us.
-    fn spawn_in_our_group(name: impl Into<String>, command: &mut Command) -> Result<Self> {
         let name = name.into();
         let child = command
+            .process_group(0)
             .spawn()
             .with_context(|| format!("failed to start {name}"))?;
         Ok(Self { name, child })
@@ -152,24 +148,6 @@ impl Drop for Process {
     }
 }
 
-/// Runs `command` to its end, or kills it after `limit`; `None` when it took longer.
-///
-/// # Errors
-///
-/// When it cannot be started or waited for.
-pub fn run_within(
-    name: &str,
-    command: &mut Command,
-    limit: Duration,
-) -> Result<Option<ExitStatus>> {
-    let mut process = Process::spawn_in_our_group(name, command)?;
-    let status = process.wait(limit)?;
-    if status.is_none() {
-        process.kill()?;
-    }
-    Ok(status)
-}
-
 /// Whether somebody asked this process to end.
 #[derive(Debug, Clone)]
 pub struct Interrupt(Arc<AtomicBool>);
@@ -270,17 +248,5 @@ mod tests {
         let status = process.stop(Duration::from_secs(5)).unwrap();
         assert_eq!(status.signal(), Some(SIGTERM));
         assert_eq!(process.stop(Duration::ZERO).unwrap(), status);
-    }
-
-    #[test]
-    fn a_command_over_its_limit_is_ended() {
-        let start = Instant::now();
-        let limit = Duration::from_millis(100);
-        let status = run_within("sleep", Command::new("sleep").arg("60"), limit).unwrap();
-        assert!(status.is_none());
-        assert!(start.elapsed() < Duration::from_secs(10));
-        let status =
-            run_within("true", &mut Command::new("true"), Duration::from_secs(10)).unwrap();
-        assert!(status.unwrap().success());
     }
 }

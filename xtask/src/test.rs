@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
+use wasm_toolchain::{Source, WasmToolchain};
 
 use crate::bcoin::{self, Installed};
 use crate::libtest::Tally;
-use crate::toolchain::{Source, WasmToolchain};
 use crate::{plugins, programs, workspace};
 
 /// The steps, in the order in which they run.

@@ -19,10 +19,8 @@ pub fn target(root: &Path) -> PathBuf {
 
 /// The `cargo` that runs this program, in `root`, with `root/target` as its target folder.
 pub fn cargo(root: &Path) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command
-        .current_dir(root)
-        .env("CARGO_TARGET_DIR", target(root));
+    let mut command = wasm_toolchain::cargo(root);
+    command.env("CARGO_TARGET_DIR", target(root));
     command
 }
 

@@ -89,6 +89,11 @@ fn each_help_says_what_the_command_does_with_an_example() {
             "status",
             "txoutset",
             "plugin",
+            "new",
+            "build",
+            "inspect",
+            "test",
+            "diff",
             "list",
             "query"
         ]

@@ -183,8 +183,8 @@ impl fmt::Display for Named<'_> {
         if let Some(state) = state {
             writeln!(
                 f,
-                "state: {} differ ({} and {} changed)",
-                counted(state.keys, "key"),
+                "state: {} ({} and {} changed)",
+                differ(state.keys, "key"),
                 state.first_changed,
                 state.second_changed
             )?;
@@ -199,12 +199,7 @@ impl fmt::Display for Named<'_> {
                 Some(rows) => counted(rows, "row"),
                 None => "no such table".to_owned(),
             };
-            writeln!(
-                f,
-                "table {}: {} differ",
-                table.table,
-                counted(table.rows, "row")
-            )?;
+            writeln!(f, "table {}: {}", table.table, differ(table.rows, "row"))?;
             pair(f, &rows(table.first_rows), &rows(table.second_rows))?;
             for row in &table.first_differing {
                 let shown = |row: &Option<String>| row.clone().unwrap_or_else(|| "no row".into());
@@ -236,6 +231,11 @@ fn counted(count: usize, noun: &str) -> String {
         1 => format!("1 {noun}"),
         _ => format!("{count} {noun}s"),
     }
+}
+
+fn differ(count: usize, noun: &str) -> String {
+    let verb = if count == 1 { "differs" } else { "differ" };
+    format!("{} {verb}", counted(count, noun))
 }
 
 fn more(f: &mut fmt::Formatter<'_>, all: usize, shown: usize, noun: &str) -> fmt::Result {

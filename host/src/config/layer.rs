@@ -18,8 +18,9 @@ pub(super) const PLUGIN: &str = "plugin";
 /// What an environment variable of ours begins with.
 pub const ENVIRONMENT_PREFIX: &str = "BLOCKMILL_";
 
-/// Variables with our prefix that are no configuration keys: the log filter, and what tests and build tools read.
-const NOT_KEYS: [&str; 3] = ["LOG", "TEST_", "XTASK_"];
+/// Variables with our prefix that are no configuration keys: the log filter, where the SDK is (`plugin new`), and what tests and
+/// build tools read.
+const NOT_KEYS: [&str; 4] = ["LOG", "SDK", "TEST_", "XTASK_"];
 
 /// Values from one source.
 pub(super) struct Layer {

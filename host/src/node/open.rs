@@ -35,7 +35,7 @@ pub(super) fn plugin_error(
     config.error(&format!("plugins.{name}.{key}"), format!("{error:#}"), "")
 }
 
-pub(super) fn limits(plugin: &EnabledPlugin) -> Limits {
+pub(crate) fn limits(plugin: &EnabledPlugin) -> Limits {
     Limits {
         memory: usize::try_from(plugin.memory_limit).unwrap_or(usize::MAX),
         block_time: plugin.block_time_limit,

@@ -119,3 +119,24 @@ fn column(wit: wit::TableColumn) -> ColumnSpec {
         nullable: wit.nullable,
     }
 }
+
+/// The columns by name, as `wit/plugin.wit` has them.
+impl std::fmt::Display for WantedColumns {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names = [
+            (self.inputs, "inputs"),
+            (self.witnesses, "witnesses"),
+            (self.outputs, "outputs"),
+            (self.spent, "spent"),
+            (self.raw, "raw"),
+        ];
+        let wanted: Vec<&str> = names
+            .iter()
+            .filter_map(|(wanted, name)| wanted.then_some(*name))
+            .collect();
+        match wanted.is_empty() {
+            true => f.write_str("none"),
+            false => f.write_str(&wanted.join(", ")),
+        }
+    }
+}

@@ -95,6 +95,9 @@ pub enum StoreError {
     /// The state cannot be rewound so far.
     #[error(transparent)]
     Rewind(#[from] RewindError),
+    /// A write was refused on purpose, see [`LaneState::cut_after`](super::LaneState::cut_after).
+    #[error("a write was refused on purpose")]
+    Cut,
 }
 
 impl StoreError {

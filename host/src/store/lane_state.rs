@@ -71,6 +71,8 @@ pub struct LaneState {
     disk_undo: BTreeSet<u32>,
     undo_depth: u32,
     in_block: bool,
+    /// Writes that the open block may still make, where one is to be cut.
+    writes_left: Option<u64>,
     bulk_changes: usize,
 }
 
@@ -118,6 +120,7 @@ impl LaneState {
             disk_undo,
             undo_depth: UNDO_DEPTH,
             in_block: false,
+            writes_left: None,
             bulk_changes: BULK_CHANGES,
         }
     }
@@ -146,6 +149,12 @@ impl LaneState {
     #[doc(hidden)]
     pub fn set_bulk_changes(&mut self, changes: usize) {
         self.bulk_changes = changes;
+    }
+
+    /// Makes the open block fail after so many writes, as if the disk did: for tests of what a plugin makes of a call that
+    /// ends in its middle. Over when the block is closed.
+    pub fn cut_after(&mut self, writes: u64) {
+        self.writes_left = Some(writes);
     }
 
     /// Memory that unflushed changes, undo records and entries read ahead take, in bytes.
@@ -404,6 +413,7 @@ impl LaneState {
         self.overlay.commit();
         self.cursor = Some(cursor);
         self.in_block = false;
+        self.writes_left = None;
         if self.overlay.unsure_count() > MAX_UNSURE
             && let Err(error) = self.settle()
         {
@@ -423,6 +433,7 @@ impl LaneState {
     pub fn abort_block(&mut self) {
         self.overlay.abort();
         self.in_block = false;
+        self.writes_left = None;
     }
 
     /// What the open block's keys held before it.
@@ -478,9 +489,12 @@ impl LaneState {
         Ok(batch.durability(Some(PersistMode::SyncAll)).commit()?)
     }
 
-    fn check_write(&self, key: &[u8]) -> Result<(), StoreError> {
+    fn check_write(&mut self, key: &[u8]) -> Result<(), StoreError> {
         if !self.in_block {
             return Err(ArgumentError::NoOpenBlock.into());
+        }
+        if let Some(left) = &mut self.writes_left {
+            *left = left.checked_sub(1).ok_or(StoreError::Cut)?;
         }
         if self.overlay.bytes() > MAX_OVERLAY {
             return Err(StoreError::OverlayFull {

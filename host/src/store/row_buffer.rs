@@ -357,6 +357,8 @@ pub struct RowBuffer {
     volatile_bytes: usize,
     /// Where the open block began: rows of each table, volatile changes and their bytes.
     mark: (Vec<usize>, usize, usize),
+    /// Whether the open block's rows are refused, because it is to be cut.
+    cut: bool,
 }
 
 impl RowBuffer {
@@ -372,6 +374,7 @@ impl RowBuffer {
             volatile: Vec::new(),
             volatile_bytes: 0,
             mark,
+            cut: false,
         }
     }
 
@@ -437,6 +440,9 @@ impl RowBuffer {
             table: name.clone(),
             why: why.to_owned(),
         };
+        if self.cut {
+            return Err(refuse("they were refused on purpose"));
+        }
         let Some(target) = self.tables.get_mut(table).filter(|_| rows > 0) else {
             return Ok(());
         };
@@ -506,8 +512,15 @@ impl RowBuffer {
         Ok(())
     }
 
+    /// Makes the open block fail with its first rows of an anchored table, see
+    /// [`LaneState::cut_after`](super::LaneState::cut_after).
+    pub fn cut(&mut self) {
+        self.cut = true;
+    }
+
     /// Marks where a block begins.
     pub fn begin_block(&mut self) {
+        self.cut = false;
         self.mark = (
             self.tables.iter().map(|table| table.rows).collect(),
             self.volatile.len(),
@@ -528,6 +541,7 @@ impl RowBuffer {
         }
         self.volatile.truncate(*changes);
         self.volatile_bytes = *bytes;
+        self.cut = false;
     }
 
     /// Drops the rows of blocks above `height`, and every volatile change: what a rewind does to rows not flushed yet.

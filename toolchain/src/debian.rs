@@ -78,7 +78,7 @@ pub(super) fn fetch() -> Result<PathBuf> {
     match fetch_into(&cache, &partial.0) {
         Ok(path) => Ok(path),
         Err(error) => {
-            println!("{error:#}: updating the package lists");
+            eprintln!("{error:#}: updating the package lists");
             update_lists()?;
             fetch_into(&cache, &partial.0)
         }
@@ -93,7 +93,7 @@ fn fetch_into(cache: &Path, partial: &Path) -> Result<PathBuf> {
         return Ok(folder);
     }
     let packages = packages()?;
-    println!(
+    eprintln!(
         "fetching {COMPILER} {version} ({} packages) into {}, once",
         packages.len(),
         folder.display()

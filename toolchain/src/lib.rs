@@ -4,7 +4,13 @@
 //! which needs a network; and Debian's packages of a newer `rustc` with the source of the standard library, unpacked into a
 //! cache folder and not installed ([`debian`]).
 
+//!
+//! `cargo xtask` and `blockmill plugin build` both compile plugins, and both do it here. What is done is said on standard
+//! error: standard output belongs to what was asked for.
+
 pub mod debian;
+mod limit;
+mod place;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -14,7 +20,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
-use crate::{process, workspace};
+pub use limit::run_within;
+pub use place::place;
 
 /// What plugins are compiled for: wasm with no system below it, so that a plugin can import only what the host offers.
 pub const TARGET: &str = "wasm32-unknown-unknown";
@@ -67,8 +74,8 @@ impl WasmToolchain {
             }
             match add_target() {
                 Ok(()) if has_target(&sysroot) => return Ok(Self::Ordinary),
-                Ok(()) => println!("rustup added {TARGET}, but not to {}", sysroot.display()),
-                Err(error) => println!("{error:#}"),
+                Ok(()) => eprintln!("rustup added {TARGET}, but not to {}", sysroot.display()),
+                Err(error) => eprintln!("{error:#}"),
             }
             if source == Source::Rustup {
                 bail!(
@@ -98,9 +105,9 @@ impl WasmToolchain {
         Ok(Self::Unpacked { root, linker })
     }
 
-    /// `cargo build` for [`TARGET`] in the workspace at `root`; packages, profile and target folder are the caller's to add.
-    pub fn cargo_build(&self, root: &Path) -> Command {
-        let mut command = workspace::cargo(root);
+    /// `cargo build` for [`TARGET`] in a folder; packages, profile and target folder are the caller's to add.
+    pub fn cargo_build(&self, folder: &Path) -> Command {
+        let mut command = cargo(folder);
         command.args(["build", "--target", TARGET]);
         if let Self::Unpacked { root, linker } = self {
             command
@@ -113,6 +120,13 @@ impl WasmToolchain {
         }
         command
     }
+}
+
+/// The `cargo` that runs this program, or the one that is installed, in `folder`.
+pub fn cargo(folder: &Path) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(folder);
+    command
 }
 
 /// The ordinary compiler.
@@ -151,10 +165,10 @@ fn has_target(sysroot: &Path) -> bool {
 }
 
 fn add_target() -> Result<()> {
-    println!("rustc has no standard library for {TARGET}: trying rustup target add {TARGET}");
+    eprintln!("rustc has no standard library for {TARGET}: trying rustup target add {TARGET}");
     let mut command = Command::new("rustup");
     command.args(["target", "add", TARGET]);
-    match process::run_within("rustup", &mut command, RUSTUP_LIMIT)? {
+    match run_within("rustup", &mut command, RUSTUP_LIMIT)? {
         Some(status) if status.success() => Ok(()),
         Some(_) => bail!("rustup could not add {TARGET}"),
         None => bail!(
