@@ -14,7 +14,7 @@ use crate::mempool::{Mempool, MempoolConfig};
 use crate::metrics::{Metrics, Stage};
 use crate::net::{self, Checker, EventLog, Net, NetConfig, NetParts, TransactionSink};
 use crate::network::Params;
-use crate::plugin::{Gauges, PluginEngine, Surroundings, Volatile};
+use crate::plugin::{Capsules, Gauges, PluginEngine, Surroundings, Volatile, Watched};
 use crate::signals;
 use crate::store::{RowStore, StateStore};
 use anyhow::{Context, Result};
@@ -166,6 +166,7 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
         pool: pool.as_ref(),
         stores: &stores,
         metrics: &metrics,
+        capsules: Capsules::of(&config),
     };
     let lanes = start.all(plugins)?;
 
@@ -294,6 +295,7 @@ struct LaneStart<'a> {
     pool: Option<&'a Arc<PoolFeed>>,
     stores: &'a LaneStores,
     metrics: &'a Metrics,
+    capsules: Option<Arc<Capsules>>,
 }
 
 impl LaneStart<'_> {
@@ -318,6 +320,7 @@ impl LaneStart<'_> {
                 feed: self.feed.clone(),
                 volatile: Volatile::default(),
                 gauges: Gauges::new(self.metrics.plugin(&name)),
+                watched: Watched::new(self.capsules.clone()),
             });
             let limits = open::limits(&plugin.settings);
             let shared = Arc::new(LaneShared::new(
@@ -339,6 +342,7 @@ impl LaneStart<'_> {
                     undo_depth: self.config.chain.undo_depth,
                     first_pause: self.config.plugins.retry_pause,
                     longest_pause: self.config.plugins.retry_pause_max,
+                    quarantine_after: self.config.plugins.quarantine_after,
                 },
                 metrics: self.metrics.plugin(&name),
                 committed: self.metrics.stage(Stage::AnnouncedToCommitted),

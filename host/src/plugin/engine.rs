@@ -26,6 +26,9 @@ pub const EPOCH: Duration = Duration::from_millis(10);
 /// The largest plugin file that is read, in bytes.
 pub const MAX_PLUGIN_SIZE: u64 = 64 << 20;
 
+/// The largest plugin file whose bytes are kept in memory and written into capsules.
+pub(super) const MAX_KEPT: usize = 2 << 20;
+
 /// Compiles and links plugins. Cheap to share.
 pub struct PluginEngine {
     engine: Engine,
@@ -33,6 +36,8 @@ pub struct PluginEngine {
     cache: Option<PathBuf>,
     ticker: Option<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
+    /// Calls that are going on must end: the host does.
+    ending: Arc<AtomicBool>,
 }
 
 /// A plugin, compiled and linked but not yet running.
@@ -42,9 +47,18 @@ pub struct Compiled {
     pub sha256: sha256::Hash,
     /// Bytes of the file.
     pub size: u64,
+    /// The file's bytes when they are at most [`MAX_KEPT`]: capsules carry them.
+    wasm: Option<Arc<[u8]>>,
     /// It was compiled just now, not taken from the cache.
     fresh: bool,
     pub(super) pre: PluginPre<Host>,
+}
+
+impl Compiled {
+    /// The file's bytes, when they are few.
+    pub fn wasm(&self) -> Option<&Arc<[u8]>> {
+        self.wasm.as_ref()
+    }
 }
 
 impl PluginEngine {
@@ -88,6 +102,7 @@ impl PluginEngine {
             cache: None,
             ticker: Some(ticker),
             stop,
+            ending: Arc::default(),
         })
     }
 
@@ -147,6 +162,7 @@ impl PluginEngine {
         Ok(Compiled {
             sha256,
             size: bytes.len() as u64,
+            wasm: (bytes.len() <= MAX_KEPT).then(|| bytes.into()),
             fresh,
             pre,
         })
@@ -154,9 +170,14 @@ impl PluginEngine {
 
     /// Ends every call that is going on, as if its time were over: the host is ending.
     pub fn interrupt(&self) {
+        self.ending.store(true, Ordering::Relaxed);
         for _ in 0..1_000_000 {
             self.engine.increment_epoch();
         }
+    }
+
+    pub(super) fn ending(&self) -> Arc<AtomicBool> {
+        self.ending.clone()
     }
 
     pub(super) fn engine(&self) -> &Engine {
