@@ -1,6 +1,7 @@
 //! The command line.
 
 mod client;
+mod replay;
 mod table;
 
 use std::{
@@ -151,6 +152,24 @@ enum PluginCommand {
         #[command(flatten)]
         config: ConfigArgs,
         /// Print the JSON of GET /api/v1/plugins
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run a failed call again from its capsule, without the host
+    #[command(
+        long_about = "Run the call of a capsule again, in the engine and under the limits of the host, with the state that the \
+                      plugin read then. Says whether it still fails. No host need run, and nothing is written. Exit code: 0 when \
+                      the call succeeds now, 1 when it fails.",
+        after_help = "Example: does the new version take the block that the old one failed on?\n  \
+                      blockmill plugin replay ~/.blockmill/mainnet/capsules/watch.820000.trap.1f2e3d4c.capsule --with watch.wasm"
+    )]
+    Replay {
+        /// The capsule: `plugin list --json` and the log name it
+        capsule: PathBuf,
+        /// Another version of the plugin, instead of the one that failed
+        #[arg(long, value_name = "FILE")]
+        with: Option<PathBuf>,
+        /// Print what came of it as JSON
         #[arg(long)]
         json: bool,
     },
@@ -312,6 +331,14 @@ fn execute(command: &Command, hooks: &Hooks, out: &mut dyn Write) -> Result<()> 
                 table::plugins(out, &plugins)
             }
         }
+        Command::Plugin {
+            command:
+                PluginCommand::Replay {
+                    capsule,
+                    with,
+                    json,
+                },
+        } => replay::replay(out, capsule, with.as_deref(), *json),
         Command::Plugin {
             command:
                 PluginCommand::Query {
