@@ -3,6 +3,7 @@
 mod change;
 mod client;
 mod plugin;
+mod replay;
 mod table;
 
 use std::{
@@ -167,6 +168,24 @@ enum PluginCommand {
     },
     #[command(flatten)]
     Change(change::ChangeCommand),
+    /// Run a failed call again from its capsule, without the host
+    #[command(
+        long_about = "Run the call of a capsule again, in the engine and under the limits of the host, with the state that the \
+                      plugin read then. Says whether it still fails. No host need run, and nothing is written. Exit code: 0 when \
+                      the call succeeds now, 1 when it fails.",
+        after_help = "Example: does the new version take the block that the old one failed on?\n  \
+                      blockmill plugin replay ~/.blockmill/mainnet/capsules/watch.820000.trap.1f2e3d4c.capsule --with watch.wasm"
+    )]
+    Replay {
+        /// The capsule: `plugin list --json` and the log name it
+        capsule: PathBuf,
+        /// Another version of the plugin, instead of the one that failed
+        #[arg(long, value_name = "FILE")]
+        with: Option<PathBuf>,
+        /// Print what came of it as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Ask a plugin and print its JSON
     #[command(
         long_about = "Ask a plugin of a running host. The answer is that of GET /api/v1/plugins/NAME/query/PATH?k=v.",
@@ -333,6 +352,14 @@ fn execute(command: &Command, hooks: &Hooks, out: &mut dyn Write) -> Result<()> 
         Command::Plugin {
             command: PluginCommand::Change(command),
         } => change::execute(command, out),
+        Command::Plugin {
+            command:
+                PluginCommand::Replay {
+                    capsule,
+                    with,
+                    json,
+                },
+        } => replay::replay(out, capsule, with.as_deref(), *json),
         Command::Plugin {
             command:
                 PluginCommand::Query {

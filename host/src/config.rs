@@ -13,7 +13,6 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use figment::Figment;
@@ -29,6 +28,7 @@ pub use self::{
     },
 };
 pub use crate::network::Network;
+use crate::plugin::Limits;
 
 /// Name of the file that is read from the data folder when no other is named.
 pub const FILE_NAME: &str = "blockmill.toml";
@@ -243,13 +243,7 @@ impl Config {
                 require_identical: plugin
                     .require_identical
                     .unwrap_or(self.plugins.require_identical),
-                memory_limit: plugin.memory_limit.unwrap_or(self.plugins.memory_limit),
-                block_time_limit: plugin
-                    .block_time_limit
-                    .unwrap_or(self.plugins.block_time_limit),
-                query_time_limit: plugin
-                    .query_time_limit
-                    .unwrap_or(self.plugins.query_time_limit),
+                limits: plugin.limits(&self.plugins),
                 settings: serde_json::Value::Object(plugin.settings.clone()).to_string(),
             })
             .collect()
@@ -309,12 +303,8 @@ pub struct EnabledPlugin {
     pub sha256: Option<String>,
     /// A new component must leave the same behind as the old one.
     pub require_identical: bool,
-    /// The most memory in bytes of one instance.
-    pub memory_limit: u64,
-    /// The most time for one call with a block or with changes of the pool.
-    pub block_time_limit: Duration,
-    /// The most time for one query.
-    pub query_time_limit: Duration,
+    /// What it may use.
+    pub limits: Limits,
     /// The settings as a JSON object.
     pub settings: String,
 }

@@ -6,7 +6,9 @@
 //! committed, start a fresh instance, go on from the cursor.
 
 mod active_chain;
+mod failures;
 mod feed;
+mod ladder;
 mod orders;
 mod pool_feed;
 mod pool_worker;
@@ -15,6 +17,7 @@ mod worker;
 
 pub use active_chain::{ActiveChain, Position};
 pub use feed::{Feed, Next, Refusal};
+pub use ladder::{Fault, Ladder, Verdict};
 pub use orders::Order;
 pub use pool_feed::{PoolBatch, PoolFeed};
 pub use pool_worker::PoolWorker;

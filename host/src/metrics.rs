@@ -96,6 +96,12 @@ struct GaugeLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BudgetLabels {
+    plugin: String,
+    budget: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct QueryLabels {
     plugin: String,
     outcome: &'static str,
@@ -150,6 +156,10 @@ pub struct Metrics {
     plugin_rows: Family<PluginLabels, Counter>,
     plugin_memory: Family<PluginLabels, Gauge>,
     plugin_log_dropped: Family<PluginLabels, Counter>,
+    plugin_budget_used: Family<BudgetLabels, Gauge<f64, AtomicU64>>,
+    plugin_budget_limit: Family<BudgetLabels, Gauge<f64, AtomicU64>>,
+    plugin_quarantined: Family<PluginLabels, Gauge>,
+    plugin_host_faults: Family<PluginLabels, Counter>,
     plugin_queries: Family<QueryLabels, Counter>,
     plugin_reloads: Family<QueryLabels, Counter>,
     reload_seconds: Histogram,
@@ -264,6 +274,30 @@ impl Metrics {
             "Log lines of the plugin over its bound",
             plugin_log_dropped.clone(),
         );
+        let plugin_budget_used = Family::<BudgetLabels, Gauge<f64, AtomicU64>>::default();
+        registry.register(
+            "plugin_budget_used_max",
+            "The most that one call has used of a budget since the start: seconds, bytes or a number",
+            plugin_budget_used.clone(),
+        );
+        let plugin_budget_limit = Family::<BudgetLabels, Gauge<f64, AtomicU64>>::default();
+        registry.register(
+            "plugin_budget_limit",
+            "The limit of a budget, in the same unit",
+            plugin_budget_limit.clone(),
+        );
+        let plugin_quarantined = Family::<PluginLabels, Gauge>::default();
+        registry.register(
+            "plugin_quarantined",
+            "1 while the plugin is quarantined: it failed on one block again and again",
+            plugin_quarantined.clone(),
+        );
+        let plugin_host_faults = Family::<PluginLabels, Counter>::default();
+        registry.register(
+            "plugin_host_faults",
+            "Steps of the plugin's lane that failed because of the host, its disk or its database",
+            plugin_host_faults.clone(),
+        );
         let plugin_queries = Family::<QueryLabels, Counter>::default();
         registry.register(
             "plugin_queries",
@@ -321,6 +355,10 @@ impl Metrics {
             plugin_rows,
             plugin_memory,
             plugin_log_dropped,
+            plugin_budget_used,
+            plugin_budget_limit,
+            plugin_quarantined,
+            plugin_host_faults,
             plugin_queries,
             plugin_reloads,
             reload_seconds,
@@ -346,6 +384,8 @@ impl Metrics {
             rows: self.plugin_rows.get_or_create_owned(&labels),
             memory_bytes: self.plugin_memory.get_or_create_owned(&labels),
             log_lines_dropped: self.plugin_log_dropped.get_or_create_owned(&labels),
+            quarantined: self.plugin_quarantined.get_or_create_owned(&labels),
+            host_faults: self.plugin_host_faults.get_or_create_owned(&labels),
             prefetch: self.timer(Stage::Prefetch, name),
             call: self.timer(Stage::Call, name),
             state_flush: self.timer(Stage::StateFlush, name),
@@ -427,6 +467,10 @@ pub struct PluginMetrics {
     pub memory_bytes: Gauge,
     /// Log lines over its bound.
     pub log_lines_dropped: Counter,
+    /// 1 while it is quarantined.
+    pub quarantined: Gauge,
+    /// Failures of the host, its disk or its database in the plugin's lane.
+    pub host_faults: Counter,
     /// Fetching a block's coins ahead of the call.
     pub prefetch: StageTimer,
     /// The call with a block.
@@ -465,6 +509,23 @@ impl PluginMetrics {
             .get_or_create_owned(&self.labels(name))
             .set(value);
         true
+    }
+
+    /// Shows a budget by its key: the most that was used and the limit, in seconds, bytes or a number.
+    pub fn set_budget(&self, budget: &'static str, used: f64, limit: f64) {
+        let labels = BudgetLabels {
+            plugin: self.name.clone(),
+            budget,
+        };
+        let metrics = &self.metrics;
+        metrics
+            .plugin_budget_used
+            .get_or_create_owned(&labels)
+            .set(used);
+        metrics
+            .plugin_budget_limit
+            .get_or_create_owned(&labels)
+            .set(limit);
     }
 
     /// Removes the plugin's own gauges, as when it is replaced.

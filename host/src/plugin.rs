@@ -1,6 +1,10 @@
 //! Plugins: compiling, describing and calling them. What they see of the host is `wit/plugin.wit`.
 
 mod bindings;
+mod budget;
+mod capsule;
+mod capsule_state;
+mod capsules;
 mod descriptor;
 mod engine;
 mod error;
@@ -9,13 +13,20 @@ mod host;
 mod instance;
 mod interfaces;
 mod pool_columns;
+mod recorder;
+mod replay;
 mod volatile;
 
+pub use budget::{Budget, Limits, Usage};
+pub use capsule::{Capsule, Given, Header as CapsuleHeader};
+pub use capsules::{Capsules, Failure};
 pub use descriptor::{COINS, Descriptor, WantedColumns, is_plugin_name};
 pub use engine::{Compiled, MAX_PLUGIN_SIZE, PluginEngine, hash_of};
-pub use error::CallError;
+pub use error::{CallError, FailureClass};
 pub use gauges::Gauges;
-pub use host::{LaneSpace, Surroundings};
-pub use instance::{BlockInput, Instance, Limits, MempoolInput, QueryError};
+pub use host::{LaneSpace, Surroundings, Watched};
+pub use instance::{BlockInput, Instance, MempoolInput, QueryError};
 pub use interfaces::Interfaces;
+pub use recorder::{HeaderSource, KnownHeader, Recorder, Recording};
+pub use replay::{Replayed, replay};
 pub use volatile::Volatile;

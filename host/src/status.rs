@@ -116,6 +116,15 @@ pub struct Plugin {
     /// How the last change of its file or of its configuration went.
     #[serde(default)]
     pub reload: Option<Reload>,
+    /// What it has used of its budgets, by their keys in the configuration.
+    #[serde(default)]
+    pub budgets: BTreeMap<String, BudgetUse>,
+    /// Failures of one cause on one block, one after the other; 0 once the block was taken.
+    #[serde(default)]
+    pub attempts: u32,
+    /// The capsule of the last failure: a path on the host's machine.
+    #[serde(default)]
+    pub capsule: Option<String>,
 }
 
 /// The change of a running plugin: another file, other settings, or a step back.
@@ -157,6 +166,19 @@ impl ReloadState {
     }
 }
 
+/// What a plugin has used of a budget since it was loaded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BudgetUse {
+    /// What the last call used.
+    pub last: u64,
+    /// The most that a call has used.
+    pub max: u64,
+    /// What a call may use.
+    pub limit: u64,
+    /// `bytes`, `microseconds` or `count`.
+    pub unit: String,
+}
+
 /// What a plugin is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -171,6 +193,11 @@ pub enum PluginState {
     Waiting,
     /// Its last block failed and is tried again after a pause.
     Retrying,
+    /// It failed on the same block again and again: it stands still until it is asked to try again or is changed.
+    Quarantined,
+    /// The host's disk or database failed: it goes on by itself as soon as they do.
+    #[serde(rename = "waiting-for-host")]
+    WaitingForHost,
     /// It cannot run: its file or its settings are wrong.
     Failed,
     /// It has ended because the host ends.
@@ -188,6 +215,8 @@ impl PluginState {
             Self::Following => "following",
             Self::Waiting => "waiting",
             Self::Retrying => "retrying",
+            Self::Quarantined => "quarantined",
+            Self::WaitingForHost => "waiting-for-host",
             Self::Failed => "failed",
             Self::Stopped => "stopped",
             Self::Disabled => "disabled",
@@ -200,6 +229,8 @@ impl PluginState {
 pub enum Health {
     /// At the tip, and every plugin with it.
     Following,
+    /// At the tip with every plugin but those that are quarantined, by name with the reason.
+    Degraded(BTreeMap<String, String>),
     /// The reason, for people.
     NotFollowing(String),
 }
@@ -340,6 +371,17 @@ pub(crate) mod tests {
                     last_error: None,
                     previous_sha256: None,
                     reload: None,
+                    budgets: BTreeMap::from([(
+                        "memory_limit".to_owned(),
+                        BudgetUse {
+                            last: 1,
+                            max: 2,
+                            limit: 3,
+                            unit: "bytes".to_owned(),
+                        },
+                    )]),
+                    attempts: 0,
+                    capsule: None,
                 },
                 Plugin {
                     name: "tx-writer".to_owned(),
@@ -352,6 +394,9 @@ pub(crate) mod tests {
                     last_error: Some("trap: unreachable".to_owned()),
                     previous_sha256: None,
                     reload: None,
+                    budgets: BTreeMap::new(),
+                    attempts: 2,
+                    capsule: Some("/data/capsules/one.capsule".to_owned()),
                 },
             ],
             reorgs: 2,
@@ -385,7 +430,10 @@ pub(crate) mod tests {
             "/plugins/0/height",
             "/plugins/0/hash",
             "/plugins/0/lag",
+            "/plugins/0/budgets/memory_limit/max",
             "/plugins/1/last_error",
+            "/plugins/1/attempts",
+            "/plugins/1/capsule",
         ] {
             assert!(json.pointer(pointer).is_some(), "{pointer} is missing");
         }

@@ -37,6 +37,7 @@ pub use columns::{Keys, ScanPage, ValueColumn, Values};
 pub use data_dir::DataDir;
 pub use error::{ArgumentError, RewindError, StoreError};
 pub use lane_state::{LaneState, StateChanges, Value};
+pub(crate) use lane_state::{check_key, check_value};
 pub use recovery::{Reconciled, Recovery, RecoveryError, reconcile};
 pub use row_buffer::{Column, ColumnData, RowAction, RowBuffer, RowWrite, TableWrites};
 pub use row_error::RowError;

@@ -161,6 +161,10 @@ impl<B: Backend> Shared<B> {
 async fn health<B: Backend>(State(host): Host<B>) -> Result<Response, Refusal> {
     Ok(match host.short(B::health).await? {
         Health::Following => json(StatusCode::OK, &json!({ "status": "following" })),
+        Health::Degraded(quarantined) => json(
+            StatusCode::OK,
+            &json!({ "status": "degraded", "quarantined": quarantined }),
+        ),
         Health::NotFollowing(reason) => {
             Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "not_following", reason).into_response()
         }

@@ -86,7 +86,7 @@ impl Bounds {
         let longest = config
             .enabled_plugins()
             .iter()
-            .map(|plugin| plugin.query_time_limit)
+            .map(|plugin| plugin.limits.query_time)
             .max();
         Self {
             queries: config.api.max_queries.into(),

@@ -149,6 +149,22 @@ pub(super) fn values(config: &Config) -> Result<(), ConfigError> {
         "plugins.query_time_limit",
         config.plugins.query_time_limit,
     )?;
+    for (key, count) in [
+        ("table_limit", config.plugins.table_limit),
+        ("instance_limit", config.plugins.instance_limit),
+    ] {
+        at_least_one(config, &format!("plugins.{key}"), clipped(count))?;
+    }
+    at_least_one(
+        config,
+        "plugins.quarantine_after",
+        config.plugins.quarantine_after,
+    )?;
+    memory(
+        config,
+        "plugins.query_memory_limit",
+        config.plugins.query_memory_limit,
+    )?;
     for (name, plugin) in &config.plugin {
         let key = format!("plugins.{name}");
         let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
@@ -183,6 +199,17 @@ pub(super) fn values(config: &Config) -> Result<(), ConfigError> {
         if let Some(bytes) = plugin.memory_limit {
             memory(config, &format!("{key}.memory_limit"), bytes)?;
         }
+        if let Some(bytes) = plugin.query_memory_limit {
+            memory(config, &format!("{key}.query_memory_limit"), bytes)?;
+        }
+        for (limit, count) in [
+            ("table_limit", plugin.table_limit),
+            ("instance_limit", plugin.instance_limit),
+        ] {
+            if let Some(count) = count {
+                at_least_one(config, &format!("{key}.{limit}"), clipped(count))?;
+            }
+        }
         for (limit, span) in [
             ("block_time_limit", plugin.block_time_limit),
             ("query_time_limit", plugin.query_time_limit),
@@ -200,6 +227,11 @@ fn at_least_one(config: &Config, key: &str, value: u32) -> Result<(), ConfigErro
         return Err(config.error(key, "0 is too small", "give 1 or more"));
     }
     Ok(())
+}
+
+/// A count as far as it matters here.
+fn clipped(count: u64) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 fn not_zero(config: &Config, key: &str, span: Duration) -> Result<(), ConfigError> {

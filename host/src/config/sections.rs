@@ -9,6 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::units::{self, size};
+use crate::plugin::Limits;
 
 /// `[log]`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -187,12 +188,41 @@ pub struct Plugins {
     /// The most memory in bytes of one instance.
     #[serde(with = "size")]
     pub memory_limit: u64,
+    /// The most entries of all tables of one instance.
+    pub table_limit: u64,
+    /// The most core instances of one plugin, and memories, and tables.
+    pub instance_limit: u64,
     /// The most time for one call with a block or with changes of the pool.
     #[serde(with = "units::span")]
     pub block_time_limit: Duration,
+    /// The most state keys that such a call may write.
+    pub block_keys_limit: u64,
+    /// The most bytes of keys and values that such a call may write.
+    #[serde(with = "size")]
+    pub block_state_limit: u64,
+    /// The most rows that such a call may write.
+    pub block_rows_limit: u64,
+    /// The most bytes of rows that such a call may write.
+    #[serde(with = "size")]
+    pub block_row_bytes_limit: u64,
+    /// The most log lines of any call; what is over is dropped.
+    pub block_log_limit: u64,
     /// The most time for one query.
     #[serde(with = "units::span")]
     pub query_time_limit: Duration,
+    /// The most memory in bytes of an instance that answers a query.
+    #[serde(with = "size")]
+    pub query_memory_limit: u64,
+    /// The most bytes of an answer.
+    #[serde(with = "size")]
+    pub query_answer_limit: u64,
+    /// A plugin that failed for the same cause on the same block so often is quarantined.
+    pub quarantine_after: u32,
+    /// How many capsules of failures are kept of each plugin; the oldest go. 0: none are written.
+    pub capsules: u32,
+    /// The most bytes of a capsule.
+    #[serde(with = "size")]
+    pub capsule_size_limit: u64,
     /// Pause before a failed block is tried again. Doubles with each failure, up to `retry_pause_max`.
     #[serde(with = "units::span")]
     pub retry_pause: Duration,
@@ -220,12 +250,34 @@ pub struct Plugin {
     /// Instead of [`Plugins::memory_limit`].
     #[serde(with = "units::maybe_size")]
     pub memory_limit: Option<u64>,
+    /// Instead of [`Plugins::table_limit`].
+    pub table_limit: Option<u64>,
+    /// Instead of [`Plugins::instance_limit`].
+    pub instance_limit: Option<u64>,
     /// Instead of [`Plugins::block_time_limit`].
     #[serde(with = "units::maybe_span")]
     pub block_time_limit: Option<Duration>,
+    /// Instead of [`Plugins::block_keys_limit`].
+    pub block_keys_limit: Option<u64>,
+    /// Instead of [`Plugins::block_state_limit`].
+    #[serde(with = "units::maybe_size")]
+    pub block_state_limit: Option<u64>,
+    /// Instead of [`Plugins::block_rows_limit`].
+    pub block_rows_limit: Option<u64>,
+    /// Instead of [`Plugins::block_row_bytes_limit`].
+    #[serde(with = "units::maybe_size")]
+    pub block_row_bytes_limit: Option<u64>,
+    /// Instead of [`Plugins::block_log_limit`].
+    pub block_log_limit: Option<u64>,
     /// Instead of [`Plugins::query_time_limit`].
     #[serde(with = "units::maybe_span")]
     pub query_time_limit: Option<Duration>,
+    /// Instead of [`Plugins::query_memory_limit`].
+    #[serde(with = "units::maybe_size")]
+    pub query_memory_limit: Option<u64>,
+    /// Instead of [`Plugins::query_answer_limit`].
+    #[serde(with = "units::maybe_size")]
+    pub query_answer_limit: Option<u64>,
     /// What the plugin itself is told, as it is.
     pub settings: serde_json::Map<String, serde_json::Value>,
 }
@@ -308,15 +360,52 @@ impl Default for Api {
 
 impl Default for Plugins {
     fn default() -> Self {
+        let limits = Limits::DEFAULT;
         Self {
             dir: "{data_dir}/plugins".into(),
-            memory_limit: 512_000_000,
-            block_time_limit: Duration::from_secs(30),
-            query_time_limit: Duration::from_secs(10),
+            memory_limit: limits.memory as u64,
+            table_limit: limits.tables as u64,
+            instance_limit: limits.instances as u64,
+            block_time_limit: limits.block_time,
+            block_keys_limit: limits.block_keys,
+            block_state_limit: limits.block_state,
+            block_rows_limit: limits.block_rows,
+            block_row_bytes_limit: limits.block_row_bytes,
+            block_log_limit: limits.block_log,
+            query_time_limit: limits.query_time,
+            query_memory_limit: limits.query_memory as u64,
+            query_answer_limit: limits.query_answer as u64,
+            quarantine_after: 3,
+            capsules: 20,
+            capsule_size_limit: 64_000_000,
             retry_pause: Duration::from_secs(1),
             retry_pause_max: Duration::from_secs(5 * 60),
             rehearse_blocks: 6,
             require_identical: false,
+        }
+    }
+}
+
+impl Plugin {
+    /// What an instance of the plugin may use: its own limits, and those of all plugins where it has none.
+    pub fn limits(&self, all: &Plugins) -> Limits {
+        let bytes =
+            |own: Option<u64>, all: u64| usize::try_from(own.unwrap_or(all)).unwrap_or(usize::MAX);
+        Limits {
+            memory: bytes(self.memory_limit, all.memory_limit),
+            tables: bytes(self.table_limit, all.table_limit),
+            instances: bytes(self.instance_limit, all.instance_limit),
+            block_time: self.block_time_limit.unwrap_or(all.block_time_limit),
+            block_keys: self.block_keys_limit.unwrap_or(all.block_keys_limit),
+            block_state: self.block_state_limit.unwrap_or(all.block_state_limit),
+            block_rows: self.block_rows_limit.unwrap_or(all.block_rows_limit),
+            block_row_bytes: self
+                .block_row_bytes_limit
+                .unwrap_or(all.block_row_bytes_limit),
+            block_log: self.block_log_limit.unwrap_or(all.block_log_limit),
+            query_time: self.query_time_limit.unwrap_or(all.query_time_limit),
+            query_memory: bytes(self.query_memory_limit, all.query_memory_limit),
+            query_answer: bytes(self.query_answer_limit, all.query_answer_limit),
         }
     }
 }
@@ -329,8 +418,17 @@ impl Default for Plugin {
             sha256: None,
             require_identical: None,
             memory_limit: None,
+            table_limit: None,
+            instance_limit: None,
             block_time_limit: None,
+            block_keys_limit: None,
+            block_state_limit: None,
+            block_rows_limit: None,
+            block_row_bytes_limit: None,
+            block_log_limit: None,
             query_time_limit: None,
+            query_memory_limit: None,
+            query_answer_limit: None,
             settings: serde_json::Map::new(),
         }
     }

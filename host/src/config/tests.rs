@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+use std::time::Duration;
+
 use super::*;
 
 const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/blockmill.toml");
@@ -164,8 +166,8 @@ fn a_plugin_has_its_own_limits_and_settings() {
     let names: Vec<_> = plugins.iter().map(|plugin| plugin.name.as_str()).collect();
     assert_eq!(names, ["one", "three", "two-b"]);
     assert_eq!(plugins[0].file, Path::new("/p/sub/one.wasm"));
-    assert_eq!(plugins[0].memory_limit, 64_000_000);
-    assert_eq!(plugins[0].block_time_limit, Duration::from_secs(5));
+    assert_eq!(plugins[0].limits.memory, 64_000_000);
+    assert_eq!(plugins[0].limits.block_time, Duration::from_secs(5));
     let settings: serde_json::Value = serde_json::from_str(&plugins[0].settings).unwrap();
     assert_eq!(
         settings,
@@ -174,8 +176,8 @@ fn a_plugin_has_its_own_limits_and_settings() {
     assert_eq!(plugins[1].file, Path::new("/p/three.wasm"));
     assert_eq!(plugins[1].settings, "{}");
     assert_eq!(plugins[2].file, Path::new("/abs/two.wasm"));
-    assert_eq!(plugins[2].memory_limit, 32_000_000);
-    assert_eq!(plugins[2].query_time_limit, Duration::from_secs(1));
+    assert_eq!(plugins[2].limits.memory, 32_000_000);
+    assert_eq!(plugins[2].limits.query_time, Duration::from_secs(1));
     assert_eq!(plugins[2].settings, "{\"depth\":7}");
 }
 

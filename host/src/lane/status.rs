@@ -4,9 +4,14 @@ use super::active_chain::Position;
 use super::orders::{Order, Orders};
 use crate::api::QueryFailure;
 use crate::plugin::{
-    CallError, Compiled, Descriptor, Instance, Limits, PluginEngine, QueryError, Surroundings,
+    CallError, Compiled, Descriptor, Given, Instance, Limits, PluginEngine, QueryError,
+    Surroundings, Watched,
 };
+use crate::status::BudgetUse;
 use crate::store::StateSnapshot;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -24,6 +29,10 @@ pub enum LaneStage {
     Waiting,
     /// Its plugin failed; it pauses and tries again.
     Retrying,
+    /// Its plugin failed on one block for one cause again and again; it stands still until another try is asked for.
+    Quarantined,
+    /// The host's disk or database failed; it tries again by itself.
+    WaitingForHost,
     /// It has ended.
     Stopped,
 }
@@ -37,6 +46,8 @@ impl LaneStage {
             Self::Following => "following",
             Self::Waiting => "waiting",
             Self::Retrying => "retrying",
+            Self::Quarantined => "quarantined",
+            Self::WaitingForHost => "waiting-for-host",
             Self::Stopped => "stopped",
         }
     }
@@ -54,6 +65,10 @@ pub struct LaneStatus {
     pub last_error: Option<String>,
     /// Failed calls since the start.
     pub failures: u64,
+    /// Failures of one cause on one block, one after the other.
+    pub attempts: u32,
+    /// The capsule of the last failure.
+    pub capsule: Option<PathBuf>,
     /// Bytes of memory that the instance has.
     pub memory: usize,
     /// Bytes of changes that are not on disk yet.
@@ -89,6 +104,10 @@ pub struct LaneShared {
     pub(super) orders: Orders,
     status: Mutex<LaneStatus>,
     serving: RwLock<Serving>,
+    /// Somebody asks for another try.
+    retry: AtomicBool,
+    /// What was asked when a query failed last: the next such query is recorded.
+    recorded_query: Mutex<Option<String>>,
 }
 
 impl LaneShared {
@@ -103,6 +122,8 @@ impl LaneShared {
             flushed: None,
             last_error: None,
             failures: 0,
+            attempts: 0,
+            capsule: None,
             memory: 0,
             dirty: 0,
             flushed_at: None,
@@ -118,6 +139,8 @@ impl LaneShared {
                 program,
                 view: None,
             }),
+            retry: AtomicBool::new(false),
+            recorded_query: Mutex::default(),
         }
     }
 
@@ -133,6 +156,64 @@ impl LaneShared {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, LaneStatus> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends a quarantine, or a pause between two tries: the lane tries its block again within half a second, and counts
+    /// failures anew. False when it was in neither.
+    pub fn retry(&self) -> bool {
+        let stage = self.lock().stage;
+        let stands = matches!(
+            stage,
+            LaneStage::Quarantined | LaneStage::Retrying | LaneStage::WaitingForHost
+        );
+        if stands {
+            self.retry.store(true, Ordering::Relaxed);
+        }
+        stands
+    }
+
+    fn recorded_query(&self) -> MutexGuard<'_, Option<String>> {
+        self.recorded_query
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the instance of a query sees; with a recorder of its own when the last such query failed.
+    fn query_surroundings(&self, path: &str) -> Arc<Surroundings> {
+        let all = &self.surroundings;
+        let Some(capsules) = &all.watched.capsules else {
+            return all.clone();
+        };
+        if self
+            .recorded_query()
+            .take_if(|failed| failed == path)
+            .is_none()
+        {
+            return all.clone();
+        }
+        let watched = Watched::new(Some(capsules.clone()));
+        watched.recorder.arm(capsules.max_bytes());
+        Arc::new(Surroundings {
+            name: all.name.clone(),
+            params: all.params,
+            feed: all.feed.clone(),
+            volatile: all.volatile.clone(),
+            gauges: all.gauges.clone(),
+            watched,
+        })
+    }
+
+    /// Whether another try was asked for since the last call.
+    pub(super) fn take_retry(&self) -> bool {
+        self.retry.swap(false, Ordering::Relaxed)
+    }
+
+    /// What the plugin has used of its budgets, by key.
+    pub fn budgets(&self) -> BTreeMap<String, BudgetUse> {
+        self.surroundings
+            .watched
+            .usage
+            .report(&self.program().limits)
     }
 
     fn serving(&self) -> Serving {
@@ -184,16 +265,38 @@ impl LaneShared {
                 self.name()
             )));
         };
+        let position = view.cursor().map(Position::from);
+        let surroundings = self.query_surroundings(path);
         let answer = Instance::query(
             &self.engine,
             &program.compiled,
-            self.surroundings.clone(),
+            surroundings.clone(),
             view,
             &program.settings,
             program.limits,
             path,
             params,
         );
+        if let Err(QueryError::Call(error)) = &answer
+            && !error.is_hosts_fault()
+        {
+            let recording = match Arc::ptr_eq(&surroundings, &self.surroundings) {
+                true => None,
+                false => surroundings.watched.recorder.take(),
+            };
+            let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+            let given = Given::Query {
+                path: path.to_owned(),
+                params: params.iter().map(own).collect(),
+            };
+            // The next question of the kind is recorded, as the next try of a block is.
+            if recording.is_none() {
+                *self.recorded_query() = Some(path.to_owned());
+            }
+            let capsule = self.capsule_of(error, position, given, recording);
+            let capsule = capsule.map(|path| path.display().to_string());
+            tracing::warn!(plugin = self.name(), path, %error, capsule, "a query failed");
+        }
         answer.map_err(|error| match error {
             QueryError::NotFound(message) => QueryFailure::NotFound(message),
             QueryError::BadRequest(message) => QueryFailure::BadRequest(message),

@@ -4,19 +4,21 @@ mod change;
 
 use super::active_chain::Position;
 use super::feed::{Feed, Next, Refusal};
+use super::ladder::{Fault, Ladder, Verdict};
 use super::pool_feed::PoolFeed;
 use super::status::{LaneShared, LaneStage, Program};
 use crate::frame::Frame;
 use crate::metrics::{PluginMetrics, StageTimer};
-use crate::plugin::{BlockInput, CallError, Instance, LaneSpace, MempoolInput};
+use crate::plugin::{BlockInput, CallError, Given, Instance, LaneSpace, MempoolInput};
 use crate::store::{
-    COIN_KEY_LEN, Cursor, Keys, LaneState, OutPointKey, RowBuffer, RowStore, StateStore,
+    COIN_KEY_LEN, Cursor, Keys, LaneState, OutPointKey, RowBuffer, RowError, RowStore, StateStore,
     StoreError, coin_key,
 };
 use anyhow::{Context, Result};
 use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -42,6 +44,8 @@ pub struct LaneSettings {
     pub first_pause: Duration,
     /// The longest pause.
     pub longest_pause: Duration,
+    /// Failures of one cause on one block after which the plugin is quarantined.
+    pub quarantine_after: u32,
 }
 
 /// Where lanes keep what their plugins leave.
@@ -97,6 +101,10 @@ struct Worker {
     /// When the block at the cursor was announced, if it came from a peer just now.
     announced: Option<Instant>,
     indexes_built: bool,
+    /// Up to this height every block is flushed by itself, to find the one whose rows cannot be stored.
+    careful_until: Option<u32>,
+    /// The changes of the pool that the plugin failed on, until the capsule is written.
+    given: Option<Given>,
 }
 
 impl From<Cursor> for Position {
@@ -137,6 +145,8 @@ impl Lane {
             last_block: Instant::now(),
             announced: None,
             indexes_built: false,
+            careful_until: None,
+            given: None,
             lane: self,
         };
         worker.publish()?;
@@ -191,59 +201,223 @@ impl Worker {
     }
 
     fn run(&mut self) {
-        let mut pause = self.lane.settings.first_pause;
+        let settings = self.lane.settings;
+        let mut ladder = Ladder::new(
+            settings.quarantine_after,
+            settings.first_pause,
+            settings.longest_pause,
+        );
         while !self.lane.feed.stopping() {
             let seen = self.lane.feed.version();
             if let Some((order, asker)) = self.lane.shared.orders.take() {
-                pause = self.lane.settings.first_pause;
+                ladder.reset();
                 if self.obey(order, &asker) {
                     return;
                 }
             }
             match self.step() {
                 Ok(Step::Moved) => {
-                    pause = self.lane.settings.first_pause;
+                    ladder.reset();
+                    self.lane.shared.surroundings.watched.recorder.disarm();
                     let mut status = self.lane.shared.lock();
-                    status.last_error = None;
+                    (status.last_error, status.attempts) = (None, 0);
                 }
                 Ok(Step::Idle(stage)) => {
                     self.lane.shared.lock().stage = stage;
                     self.lane.feed.wait(seen, IDLE);
                 }
-                Err(error) => {
-                    self.failed(&error, pause);
-                    self.sleep(pause);
-                    pause = (pause * 2).min(self.lane.settings.longest_pause);
-                }
+                Err(error) => self.failed(&error, &mut ladder),
             }
         }
     }
 
-    /// Drops the instance and what it did not finish, and says what happened.
-    fn failed(&mut self, error: &anyhow::Error, pause: Duration) {
+    /// Drops the instance and what it did not finish, says what happened, and does what the ladder says.
+    fn failed(&mut self, error: &anyhow::Error, ladder: &mut Ladder) {
         self.vacate();
-        let next = self.cursor().map_or(0, |cursor| cursor.height + 1);
+        let fault = Fault::of(error);
+        let plugins = fault != Fault::Host;
+        if plugins && error.chain().any(|cause| cause.is::<RowError>()) {
+            // What was gathered cannot be stored: it is made again, and flushed block by block to find the bad one.
+            self.drop_unflushed();
+        }
+        let cursor = self.cursor();
+        let next = cursor.map_or(0, |cursor| cursor.height + 1);
+        let block = match self.lane.feed.next(cursor) {
+            Next::Block(position) => Some(position),
+            _ => cursor,
+        };
+        let verdict = ladder.failed(block, fault);
+        let capsule = match plugins {
+            true => self.capsule(error, cursor, block),
+            false => None,
+        };
+        let shared = self.lane.shared.clone();
         let reason = format!("{error:#}");
-        tracing::error!(plugin = self.name(), block = next, error = reason, retry_in = ?pause, "plugin failed");
-        self.lane.metrics.traps.inc();
-        let mut status = self.lane.shared.lock();
-        status.stage = LaneStage::Retrying;
-        status.failures += 1;
-        status.last_error = Some(format!("at block {next}: {reason}"));
+        let path = capsule.as_ref().map(|path| path.display().to_string());
+        let said = format!("at block {next}: {reason}");
+        let (stage, pause) = match verdict {
+            Verdict::Retry { pause, attempts } => {
+                tracing::error!(plugin = shared.name(), block = next, error = reason, attempts, retry_in = ?pause, capsule = path, "plugin failed");
+                (LaneStage::Retrying, Some(pause))
+            }
+            Verdict::Quarantine { attempts } => {
+                tracing::error!(
+                    plugin = shared.name(),
+                    block = next,
+                    error = reason,
+                    attempts,
+                    capsule = path,
+                    "plugin quarantined: it stands still until it is retried or changed"
+                );
+                (LaneStage::Quarantined, None)
+            }
+            Verdict::WaitForHost { pause } => {
+                tracing::error!(plugin = shared.name(), block = next, error = reason, retry_in = ?pause, "the host failed, not the plugin: its lane waits");
+                (LaneStage::WaitingForHost, Some(pause))
+            }
+        };
+        {
+            let mut status = shared.lock();
+            status.stage = stage;
+            status.attempts = ladder.attempts();
+            status.last_error = Some(said);
+            if plugins {
+                status.failures += 1;
+                status.capsule = capsule;
+            }
+        }
+        let metrics = &self.lane.metrics;
+        match plugins {
+            true => metrics.traps.inc(),
+            false => metrics.host_faults.inc(),
+        };
+        // The next try is recorded, so that it can be run again elsewhere.
+        if let Some(capsules) = shared
+            .surroundings
+            .watched
+            .capsules
+            .as_ref()
+            .filter(|_| plugins)
+        {
+            shared
+                .surroundings
+                .watched
+                .recorder
+                .arm(capsules.max_bytes());
+        }
+        match pause {
+            Some(pause) => {
+                if self.sleep(pause) {
+                    ladder.reset();
+                }
+            }
+            None => {
+                metrics.quarantined.set(1);
+                self.stand_still(block.filter(|_| block != cursor));
+                self.lane.metrics.quarantined.set(0);
+                ladder.reset();
+            }
+        }
     }
 
-    /// Sleeps in short pieces, so that a stop is not kept waiting.
-    fn sleep(&self, pause: Duration) {
+    /// Waits in quarantine until another try is asked for, the host ends, or the block that failed is in the chain no more.
+    fn stand_still(&mut self, block: Option<Position>) {
+        // What the blocks before left should not wait for the disk as long.
+        let mut flushed = false;
+        while !self.lane.feed.stopping()
+            && self.lane.shared.orders.is_empty()
+            && !self.lane.shared.take_retry()
+        {
+            if !flushed {
+                flushed = match self.flush_if_due(true) {
+                    Ok(()) => true,
+                    Err(error) => {
+                        tracing::warn!(
+                            plugin = self.name(),
+                            error = format!("{error:#}"),
+                            "a quarantined plugin's blocks wait for the disk"
+                        );
+                        false
+                    }
+                };
+                self.lane.shared.lock().stage = LaneStage::Quarantined;
+            }
+            if block.is_some_and(|block| !self.lane.feed.chain().contains(block)) {
+                tracing::info!(
+                    plugin = self.name(),
+                    "the block that failed was left: the plugin goes on"
+                );
+                return;
+            }
+            self.lane.feed.wait(self.lane.feed.version(), IDLE);
+        }
+    }
+
+    /// Goes back to what is on the disk. Up to where it was every block is flushed by itself then.
+    fn drop_unflushed(&mut self) {
+        self.careful_until = self.cursor().map(|cursor| cursor.height);
+        if let Ok((state, rows)) = self.stores() {
+            state.discard_unflushed();
+            rows.clear();
+        }
+        if let Err(error) = self.publish() {
+            tracing::warn!(
+                plugin = self.name(),
+                error = format!("{error:#}"),
+                "the state could not be shown"
+            );
+        }
+    }
+
+    /// Writes a capsule of a failure at `cursor`, of the block after it if there is one; says where.
+    fn capsule(
+        &mut self,
+        error: &anyhow::Error,
+        cursor: Option<Position>,
+        block: Option<Position>,
+    ) -> Option<PathBuf> {
+        let given = self.given.take();
+        let shared = &self.lane.shared;
+        let recording = shared.surroundings.watched.recorder.take();
+        let mut causes = error.chain();
+        let call = causes.find_map(|cause| cause.downcast_ref::<CallError>())?;
+        let given = given.unwrap_or_else(|| {
+            let feed = &self.lane.feed;
+            let position = block.filter(|_| block != cursor);
+            let raw = position.and_then(|position| Some((position, feed.raw(position).ok()?)));
+            let Some((position, raw)) = raw else {
+                return Given::Start;
+            };
+            let wanted = self.program.descriptor.columns.spent;
+            Given::Block {
+                position,
+                median_time: feed
+                    .chain()
+                    .header_at(position.height)
+                    .map_or(0, |(_, time)| time),
+                raw,
+                spent: feed.spent(position).ok().flatten().filter(|_| wanted),
+            }
+        });
+        shared.capsule_of(call, cursor, given, recording)
+    }
+
+    /// Sleeps in short pieces, so that a stop is not kept waiting. True when another try was asked for meanwhile.
+    fn sleep(&self, pause: Duration) -> bool {
         let end = Instant::now() + pause;
         while !self.lane.feed.stopping() && self.lane.shared.orders.is_empty() {
+            if self.lane.shared.take_retry() {
+                return true;
+            }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return;
+                break;
             }
             self.lane
                 .feed
                 .wait(self.lane.feed.version(), left.min(IDLE));
         }
+        false
     }
 
     fn step(&mut self) -> Result<Step> {
@@ -395,9 +569,15 @@ impl Worker {
             (status.memory, status.dirty) = (memory, dirty);
             status.call_time += took;
         }
+        let careful = self
+            .careful_until
+            .is_some_and(|until| position.height <= until);
         let tip = self.lane.feed.settled(position.height)
             && self.lane.feed.next(Some(position)) == Next::Tip;
-        self.flush_if_due(tip)?;
+        self.flush_if_due(tip || careful)?;
+        if !careful {
+            self.careful_until = None;
+        }
         Ok(Step::Moved)
     }
 
@@ -406,8 +586,7 @@ impl Worker {
         if !self.gives_coins() {
             return Ok(());
         }
-        let spent =
-            spent.context("the plugin with the role coins did not say what the block spends")?;
+        let spent = spent.ok_or_else(CallError::no_spent)?;
         self.lane.feed.give_spent(position, spent)
     }
 
@@ -511,7 +690,10 @@ impl Worker {
         };
         let instance = self.instance()?;
         instance.space_mut().rows.begin_block();
-        instance.on_mempool(&input, wanted)?;
+        if let Err(error) = instance.on_mempool(&input, wanted) {
+            self.given = Some(Given::pool(&input));
+            return Err(error.into());
+        }
         let name = self.name().to_owned();
         let store = self.lane.stores.rows.clone();
         let (_, rows) = self.stores()?;

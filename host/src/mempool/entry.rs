@@ -98,6 +98,45 @@ const FIXED_BYTES: usize = 720;
 const SPEND_BYTES: usize = 36 + 112;
 
 impl Entry {
+    /// An entry with what plugins are told of one, as a capsule keeps it: figures of its family and its locks are not.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are not exactly one transaction.
+    pub fn told(
+        raw: Bytes,
+        fee: u64,
+        vsize: u64,
+        first_seen: u64,
+        depends: Vec<Txid>,
+    ) -> Result<Self, bitcoin::consensus::encode::Error> {
+        let transaction: bitcoin::Transaction = bitcoin::consensus::deserialize(&raw)?;
+        Ok(Self {
+            txid: transaction.compute_txid(),
+            wtxid: transaction.compute_wtxid(),
+            fee,
+            vsize,
+            weight: transaction.weight().to_wu(),
+            size: raw.len() as u64,
+            raw,
+            first_seen,
+            depends,
+            spends: transaction
+                .input
+                .iter()
+                .map(|input| input.previous_output)
+                .collect(),
+            output_values: transaction
+                .output
+                .iter()
+                .map(|output| output.value.to_sat())
+                .collect(),
+            locks: Locks::default(),
+            ancestors: Figures::default(),
+            descendants: Figures::default(),
+        })
+    }
+
     /// Its own part of any sum.
     pub(super) fn own(&self) -> Figures {
         Figures {

@@ -15,6 +15,7 @@ use anyhow::Result;
 use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
 use bitcoin::p2p::ServiceFlags;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -152,12 +153,17 @@ impl NodeBackend {
                 LaneStage::Following => PluginState::Following,
                 LaneStage::Waiting => PluginState::Waiting,
                 LaneStage::Retrying => PluginState::Retrying,
+                LaneStage::Quarantined => PluginState::Quarantined,
+                LaneStage::WaitingForHost => PluginState::WaitingForHost,
                 LaneStage::Stopped => PluginState::Stopped,
             },
             height: lane_status.cursor.map(|at| at.height),
             hash: lane_status.cursor.map(|at| at.hash.to_string()),
             lag: self.lag(lane),
             last_error: lane_status.last_error,
+            budgets: lane.budgets(),
+            attempts: lane_status.attempts,
+            capsule: lane_status.capsule.map(|path| path.display().to_string()),
             previous_sha256: previous,
             reload,
         }
@@ -235,11 +241,32 @@ impl Backend for NodeBackend {
             let tip = self.tip().height;
             return Health::NotFollowing(format!("at block {tip} of {}", net.best_header.max(tip)));
         }
+        let mut quarantined = BTreeMap::new();
         for lane in self.lanes.serving() {
             let status = lane.status();
-            if status.stage == LaneStage::Retrying {
-                let why = status.last_error.unwrap_or_default();
-                return Health::NotFollowing(format!("plugin {} fails: {why}", lane.name()));
+            let why = status.last_error.unwrap_or_default();
+            match status.stage {
+                LaneStage::Retrying => {
+                    return Health::NotFollowing(format!("plugin {} fails: {why}", lane.name()));
+                }
+                LaneStage::WaitingForHost => {
+                    return Health::NotFollowing(format!(
+                        "plugin {} waits for the host: {why}",
+                        lane.name()
+                    ));
+                }
+                // Without the coins nobody knows what blocks spend, and whether they are valid.
+                LaneStage::Quarantined if lane.program().descriptor.coins => {
+                    return Health::NotFollowing(format!(
+                        "plugin {} is quarantined: {why}",
+                        lane.name()
+                    ));
+                }
+                LaneStage::Quarantined => {
+                    quarantined.insert(lane.name().to_owned(), why);
+                    continue;
+                }
+                _ => {}
             }
             let lag = self.lag(&lane);
             if lag > MAX_LAG {
@@ -249,7 +276,10 @@ impl Backend for NodeBackend {
                 ));
             }
         }
-        Health::Following
+        match quarantined.is_empty() {
+            true => Health::Following,
+            false => Health::Degraded(quarantined),
+        }
     }
 
     fn tip(&self) -> Tip {
@@ -339,6 +369,9 @@ impl Backend for NodeBackend {
             },
             previous_sha256: None,
             reload: notes.reloads.get(name).cloned(),
+            budgets: BTreeMap::new(),
+            attempts: 0,
+            capsule: None,
         });
         running.into_iter().chain(idle).collect()
     }

@@ -7,7 +7,9 @@ use crate::lane::{
 };
 use crate::metrics::{Metrics, Stage};
 use crate::network::Params;
-use crate::plugin::{Compiled, Descriptor, Gauges, PluginEngine, Surroundings, Volatile};
+use crate::plugin::{
+    Capsules, Compiled, Descriptor, Gauges, PluginEngine, Surroundings, Volatile, Watched,
+};
 use anyhow::{Context, Result};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -133,6 +135,7 @@ pub(super) struct LaneStart {
     pub metrics: Arc<Metrics>,
     pub lanes: Arc<Lanes>,
     settings: LaneSettings,
+    capsules: Option<Arc<Capsules>>,
 }
 
 impl LaneStart {
@@ -152,6 +155,7 @@ impl LaneStart {
             undo_depth: config.chain.undo_depth,
             first_pause: config.plugins.retry_pause,
             longest_pause: config.plugins.retry_pause_max,
+            quarantine_after: config.plugins.quarantine_after,
         };
         Self {
             params,
@@ -162,6 +166,7 @@ impl LaneStart {
             metrics,
             lanes: Arc::default(),
             settings,
+            capsules: Capsules::of(config),
         }
     }
 
@@ -178,6 +183,7 @@ impl LaneStart {
             feed: self.feed.clone(),
             volatile: Volatile::default(),
             gauges: Gauges::new(self.metrics.plugin(metrics)),
+            watched: Watched::new(self.capsules.clone()),
         })
     }
 

@@ -36,11 +36,7 @@ pub(super) fn plugin_error(
 }
 
 pub(crate) fn limits(plugin: &EnabledPlugin) -> Limits {
-    Limits {
-        memory: usize::try_from(plugin.memory_limit).unwrap_or(usize::MAX),
-        block_time: plugin.block_time_limit,
-        query_time: plugin.query_time_limit,
-    }
+    plugin.limits
 }
 
 /// Compiles the enabled plugins and asks each what it is; checks that they fit together.

@@ -147,7 +147,10 @@ impl Watch {
                 .filter(|&at| self.feed.chain().contains(at))
                 .map(|at| at.height);
             // A lane that fails does not keep the others' blocks from being shown.
-            if status.stage != LaneStage::Retrying {
+            if !matches!(
+                status.stage,
+                LaneStage::Retrying | LaneStage::Quarantined | LaneStage::WaitingForHost
+            ) {
                 flushed = flushed.min(on_disk);
             }
         }

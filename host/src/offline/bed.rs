@@ -17,7 +17,7 @@ use crate::network::Params;
 use crate::node;
 use crate::plugin::{
     BlockInput, Compiled, Descriptor, Gauges, Instance, LaneSpace, Limits, PluginEngine,
-    Surroundings, Volatile,
+    Surroundings, Volatile, Watched,
 };
 use crate::store::{Cursor, RowStore, StateChanges, StateStore, UNDO_DEPTH, reconcile};
 
@@ -121,6 +121,7 @@ pub struct Bed {
     engine: Arc<PluginEngine>,
     subject: Arc<Subject>,
     surroundings: Arc<Surroundings>,
+    feed: Arc<Feed>,
     /// Whether the blocks begin with the first, so that the plugin may ask for headers.
     whole_chain: bool,
     seat: Seat,
@@ -150,9 +151,11 @@ impl Bed {
         let spent = SpentLog::open(&log, params.magic, SegmentLogOptions::default())?;
         let name = subject.descriptor.name.clone();
         let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), params.network.name());
+        let feed = Arc::new(Feed::new(Arc::new(blocks), Arc::new(spent), 0, true));
         let surroundings = Arc::new(Surroundings {
             gauges: Gauges::new(metrics.plugin(&name)),
-            feed: Arc::new(Feed::new(Arc::new(blocks), Arc::new(spent), 0, true)),
+            feed: feed.clone(),
+            watched: Watched::new(None),
             volatile: Volatile::default(),
             name,
             params,
@@ -161,6 +164,7 @@ impl Bed {
             engine,
             subject,
             surroundings,
+            feed,
             whole_chain,
             seat: Seat::Moving,
             rows: None,
@@ -265,8 +269,7 @@ impl Bed {
             median_time,
         } = *given;
         if self.whole_chain {
-            let feed = &self.surroundings.feed;
-            feed.set_chain(
+            self.feed.set_chain(
                 position.height.checked_sub(1),
                 [(position.hash, &frame.header)],
             );

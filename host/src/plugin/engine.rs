@@ -26,6 +26,9 @@ pub const EPOCH: Duration = Duration::from_millis(10);
 /// The largest plugin file that is read, in bytes.
 pub const MAX_PLUGIN_SIZE: u64 = 64 << 20;
 
+/// The largest plugin file whose bytes are kept in memory and written into capsules.
+pub(super) const MAX_KEPT: usize = 2 << 20;
+
 /// Compiles and links plugins. Cheap to share.
 pub struct PluginEngine {
     engine: Engine,
@@ -33,6 +36,8 @@ pub struct PluginEngine {
     cache: Option<PathBuf>,
     ticker: Option<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
+    /// Calls that are going on must end: the host does.
+    ending: Arc<AtomicBool>,
 }
 
 /// A plugin, compiled and linked but not yet running.
@@ -42,9 +47,18 @@ pub struct Compiled {
     pub sha256: sha256::Hash,
     /// Bytes of the file.
     pub size: u64,
+    /// The file's bytes when they are at most [`MAX_KEPT`]: capsules carry them.
+    wasm: Option<Arc<[u8]>>,
     /// It was compiled just now, not taken from the cache.
     fresh: bool,
     pub(super) pre: PluginPre<Host>,
+}
+
+impl Compiled {
+    /// The file's bytes, when they are few.
+    pub fn wasm(&self) -> Option<&Arc<[u8]>> {
+        self.wasm.as_ref()
+    }
 }
 
 impl PluginEngine {
@@ -88,6 +102,7 @@ impl PluginEngine {
             cache: None,
             ticker: Some(ticker),
             stop,
+            ending: Arc::default(),
         })
     }
 
@@ -147,6 +162,7 @@ impl PluginEngine {
         Ok(Compiled {
             sha256,
             size: bytes.len() as u64,
+            wasm: (bytes.len() <= MAX_KEPT).then(|| bytes.into()),
             fresh,
             pre,
         })
@@ -181,9 +197,14 @@ impl PluginEngine {
 
     /// Ends every call that is going on, as if its time were over: the host is ending.
     pub fn interrupt(&self) {
+        self.ending.store(true, Ordering::Relaxed);
         for _ in 0..1_000_000 {
             self.engine.increment_epoch();
         }
+    }
+
+    pub(super) fn ending(&self) -> Arc<AtomicBool> {
+        self.ending.clone()
     }
 
     pub(super) fn engine(&self) -> &Engine {
@@ -273,4 +294,86 @@ fn refused_import_text(error: &str) -> Option<String> {
 /// The hash that names a plugin's file.
 pub fn hash_of(bytes: &[u8]) -> sha256::Hash {
     hashes::Hash::hash(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+    use super::*;
+    use wasmtime::{Instance, Module, Store};
+
+    const MAGIC: &[u8] = b"\0asm\x01\0\0\0";
+    /// Type 0 takes and gives nothing; function 0 has it.
+    const ONE_FUNCTION: &[u8] = &[1, 4, 1, 0x60, 0, 0, 3, 2, 1, 0];
+
+    fn compiles(sections: &[&[u8]]) -> Result<Module, String> {
+        let engine = PluginEngine::new().unwrap();
+        let bytes = [MAGIC, &sections.concat()].concat();
+        Module::new(engine.engine(), bytes).map_err(|error| format!("{error:#}"))
+    }
+
+    /// The code section of function 0: two zero vectors, an instruction, `drop`.
+    fn on_two_vectors(instruction: &[u8]) -> Vec<u8> {
+        let vector = [&[0xfd, 0x0c][..], &[0; 16]].concat();
+        let body = [&[0], &vector[..], &vector, instruction, &[0x1a, 0x0b]].concat();
+        let length = body.len() as u8;
+        [&[10, length + 2, 1, length][..], &body].concat()
+    }
+
+    #[test]
+    fn what_depends_on_the_machine_is_refused() {
+        // i8x16.swizzle is the same everywhere, i8x16.relaxed_swizzle is not.
+        compiles(&[ONE_FUNCTION, &on_two_vectors(&[0xfd, 0x0e])]).unwrap();
+        let relaxed = compiles(&[ONE_FUNCTION, &on_two_vectors(&[0xfd, 0x80, 0x02])]).unwrap_err();
+        assert!(relaxed.contains("relaxed"), "{relaxed}");
+        compiles(&[&[5, 3, 1, 0, 1]]).unwrap();
+        let shared = compiles(&[&[5, 4, 1, 3, 1, 1]]).unwrap_err();
+        assert!(
+            shared.contains("shared") || shared.contains("threads"),
+            "{shared}"
+        );
+    }
+
+    #[test]
+    fn a_nan_has_the_same_bits_whatever_it_was_made_of() {
+        // () -> i64, exported as "f": the bits of a + b.
+        let bits_of = |a: f64, b: f64| {
+            let body = [
+                &[0, 0x44][..],
+                &a.to_le_bytes(),
+                &[0x44],
+                &b.to_le_bytes(),
+                &[0xa0, 0xbd, 0x0b],
+            ]
+            .concat();
+            let length = body.len() as u8;
+            let sections = [
+                &[
+                    1, 5, 1, 0x60, 0, 1, 0x7e, 3, 2, 1, 0, 7, 5, 1, 1, b'f', 0, 0,
+                ][..],
+                &[10, length + 2, 1, length],
+                &body,
+            ]
+            .concat();
+            let engine = PluginEngine::new().unwrap();
+            let module = Module::new(engine.engine(), [MAGIC, &sections].concat()).unwrap();
+            let mut store = Store::new(engine.engine(), ());
+            store.set_epoch_deadline(1_000);
+            let instance = Instance::new(&mut store, &module, &[]).unwrap();
+            let run = instance.get_typed_func::<(), i64>(&mut store, "f").unwrap();
+            run.call(&mut store, ()).unwrap() as u64
+        };
+        assert_eq!(f64::from_bits(bits_of(1.5, 2.0)), 3.5);
+        let canonical = 0x7ff8_0000_0000_0000;
+        for payload in [
+            0x7ff8_0000_0000_1234,
+            0xfff8_0000_0000_0001,
+            0x7ff4_0000_0000_0001,
+        ] {
+            assert_eq!(bits_of(f64::from_bits(payload), 1.0), canonical);
+            assert_eq!(bits_of(1.0, f64::from_bits(payload)), canonical);
+        }
+        assert_eq!(bits_of(f64::INFINITY, f64::NEG_INFINITY), canonical);
+    }
 }

@@ -1,27 +1,38 @@
 //! What can go wrong in a call into a plugin.
 
-use std::time::Duration;
+use super::budget::Budget;
 use thiserror::Error;
 
 /// Why a call into a plugin did not give an answer. The lane rolls the block back for each of them.
 #[derive(Debug, Error)]
 pub enum CallError {
-    /// The call took longer than it may.
-    #[error("{call} ran longer than its limit of {limit:?}")]
-    Deadline { call: &'static str, limit: Duration },
-    /// The instance asked for more memory than it may have, in bytes.
-    #[error("{call} asked for {wanted} bytes of memory, the limit is {limit}")]
-    Memory {
+    /// The plugin wanted more of a budget than its limit. Amounts are in the budget's unit.
+    #[error("{call} {}, {} = {}: a higher {} in the plugin's table would allow it",
+        budget.excess(*wanted), budget.key(), budget.amount(*limit), budget.key())]
+    Budget {
         call: &'static str,
-        wanted: usize,
-        limit: usize,
+        budget: Budget,
+        wanted: u64,
+        limit: u64,
+        /// Where the code was, with the names of functions; empty when that is not known.
+        backtrace: String,
     },
     /// The plugin used the host against the rules of `wit/plugin.wit`.
     #[error("{call} broke a rule of the host's interface: {rule}")]
-    Rule { call: &'static str, rule: String },
+    Rule {
+        call: &'static str,
+        rule: String,
+        /// As that of `Budget`.
+        backtrace: String,
+    },
     /// The code trapped: unreachable, a panic, a division by zero, a stack overflow, …
     #[error("{call} trapped: {message}")]
-    Trap { call: &'static str, message: String },
+    Trap {
+        call: &'static str,
+        message: String,
+        /// As that of `Budget`.
+        backtrace: String,
+    },
     /// The plugin says that it could not do it.
     #[error("{call} failed: {message}")]
     Failed { call: &'static str, message: String },
@@ -40,6 +51,80 @@ pub enum CallError {
     },
 }
 
+/// The kinds of failures, by which one is told from another. The names are part of capsules and their files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FailureClass {
+    Budget,
+    Rule,
+    Trap,
+    Failed,
+    Invalid,
+    Answer,
+    Host,
+}
+
+impl FailureClass {
+    /// One word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Budget => "budget",
+            Self::Rule => "rule",
+            Self::Trap => "trap",
+            Self::Failed => "failed",
+            Self::Invalid => "invalid",
+            Self::Answer => "answer",
+            Self::Host => "host",
+        }
+    }
+}
+
+impl CallError {
+    /// What kind of failure it is.
+    pub fn class(&self) -> FailureClass {
+        match self {
+            Self::Budget { .. } => FailureClass::Budget,
+            Self::Rule { .. } => FailureClass::Rule,
+            Self::Trap { .. } => FailureClass::Trap,
+            Self::Failed { .. } => FailureClass::Failed,
+            Self::Invalid(_) => FailureClass::Invalid,
+            Self::Answer { .. } => FailureClass::Answer,
+            Self::Host { .. } => FailureClass::Host,
+        }
+    }
+
+    /// A plugin with the role `coins` did not do its part.
+    pub fn no_spent() -> Self {
+        Self::Answer {
+            call: "on-block",
+            reason: "a plugin with the role coins says what the block spends".to_owned(),
+        }
+    }
+
+    /// Whether the host's stores failed, and not the plugin.
+    pub fn is_hosts_fault(&self) -> bool {
+        matches!(self, Self::Host { .. })
+    }
+
+    /// Where the code was when the call ended, innermost first, a function a line; empty when that is not known.
+    pub fn backtrace(&self) -> &str {
+        match self {
+            Self::Budget { backtrace, .. }
+            | Self::Rule { backtrace, .. }
+            | Self::Trap { backtrace, .. } => backtrace,
+            _ => "",
+        }
+    }
+
+    /// What two failures of one cause have in common: the message, or the key of the budget, of which an instance that
+    /// has run for long may want another amount than a fresh one.
+    pub fn cause(&self) -> String {
+        match self {
+            Self::Budget { call, budget, .. } => format!("{call} {}", budget.key()),
+            other => other.to_string(),
+        }
+    }
+}
+
 /// Ends a call from inside an import: the plugin broke a rule.
 #[derive(Debug, Error)]
 #[error("{0}")]
@@ -50,10 +135,11 @@ pub(super) struct RuleBroken(pub String);
 #[error("the host's store failed")]
 pub(super) struct HostFault;
 
-/// Ends a call from inside `memory.grow`.
+/// Ends a call that wanted more than its budget.
 #[derive(Debug, Error)]
-#[error("memory limit reached")]
-pub(super) struct MemoryRefused {
-    /// Bytes that the instance would have had.
-    pub wanted: usize,
+#[error("{} reached", budget.key())]
+pub(super) struct BudgetBroken {
+    pub budget: Budget,
+    /// What it would have had.
+    pub wanted: u64,
 }

@@ -32,6 +32,11 @@ impl Gauges {
         }
     }
 
+    /// What else is measured of the plugin.
+    pub(super) fn metrics(&self) -> &PluginMetrics {
+        &self.metrics
+    }
+
     pub(super) fn set(&self, name: &str, value: f64) -> Result<(), String> {
         let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
         check(name, named.gauges.contains_key(name), named.gauges.len())?;

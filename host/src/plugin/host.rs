@@ -1,29 +1,25 @@
-//! The host as one instance of a plugin sees it: the imports of `wit/plugin.wit`.
+//! The host as one instance of a plugin sees it: what it may do, what it has used, and where its state is.
+//!
+//! The imports of `wit/plugin.wit` themselves are in [`imports`].
 
-use super::bindings::blockmill::plugin::{chain, log, rows, state, types, values, volatile};
-use super::error::{HostFault, MemoryRefused, RuleBroken};
+mod imports;
+
+use super::budget::{self, Budget, Limits, Usage};
+use super::capsule_state::{CapsuleState, CapsuleStateError};
+use super::capsules::Capsules;
+use super::error::{BudgetBroken, HostFault, RuleBroken};
 use super::gauges::Gauges;
-use super::volatile::{MAX_VOLATILE, Volatile};
-use crate::lane::{Feed, Position};
+use super::recorder::{HeaderSource, Recorder};
+use super::volatile::Volatile;
+use crate::lane::Position;
 use crate::network::Params;
-use crate::store::{
-    Column, ColumnData, Keys, LaneState, RowBuffer, RowError, StateSnapshot, StoreError,
-    ValueColumn, Values,
-};
-use bitcoin::hashes::Hash;
-use std::sync::Arc;
-use wasmtime::{Error, ResourceLimiter, Result};
+use crate::store::{LaneState, RowBuffer, StateSnapshot, StoreError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use wasmtime::{Error, ResourceLimiter, Result, UpdateDeadline};
 
-/// Entries of one page of `state.scan`.
-const MAX_SCAN_ENTRIES: u32 = 10_000;
-/// Bytes of one page of `state.scan`.
-const MAX_SCAN_BYTES: usize = 4 << 20;
-/// Keys of one columnar call.
-const MAX_KEYS: usize = 4_000_000;
-/// Lines that one call may log.
-const MAX_LOG_LINES: u32 = 100;
-/// Bytes that one call may log.
-const MAX_LOG_BYTES: usize = 64 << 10;
+/// How often a plugin's slow calls are said at most.
+const WARN_EVERY: Duration = Duration::from_secs(60);
 
 const NO_HOST: &str = "describe may not call the host";
 
@@ -43,12 +39,42 @@ pub struct LaneSpace {
     pub rows: RowBuffer,
 }
 
+/// What a call that is run again from a capsule has instead.
+pub(super) struct CapsuleSpace {
+    pub state: CapsuleState,
+    pub rows: RowBuffer,
+}
+
 /// The stores that an instance sees.
 pub(super) enum Space {
     /// `describe` sees none.
     None,
     Lane(Box<LaneSpace>),
     Snapshot(Box<StateSnapshot>),
+    Capsule(Box<CapsuleSpace>),
+}
+
+/// What is kept of a plugin's failures and of its use of its budgets.
+#[derive(Default)]
+pub struct Watched {
+    /// What calls have used.
+    pub usage: Usage,
+    /// Records what a failed call reads when it is tried again.
+    pub recorder: Recorder,
+    /// Where capsules are written; nowhere in tests and offline.
+    pub capsules: Option<Arc<Capsules>>,
+    /// When a slow call was said last, and how many were not said since.
+    slow: Mutex<(Option<Instant>, u64)>,
+}
+
+impl Watched {
+    /// Nothing yet; failures are written as capsules there.
+    pub fn new(capsules: Option<Arc<Capsules>>) -> Self {
+        Self {
+            capsules,
+            ..Self::default()
+        }
+    }
 }
 
 /// What all instances of one plugin share.
@@ -56,9 +82,46 @@ pub struct Surroundings {
     /// The plugin's name in the configuration.
     pub name: String,
     pub params: &'static Params,
-    pub feed: Arc<Feed>,
+    /// The chain as the plugin may see it.
+    pub feed: Arc<dyn HeaderSource>,
     pub volatile: Volatile,
     pub gauges: Gauges,
+    pub watched: Watched,
+}
+
+/// How long a call may take, and since when.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clock {
+    pub began: Instant,
+    pub limit: Duration,
+    /// It has been said that half of it is over.
+    warned: bool,
+}
+
+impl Clock {
+    pub(super) fn new(limit: Duration) -> Self {
+        Self {
+            began: Instant::now(),
+            limit,
+            warned: false,
+        }
+    }
+
+    pub(super) fn left(&self) -> Duration {
+        self.limit.saturating_sub(self.began.elapsed())
+    }
+}
+
+/// What a call has used so far.
+#[derive(Debug, Clone, Copy, Default)]
+struct Meter {
+    keys: u64,
+    state: u64,
+    rows: u64,
+    row_bytes: u64,
+    log_lines: u64,
+    log_bytes: usize,
+    log_dropped: u64,
 }
 
 /// The data of a wasm store: one instance's view of the host.
@@ -66,35 +129,42 @@ pub struct Host {
     pub(super) surroundings: Option<Arc<Surroundings>>,
     pub(super) space: Space,
     pub(super) phase: Phase,
+    /// The instance answers a query.
+    pub(super) query: bool,
+    call: &'static str,
     /// The last block that this instance was given, or is being given.
     pub(super) position: Option<Position>,
-    /// Bytes that the instance's memories may have together.
-    pub(super) memory_limit: usize,
+    pub(super) limits: Limits,
+    pub(super) clock: Clock,
     memory: usize,
+    /// A growth of a memory was allowed and has not ended.
+    growing: bool,
+    table_entries: usize,
+    meter: Meter,
     /// What failed on the host's side during the call.
     pub(super) fault: Option<anyhow::Error>,
-    log_lines: u32,
-    log_bytes: usize,
-    log_dropped: u32,
 }
 
 impl Host {
     pub(super) fn new(
         surroundings: Option<Arc<Surroundings>>,
         space: Space,
-        memory_limit: usize,
+        limits: Limits,
     ) -> Self {
         Self {
             surroundings,
             space,
             phase: Phase::Describe,
+            query: false,
+            call: "instantiate",
             position: None,
-            memory_limit,
+            clock: Clock::new(limits.block_time),
+            limits,
             memory: 0,
+            growing: false,
+            table_entries: 0,
+            meter: Meter::default(),
             fault: None,
-            log_lines: 0,
-            log_bytes: 0,
-            log_dropped: 0,
         }
     }
 
@@ -103,22 +173,132 @@ impl Host {
         self.memory
     }
 
-    pub(super) fn begin_call(&mut self, phase: Phase) {
-        self.phase = phase;
-        self.fault = None;
-        (self.log_lines, self.log_bytes) = (0, 0);
-        self.log_dropped = 0;
+    fn memory_budget(&self) -> (Budget, usize) {
+        match self.query {
+            true => (Budget::QueryMemory, self.limits.query_memory),
+            false => (Budget::Memory, self.limits.memory),
+        }
     }
 
-    /// Says how many log lines of the call were dropped.
+    pub(super) fn begin_call(&mut self, call: &'static str, phase: Phase, clock: Clock) {
+        self.call = call;
+        self.phase = phase;
+        self.clock = clock;
+        self.fault = None;
+        self.meter = Meter::default();
+    }
+
+    /// Notes what the call has used, and says how many of its log lines were dropped.
     pub(super) fn end_call(&mut self) {
-        if self.log_dropped > 0 {
+        let Meter {
+            keys,
+            state,
+            rows,
+            row_bytes,
+            log_lines,
+            log_dropped,
+            ..
+        } = self.meter;
+        if log_dropped > 0 {
             tracing::warn!(
                 plugin = self.name(),
-                dropped = self.log_dropped,
-                "log lines over the limit of a call"
+                dropped = log_dropped,
+                limit = self.limits.block_log,
+                "log lines over block_log_limit"
             );
         }
+        let took = u64::try_from(self.clock.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let memory = self.memory as u64;
+        let tables = self.table_entries as u64;
+        if self.query {
+            self.note(&[(Budget::QueryTime, took), (Budget::QueryMemory, memory)]);
+        } else {
+            self.note(&[
+                (Budget::Memory, memory),
+                (Budget::Tables, tables),
+                (Budget::BlockTime, took),
+                (Budget::BlockKeys, keys),
+                (Budget::BlockState, state),
+                (Budget::BlockRows, rows),
+                (Budget::BlockRowBytes, row_bytes),
+                (Budget::BlockLog, log_lines),
+            ]);
+        }
+        if let Some(surroundings) = &self.surroundings {
+            surroundings
+                .gauges
+                .metrics()
+                .log_lines_dropped
+                .inc_by(log_dropped);
+        }
+    }
+
+    /// Notes what was used of budgets; the metrics show it when it is more than before.
+    pub(super) fn note(&self, used: &[(Budget, u64)]) {
+        let Some(surroundings) = &self.surroundings else {
+            return;
+        };
+        let (usage, metrics) = (&surroundings.watched.usage, surroundings.gauges.metrics());
+        if usage.first() {
+            for budget in Budget::ALL {
+                let limit = budget::in_metrics(budget, self.limits.of(budget));
+                metrics.set_budget(budget.key(), 0.0, limit);
+            }
+        }
+        for &(budget, amount) in used {
+            if usage.note(budget, amount) {
+                let used = budget::in_metrics(budget, amount);
+                let limit = budget::in_metrics(budget, self.limits.of(budget));
+                metrics.set_budget(budget.key(), used, limit);
+            }
+        }
+    }
+
+    /// Called at the end of each half of a call's time: says that half is over, or ends the call.
+    pub(super) fn time_is_up(&mut self) -> Result<UpdateDeadline> {
+        let left = self.clock.left();
+        let (elapsed, limit) = (self.clock.began.elapsed(), self.clock.limit);
+        if left.is_zero() {
+            let budget = if self.query {
+                Budget::QueryTime
+            } else {
+                Budget::BlockTime
+            };
+            let wanted = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+            return Err(Error::new(BudgetBroken { budget, wanted }));
+        }
+        if !self.clock.warned && elapsed * 2 >= limit {
+            self.clock.warned = true;
+            self.say_slow(self.call, elapsed, limit);
+        }
+        Ok(UpdateDeadline::Continue(super::instance::ticks(left)))
+    }
+
+    /// One line a minute and plugin at most.
+    fn say_slow(&self, call: &'static str, elapsed: Duration, limit: Duration) {
+        let Some(surroundings) = &self.surroundings else {
+            return;
+        };
+        let mut slow = surroundings
+            .watched
+            .slow
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let (last, unsaid) = &mut *slow;
+        if last.is_some_and(|last| last.elapsed() < WARN_EVERY) {
+            *unsaid += 1;
+            return;
+        }
+        tracing::warn!(
+            plugin = surroundings.name,
+            call,
+            block = self.position.map(|at| at.height),
+            elapsed_ms = elapsed.as_millis() as u64,
+            limit_ms = limit.as_millis() as u64,
+            unsaid = *unsaid,
+            "a call has used half of its time"
+        );
+        (*last, *unsaid) = (Some(Instant::now()), 0);
     }
 
     fn name(&self) -> &str {
@@ -129,37 +309,56 @@ impl Host {
         self.surroundings.as_deref().ok_or_else(|| rule(NO_HOST))
     }
 
+    fn recorder(&self) -> Option<&Recorder> {
+        let recorder = &self.surroundings.as_ref()?.watched.recorder;
+        recorder.is_armed().then_some(recorder)
+    }
+
+    fn host_fault(&mut self, fault: impl Into<anyhow::Error>) -> Error {
+        self.fault = Some(fault.into());
+        Error::new(HostFault)
+    }
+
     fn store_error(&mut self, error: StoreError) -> Error {
         if error.is_callers_fault() {
             return rule(error.to_string());
         }
-        self.fault = Some(error.into());
-        Error::new(HostFault)
+        self.host_fault(error)
     }
 
-    /// The lane's state for writing.
-    fn writable(&mut self) -> Result<&mut LaneState> {
-        match (&mut self.space, self.phase) {
-            (Space::Lane(lane), Phase::Start | Phase::Block { .. }) => Ok(&mut lane.state),
-            _ => Err(rule(
-                "the state is written in start and on-block and nowhere else",
-            )),
+    fn capsule_error(&mut self, error: CapsuleStateError) -> Error {
+        match error {
+            CapsuleStateError::Argument(error) => rule(error.to_string()),
+            missing => self.host_fault(missing),
         }
     }
 
-    fn write(
-        &mut self,
-        write: impl FnOnce(&mut LaneState) -> Result<(), StoreError>,
-    ) -> Result<()> {
-        let written = write(self.writable()?);
-        written.map_err(|e| self.store_error(e))
+    /// Counts what is about to be written to the state; an error when that is more than the call may write.
+    fn meter_state(&mut self, keys: usize, bytes: usize) -> Result<()> {
+        self.meter.keys += keys as u64;
+        self.meter.state += bytes as u64;
+        within(Budget::BlockKeys, self.meter.keys, &self.limits)?;
+        within(Budget::BlockState, self.meter.state, &self.limits)
+    }
+
+    /// As [`Host::meter_state`], for rows.
+    fn meter_rows(&mut self, rows: usize, bytes: usize) -> Result<()> {
+        self.meter.rows += rows as u64;
+        self.meter.row_bytes += bytes as u64;
+        within(Budget::BlockRows, self.meter.rows, &self.limits)?;
+        within(Budget::BlockRowBytes, self.meter.row_bytes, &self.limits)
     }
 
     /// The lane's rows for writing.
     fn rows(&mut self, anchored: bool) -> Result<(&mut RowBuffer, Option<u32>)> {
-        match (&mut self.space, self.phase) {
-            (Space::Lane(lane), Phase::Block { height, .. }) => Ok((&mut lane.rows, Some(height))),
-            (Space::Lane(lane), Phase::Mempool) if !anchored => Ok((&mut lane.rows, None)),
+        let rows = match &mut self.space {
+            Space::Lane(lane) => Some(&mut lane.rows),
+            Space::Capsule(capsule) => Some(&mut capsule.rows),
+            _ => None,
+        };
+        match (rows, self.phase) {
+            (Some(rows), Phase::Block { height, .. }) => Ok((rows, Some(height))),
+            (Some(rows), Phase::Mempool) if !anchored => Ok((rows, None)),
             _ if anchored => Err(rule(
                 "anchored rows are appended in on-block and nowhere else",
             )),
@@ -170,289 +369,15 @@ impl Host {
     }
 }
 
+fn within(budget: Budget, wanted: u64, limits: &Limits) -> Result<()> {
+    if wanted > limits.of(budget) {
+        return Err(Error::new(BudgetBroken { budget, wanted }));
+    }
+    Ok(())
+}
+
 fn rule(text: impl Into<String>) -> Error {
     Error::new(RuleBroken(text.into()))
-}
-
-fn row_error(error: RowError) -> Error {
-    rule(error.to_string())
-}
-
-fn keys(keys: &state::Keys) -> Result<Keys<'_>> {
-    let columns = match keys.width {
-        0 => Keys::ends(&keys.ends, &keys.bytes),
-        width if keys.ends.is_empty() => Keys::fixed(width as usize, &keys.bytes),
-        width => {
-            return Err(rule(format!(
-                "keys of the fixed width {width} have no `ends`"
-            )));
-        }
-    };
-    if columns.len() > MAX_KEYS {
-        return Err(rule(format!(
-            "{} keys in one call, at most {MAX_KEYS}",
-            columns.len()
-        )));
-    }
-    Ok(columns)
-}
-
-fn values(pieces: &types::Pieces) -> Values<'_> {
-    Values::ends(&pieces.ends, &pieces.bytes)
-}
-
-fn found(column: ValueColumn) -> state::FoundValues {
-    state::FoundValues {
-        found: column.found,
-        ends: column.ends,
-        bytes: column.values,
-    }
-}
-
-impl types::Host for Host {}
-
-impl state::Host for Host {
-    fn get(&mut self, key: Vec<u8>) -> Result<Option<Vec<u8>>> {
-        let read = match &mut self.space {
-            Space::Lane(lane) => lane.state.get(&key).map(|value| value.map(|v| v.to_vec())),
-            Space::Snapshot(snapshot) => snapshot.get(&key).map(|value| value.map(|v| v.to_vec())),
-            Space::None => return Err(rule(NO_HOST)),
-        };
-        read.map_err(|e| self.store_error(e))
-    }
-
-    fn put(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<()> {
-        self.write(|state| state.put(&key, &value))
-    }
-
-    fn delete(&mut self, key: Vec<u8>) -> Result<()> {
-        self.write(|state| state.delete(&key))
-    }
-
-    fn take(&mut self, key: Vec<u8>) -> Result<Option<Vec<u8>>> {
-        let mut out = None;
-        self.write(|state| {
-            state
-                .take(&key)
-                .map(|value| out = value.map(|v| v.to_vec()))
-        })?;
-        Ok(out)
-    }
-
-    fn get_many(&mut self, asked: state::Keys) -> Result<state::FoundValues> {
-        let keys = keys(&asked)?;
-        let mut out = ValueColumn::default();
-        let read = match &mut self.space {
-            Space::Lane(lane) => lane.state.get_many(keys, &mut out),
-            Space::Snapshot(snapshot) => snapshot.get_many(keys, &mut out),
-            Space::None => return Err(rule(NO_HOST)),
-        };
-        read.map_err(|e| self.store_error(e))?;
-        Ok(found(out))
-    }
-
-    fn put_many(&mut self, asked: state::Keys, pieces: types::Pieces) -> Result<()> {
-        let keys = keys(&asked)?;
-        self.write(|state| state.put_many(keys, values(&pieces)))
-    }
-
-    fn delete_many(&mut self, asked: state::Keys) -> Result<()> {
-        let keys = keys(&asked)?;
-        self.write(|state| state.delete_many(keys))
-    }
-
-    fn take_many(&mut self, asked: state::Keys) -> Result<state::FoundValues> {
-        let keys = keys(&asked)?;
-        let mut out = ValueColumn::default();
-        self.write(|state| state.take_many(keys, &mut out))?;
-        Ok(found(out))
-    }
-
-    fn scan(&mut self, prefix: Vec<u8>, after: Option<Vec<u8>>, limit: u32) -> Result<state::Page> {
-        let (after, limit) = (after.as_deref(), limit.min(MAX_SCAN_ENTRIES) as usize);
-        let read = match &mut self.space {
-            Space::Lane(lane) => lane.state.scan(&prefix, after, limit, MAX_SCAN_BYTES),
-            Space::Snapshot(snapshot) => snapshot.scan(&prefix, after, limit, MAX_SCAN_BYTES),
-            Space::None => return Err(rule(NO_HOST)),
-        };
-        let page = read.map_err(|e| self.store_error(e))?;
-        Ok(state::Page {
-            keys: types::Pieces {
-                ends: page.key_ends,
-                bytes: page.keys,
-            },
-            values: types::Pieces {
-                ends: page.value_ends,
-                bytes: page.values,
-            },
-            more: page.more,
-        })
-    }
-}
-
-impl volatile::Host for Host {
-    fn get(&mut self, key: Vec<u8>) -> Result<Option<Vec<u8>>> {
-        Ok(self
-            .surroundings()?
-            .volatile
-            .get(&key)
-            .map(|value| value.to_vec()))
-    }
-
-    fn put(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<()> {
-        if !matches!(
-            self.phase,
-            Phase::Start | Phase::Block { .. } | Phase::Mempool
-        ) {
-            return Err(rule("the volatile space is not written in a query"));
-        }
-        if self.surroundings()?.volatile.put(key, &value) {
-            return Ok(());
-        }
-        Err(rule(format!(
-            "the volatile space would hold more than {MAX_VOLATILE} bytes"
-        )))
-    }
-
-    fn delete(&mut self, key: Vec<u8>) -> Result<()> {
-        if !matches!(
-            self.phase,
-            Phase::Start | Phase::Block { .. } | Phase::Mempool
-        ) {
-            return Err(rule("the volatile space is not written in a query"));
-        }
-        self.surroundings()?.volatile.delete(&key);
-        Ok(())
-    }
-}
-
-fn column(column: rows::Column) -> Column {
-    let data = match column.cells {
-        rows::Cells::Integers(values) => ColumnData::Integers(values),
-        rows::Cells::Reals(values) => ColumnData::Reals(values),
-        rows::Cells::Texts(pieces) => ColumnData::Texts {
-            ends: pieces.ends,
-            bytes: pieces.bytes,
-        },
-        rows::Cells::Blobs(pieces) => ColumnData::Blobs {
-            ends: pieces.ends,
-            bytes: pieces.bytes,
-        },
-        rows::Cells::Hashes(mut bytes) => {
-            // Internal order comes in, display order is kept.
-            for hash in bytes.as_chunks_mut::<32>().0 {
-                hash.reverse();
-            }
-            ColumnData::Hashes(bytes)
-        }
-    };
-    Column {
-        data,
-        nulls: (!column.nulls.is_empty()).then_some(column.nulls),
-    }
-}
-
-impl rows::Host for Host {
-    fn append(&mut self, table: u32, columns: Vec<rows::Column>) -> Result<()> {
-        let (rows, height) = self.rows(true)?;
-        let columns: Vec<Column> = columns.into_iter().map(column).collect();
-        rows.append(table as usize, height.unwrap_or_default(), &columns)
-            .map_err(row_error)
-    }
-
-    fn put(&mut self, table: u32, columns: Vec<rows::Column>) -> Result<()> {
-        let (rows, _) = self.rows(false)?;
-        let columns = columns.into_iter().map(column).collect();
-        rows.put(table as usize, columns).map_err(row_error)
-    }
-
-    fn delete(&mut self, table: u32, key: Vec<rows::Column>) -> Result<()> {
-        let (rows, _) = self.rows(false)?;
-        let key = key.into_iter().map(column).collect();
-        rows.delete(table as usize, key).map_err(row_error)
-    }
-}
-
-impl values::Host for Host {
-    fn set(&mut self, name: String, value: f64) -> Result<()> {
-        let surroundings = self.surroundings()?;
-        if self.phase == Phase::Query {
-            return Err(rule("values are not set in a query"));
-        }
-        surroundings.gauges.set(&name, value).map_err(rule)
-    }
-
-    fn push(&mut self, name: String, value: f64) -> Result<()> {
-        let Phase::Block { height, time } = self.phase else {
-            return Err(rule("a series grows in on-block and nowhere else"));
-        };
-        self.surroundings()?
-            .gauges
-            .push(&name, height, time, value)
-            .map_err(rule)
-    }
-}
-
-impl log::Host for Host {
-    fn write(&mut self, level: log::Level, message: String) -> Result<()> {
-        self.surroundings()?;
-        self.log_lines += 1;
-        self.log_bytes += message.len();
-        if self.log_lines > MAX_LOG_LINES || self.log_bytes > MAX_LOG_BYTES {
-            self.log_dropped += 1;
-            return Ok(());
-        }
-        let plugin = self.name();
-        // A log line of a plugin is one line, whatever it holds.
-        let message = message.replace(|c: char| c.is_control(), " ");
-        match level {
-            log::Level::Error => tracing::error!(target: "plugin", plugin, "{message}"),
-            log::Level::Warn => tracing::warn!(target: "plugin", plugin, "{message}"),
-            log::Level::Info => tracing::info!(target: "plugin", plugin, "{message}"),
-            log::Level::Debug => tracing::debug!(target: "plugin", plugin, "{message}"),
-            log::Level::Trace => tracing::trace!(target: "plugin", plugin, "{message}"),
-        }
-        Ok(())
-    }
-}
-
-impl chain::Host for Host {
-    fn network(&mut self) -> Result<String> {
-        Ok(self.surroundings()?.params.network.to_string())
-    }
-
-    fn subsidy(&mut self, height: u32) -> Result<u64> {
-        Ok(self.surroundings()?.params.subsidy(height))
-    }
-
-    fn header(&mut self, height: u32) -> Result<Option<types::BlockHeaderResult>> {
-        if self.position.is_none_or(|at| height > at.height) {
-            return Ok(None);
-        }
-        let chain = self.surroundings()?.feed.chain();
-        // A lane that has not yet followed a reorg must not see the other branch.
-        if !self.position.is_some_and(|at| chain.contains(at)) {
-            return Ok(None);
-        }
-        let (Some(hash), Some((header, median_time))) =
-            (chain.hash_at(height), chain.header_at(height))
-        else {
-            return Ok(None);
-        };
-        Ok(Some(types::BlockHeaderResult {
-            height,
-            hash: hash.to_byte_array().to_vec(),
-            previous: header.prev_blockhash.to_byte_array().to_vec(),
-            merkle_root: header.merkle_root.to_byte_array().to_vec(),
-            version: header.version.to_consensus(),
-            time: header.time,
-            bits: header.bits.to_consensus(),
-            nonce: header.nonce,
-            median_time,
-            size: 0,
-            weight: 0,
-        }))
-    }
 }
 
 impl ResourceLimiter for Host {
@@ -460,32 +385,61 @@ impl ResourceLimiter for Host {
         &mut self,
         current: usize,
         desired: usize,
-        _maximum: Option<usize>,
+        maximum: Option<usize>,
     ) -> Result<bool> {
         let wanted = self.memory - current.min(self.memory) + desired;
-        if wanted > self.memory_limit {
+        let (budget, limit) = self.memory_budget();
+        if wanted > limit {
             // Refusing alone would let a plugin give another answer on a smaller machine.
-            return Err(Error::new(MemoryRefused { wanted }));
+            return Err(Error::new(BudgetBroken {
+                budget,
+                wanted: wanted as u64,
+            }));
+        }
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Err(rule(
+                "a memory grows beyond the most that the module itself declares",
+            ));
         }
         self.memory = wanted;
+        self.growing = true;
         Ok(true)
     }
 
     fn memory_grow_failed(&mut self, error: Error) -> Result<()> {
-        Err(error)
+        if std::mem::take(&mut self.growing) {
+            // It was allowed: the machine has none left.
+            let fault = anyhow::anyhow!("the machine gave no memory to the plugin: {error:#}");
+            return Err(self.host_fault(fault));
+        }
+        Err(rule(format!("a memory cannot grow so far: {error:#}")))
     }
 
     fn table_growing(
         &mut self,
-        _current: usize,
+        current: usize,
         desired: usize,
         _maximum: Option<usize>,
     ) -> Result<bool> {
-        if desired > 100_000 {
-            return Err(rule(format!(
-                "a table of {desired} entries, at most 100000"
-            )));
-        }
+        let wanted = self.table_entries - current.min(self.table_entries) + desired;
+        within(Budget::Tables, wanted as u64, &self.limits)?;
+        self.table_entries = wanted;
         Ok(true)
+    }
+
+    fn table_grow_failed(&mut self, error: Error) -> Result<()> {
+        Err(rule(format!("a table cannot grow so far: {error:#}")))
+    }
+
+    fn instances(&self) -> usize {
+        self.limits.instances
+    }
+
+    fn tables(&self) -> usize {
+        self.limits.instances
+    }
+
+    fn memories(&self) -> usize {
+        self.limits.instances
     }
 }

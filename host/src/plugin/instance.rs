@@ -3,29 +3,20 @@
 use super::bindings::Plugin;
 use super::bindings::blockmill::plugin::types as wit;
 use super::bindings::exports::blockmill::plugin::processor;
+use super::budget::{Budget, Limits};
 use super::descriptor::{Descriptor, WantedColumns};
 use super::engine::{Compiled, EPOCH, PluginEngine};
-use super::error::{CallError, HostFault, MemoryRefused, RuleBroken};
-use super::host::{Host, LaneSpace, Phase, Space, Surroundings};
+use super::error::{BudgetBroken, CallError, HostFault, RuleBroken};
+use super::host::{CapsuleSpace, Clock, Host, LaneSpace, Phase, Space, Surroundings};
 use crate::frame::{Columns, Frame, Spent, Witnesses};
 use crate::lane::Position;
 use crate::mempool::MempoolChanges;
 use crate::store::StateSnapshot;
 use bitcoin::hashes::Hash;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use wasmtime::{Store, Trap};
-
-/// What an instance may use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes of memory.
-    pub memory: usize,
-    /// Time of one call that handles a block, pool changes or the start.
-    pub block_time: Duration,
-    /// Time of one query.
-    pub query_time: Duration,
-}
 
 /// Time of `describe`, which has nothing to do but to answer.
 const DESCRIBE_TIME: Duration = Duration::from_secs(2);
@@ -35,9 +26,6 @@ const DESCRIBE_MEMORY: usize = 64 << 20;
 
 /// The interface that a plugin may export to take over the state of another version.
 const MIGRATION: &str = "blockmill:plugin/migration@0.1.0";
-
-/// The largest answer of a query in bytes.
-const MAX_ANSWER: usize = 16 << 20;
 
 /// A block and all that can be said of it; what a plugin did not ask for is not built.
 pub struct BlockInput<'a> {
@@ -84,9 +72,19 @@ impl Instance {
         host: Host,
         limits: Limits,
     ) -> Result<Self, (CallError, Box<Host>)> {
+        const CALL: &str = "instantiate";
         let mut store = Store::new(engine.engine(), host);
         store.limiter(|host| host);
-        store.set_epoch_deadline(ticks(limits.block_time));
+        let ending = engine.ending();
+        store.epoch_deadline_callback(move |mut store| {
+            let host = store.data_mut();
+            if ending.load(Ordering::Relaxed) {
+                host.fault = Some(anyhow::anyhow!("the host is ending"));
+                return Err(wasmtime::Error::new(HostFault));
+            }
+            host.time_is_up()
+        });
+        store.set_epoch_deadline(ticks(store.data().clock.limit / 2));
         let made = compiled.pre.instance_pre().instantiate(&mut store);
         let made = made.and_then(|raw| Ok((Plugin::new(&mut store, &raw)?, raw)));
         match made {
@@ -97,7 +95,7 @@ impl Instance {
                 limits,
             }),
             Err(error) => {
-                let error = classify("instantiate", error, store.data_mut(), limits.block_time);
+                let error = classify(CALL, error, store.data_mut());
                 Err((error, Box::new(store.into_data())))
             }
         }
@@ -112,14 +110,14 @@ impl Instance {
         let limits = Limits {
             memory: DESCRIBE_MEMORY,
             block_time: DESCRIBE_TIME,
-            query_time: DESCRIBE_TIME,
+            ..Limits::DEFAULT
         };
-        let host = Host::new(None, Space::None, limits.memory);
+        let host = Host::new(None, Space::None, limits);
         let mut instance = Self::new(engine, compiled, host, limits).map_err(|(error, _)| error)?;
         let answer = instance.call(
             "describe",
             Phase::Describe,
-            DESCRIBE_TIME,
+            Clock::new(DESCRIBE_TIME),
             |plugin, store| plugin.blockmill_plugin_processor().call_describe(store),
         )?;
         Descriptor::from_wit(answer).map_err(|e| CallError::Answer {
@@ -140,9 +138,9 @@ impl Instance {
         settings: &str,
         limits: Limits,
     ) -> Result<(), CallError> {
-        let host = Host::new(None, Space::None, limits.memory);
+        let host = Host::new(None, Space::None, limits);
         let mut instance = Self::new(engine, compiled, host, limits).map_err(|(error, _)| error)?;
-        match instance.start(settings, None) {
+        match instance.start(settings, None, Clock::new(limits.block_time)) {
             Err(error @ CallError::Failed { .. }) => Err(error),
             _ => Ok(()),
         }
@@ -162,7 +160,7 @@ impl Instance {
         position: Option<Position>,
         limits: Limits,
     ) -> Result<Self, (CallError, Box<LaneSpace>)> {
-        let mut host = Host::new(Some(surroundings), Space::Lane(space), limits.memory);
+        let mut host = Host::new(Some(surroundings), Space::Lane(space), limits);
         host.position = position;
         let mut instance = Self::new(engine, compiled, host, limits).map_err(|(error, host)| {
             let Space::Lane(space) = host.space else {
@@ -171,7 +169,7 @@ impl Instance {
             (error, space)
         })?;
         instance.space_mut().state.begin_block();
-        match instance.start(settings, position) {
+        match instance.start(settings, position, Clock::new(limits.block_time)) {
             Ok(()) => {
                 instance.space_mut().state.commit_start();
                 Ok(instance)
@@ -199,7 +197,7 @@ impl Instance {
         limits: Limits,
     ) -> Result<(bool, Box<LaneSpace>), CallError> {
         const CALL: &str = "migrate";
-        let mut host = Host::new(Some(surroundings), Space::Lane(space), limits.memory);
+        let mut host = Host::new(Some(surroundings), Space::Lane(space), limits);
         host.position = match &host.space {
             Space::Lane(space) => space.state.cursor().map(Position::from),
             _ => None,
@@ -215,11 +213,16 @@ impl Instance {
             return Ok((false, instance.into_space()));
         };
         instance.space_mut().state.begin_block();
-        let answer = instance.call(CALL, Phase::Start, limits.block_time, |_, store| {
-            let migrate =
-                raw.get_typed_func::<(u32,), (Result<bool, String>,)>(&mut *store, migrate)?;
-            Ok(migrate.call(&mut *store, (from,))?.0)
-        })?;
+        let answer = instance.call(
+            CALL,
+            Phase::Start,
+            Clock::new(limits.block_time),
+            |_, store| {
+                let migrate =
+                    raw.get_typed_func::<(u32,), (Result<bool, String>,)>(&mut *store, migrate)?;
+                Ok(migrate.call(&mut *store, (from,))?.0)
+            },
+        )?;
         let mut space = instance.into_space();
         match answer {
             Ok(true) => space.state.commit_start(),
@@ -233,17 +236,19 @@ impl Instance {
             })
     }
 
-    fn start(&mut self, settings: &str, position: Option<Position>) -> Result<(), CallError> {
+    fn start(
+        &mut self,
+        settings: &str,
+        position: Option<Position>,
+        clock: Clock,
+    ) -> Result<(), CallError> {
         let info = processor::StartInfo {
             settings,
             height: position.map(|p| p.height),
         };
-        let started = self.call(
-            "start",
-            Phase::Start,
-            self.limits.block_time,
-            |plugin, store| plugin.blockmill_plugin_processor().call_start(store, info),
-        )?;
+        let started = self.call("start", Phase::Start, clock, |plugin, store| {
+            plugin.blockmill_plugin_processor().call_start(store, info)
+        })?;
         started.map_err(|message| CallError::Failed {
             call: "start",
             message,
@@ -284,7 +289,8 @@ impl Instance {
             height: input.position.height,
             time: frame.header.time,
         };
-        let answer = self.call(CALL, phase, self.limits.block_time, |plugin, store| {
+        let clock = Clock::new(self.limits.block_time);
+        let answer = self.call(CALL, phase, clock, |plugin, store| {
             plugin
                 .blockmill_plugin_processor()
                 .call_on_block(store, block)
@@ -346,7 +352,7 @@ impl Instance {
         let answer = self.call(
             CALL,
             Phase::Mempool,
-            self.limits.block_time,
+            Clock::new(self.limits.block_time),
             |plugin, store| {
                 plugin
                     .blockmill_plugin_processor()
@@ -376,37 +382,93 @@ impl Instance {
         params: &[(&str, &str)],
     ) -> Result<String, QueryError> {
         let position = snapshot.cursor().map(Position::from);
-        let mut host = Host::new(
-            Some(surroundings),
-            Space::Snapshot(Box::new(snapshot)),
-            limits.memory,
-        );
+        let space = Space::Snapshot(Box::new(snapshot));
+        Self::ask(
+            engine,
+            compiled,
+            surroundings,
+            space,
+            position,
+            settings,
+            limits,
+            path,
+            params,
+        )
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn ask(
+        engine: &PluginEngine,
+        compiled: &Compiled,
+        surroundings: Arc<Surroundings>,
+        space: Space,
+        position: Option<Position>,
+        settings: &str,
+        limits: Limits,
+        path: &str,
+        params: &[(&str, &str)],
+    ) -> Result<String, QueryError> {
+        let mut host = Host::new(Some(surroundings), space, limits);
         host.position = position;
-        let limits = Limits {
-            block_time: limits.query_time,
-            ..limits
-        };
+        host.query = true;
+        // One budget of time for the instance, its start and the question.
+        let clock = Clock::new(limits.query_time);
+        host.clock = clock;
         let mut instance = Self::new(engine, compiled, host, limits)
             .map_err(|(error, _)| QueryError::Call(error))?;
         instance
-            .start(settings, position)
+            .start(settings, position, clock)
             .map_err(QueryError::Call)?;
         let answer = instance
-            .call("query", Phase::Query, limits.query_time, |plugin, store| {
+            .call("query", Phase::Query, clock, |plugin, store| {
                 plugin
                     .blockmill_plugin_processor()
                     .call_query(store, path, params)
             })
             .map_err(QueryError::Call)?;
         match answer {
-            Ok(json) if json.len() > MAX_ANSWER => Err(QueryError::Call(CallError::Answer {
-                call: "query",
-                reason: format!("{} bytes, at most {MAX_ANSWER}", json.len()),
-            })),
-            Ok(json) => Ok(json),
+            Ok(json) => {
+                let host = instance.store.data();
+                host.note(&[(Budget::QueryAnswer, json.len() as u64)]);
+                if json.len() > limits.query_answer {
+                    return Err(QueryError::Call(CallError::Budget {
+                        call: "query",
+                        budget: Budget::QueryAnswer,
+                        wanted: json.len() as u64,
+                        limit: limits.query_answer as u64,
+                        backtrace: String::new(),
+                    }));
+                }
+                Ok(json)
+            }
             Err(processor::QueryError::NotFound(message)) => Err(QueryError::NotFound(message)),
             Err(processor::QueryError::BadRequest(message)) => Err(QueryError::BadRequest(message)),
             Err(processor::QueryError::Failed(message)) => Err(QueryError::Failed(message)),
+        }
+    }
+
+    /// An instance whose state is what a capsule holds, started.
+    pub(super) fn for_capsule(
+        engine: &PluginEngine,
+        compiled: &Compiled,
+        surroundings: Arc<Surroundings>,
+        space: CapsuleSpace,
+        settings: &str,
+        position: Option<Position>,
+        limits: Limits,
+    ) -> Result<Self, CallError> {
+        let mut host = Host::new(Some(surroundings), Space::Capsule(Box::new(space)), limits);
+        host.position = position;
+        let mut instance = Self::new(engine, compiled, host, limits).map_err(|(error, _)| error)?;
+        instance.start(settings, position, Clock::new(limits.block_time))?;
+        Ok(instance)
+    }
+
+    /// What an instance of [`Instance::for_capsule`] has left behind.
+    pub(super) fn capsule_space(&self) -> Option<&CapsuleSpace> {
+        match &self.store.data().space {
+            Space::Capsule(space) => Some(space),
+            _ => None,
         }
     }
 
@@ -435,68 +497,86 @@ impl Instance {
         &mut self,
         call: &'static str,
         phase: Phase,
-        limit: Duration,
+        clock: Clock,
         run: impl FnOnce(&Plugin, &mut Store<Host>) -> wasmtime::Result<T>,
     ) -> Result<T, CallError> {
-        self.store.data_mut().begin_call(phase);
-        self.store.set_epoch_deadline(ticks(limit));
+        self.store.data_mut().begin_call(call, phase, clock);
+        // The first half; at its end the host says so and gives what is left.
+        let half = (clock.limit / 2).min(clock.left());
+        self.store.set_epoch_deadline(ticks(half));
         let answer = run(&self.plugin, &mut self.store);
         self.store.data_mut().end_call();
-        answer.map_err(|error| classify(call, error, self.store.data_mut(), limit))
+        answer.map_err(|error| classify(call, error, self.store.data_mut()))
     }
 }
 
 /// Epochs that make up a time; one more because the first is already running.
-fn ticks(limit: Duration) -> u64 {
+pub(super) fn ticks(limit: Duration) -> u64 {
     (limit.as_millis() / EPOCH.as_millis()) as u64 + 1
 }
 
+/// The largest backtrace that is kept, in bytes.
+const MAX_BACKTRACE: usize = 16 << 10;
+
 /// Tells apart why a call ended early.
-fn classify(
-    call: &'static str,
-    error: wasmtime::Error,
-    host: &mut Host,
-    limit: Duration,
-) -> CallError {
+fn classify(call: &'static str, error: wasmtime::Error, host: &mut Host) -> CallError {
     if error.downcast_ref::<HostFault>().is_some()
         && let Some(source) = host.fault.take()
     {
         return CallError::Host { call, source };
     }
+    let trace = error.downcast_ref::<wasmtime::WasmBacktrace>();
+    let place = trace.and_then(|trace| {
+        let mut names = trace.frames().iter();
+        names.find_map(|frame| frame.func_name().map(str::to_owned))
+    });
+    let mut backtrace = trace.map(ToString::to_string).unwrap_or_default();
+    backtrace.truncate(backtrace.floor_char_boundary(MAX_BACKTRACE));
     if let Some(RuleBroken(rule)) = error.downcast_ref() {
         return CallError::Rule {
             call,
             rule: rule.clone(),
+            backtrace,
         };
     }
-    if let Some(MemoryRefused { wanted }) = error.downcast_ref() {
-        return CallError::Memory {
+    if let Some(&BudgetBroken { budget, wanted }) = error.downcast_ref() {
+        let limit = host.limits.of(budget);
+        return CallError::Budget {
             call,
-            wanted: *wanted,
-            limit: host.memory_limit,
+            budget,
+            wanted,
+            limit,
+            backtrace,
         };
     }
-    match error.downcast_ref::<Trap>() {
-        Some(Trap::Interrupt) => CallError::Deadline { call, limit },
-        Some(trap) => {
-            let place = error
-                .downcast_ref::<wasmtime::WasmBacktrace>()
-                .and_then(|backtrace| {
-                    backtrace
-                        .frames()
-                        .iter()
-                        .find_map(|frame| frame.func_name().map(str::to_owned))
-                });
-            let place = place.map(|name| format!(" in {name}")).unwrap_or_default();
-            CallError::Trap {
-                call,
-                message: format!("{trap}{place}"),
-            }
-        }
-        None => CallError::Trap {
+    if let Some(trap) = error.downcast_ref::<Trap>() {
+        let place = place.map(|name| format!(" in {name}")).unwrap_or_default();
+        return CallError::Trap {
             call,
-            message: format!("{error:#}"),
-        },
+            message: format!("{trap}{place}"),
+            backtrace,
+        };
+    }
+    let message = format!("{error:#}");
+    if message.contains("resource limit exceeded") {
+        let limit = host.limits.instances as u64;
+        return CallError::Budget {
+            call,
+            budget: Budget::Instances,
+            wanted: limit + 1,
+            limit,
+            backtrace,
+        };
+    }
+    if backtrace.is_empty() && call == "instantiate" {
+        // Nothing of the plugin ran: the machine did not give what an instance needs.
+        let source = anyhow::anyhow!(message);
+        return CallError::Host { call, source };
+    }
+    CallError::Trap {
+        call,
+        message,
+        backtrace,
     }
 }
 

@@ -178,7 +178,7 @@ impl ScanPage {
     }
 
     /// Appends an entry unless that passes a limit; then marks the page and says `false`. The first entry always fits.
-    pub(super) fn push(
+    pub(crate) fn push(
         &mut self,
         key: &[u8],
         value: &[u8],

@@ -501,7 +501,7 @@ impl LaneState {
                 bytes: self.overlay.bytes(),
             });
         }
-        check_key(key)
+        Ok(check_key(key)?)
     }
 }
 
@@ -518,24 +518,24 @@ fn oldest_kept(height: u32, depth: u32) -> u32 {
     (height + 1).saturating_sub(depth)
 }
 
-fn check_key(key: &[u8]) -> Result<(), StoreError> {
+/// Whether bytes can be a key.
+pub(crate) fn check_key(key: &[u8]) -> Result<(), ArgumentError> {
     if key.is_empty() || key.len() > MAX_KEY {
         return Err(ArgumentError::Key {
             len: key.len(),
             max: MAX_KEY,
-        }
-        .into());
+        });
     }
     Ok(())
 }
 
-fn check_value(value: &[u8]) -> Result<(), StoreError> {
+/// Whether bytes can be a value.
+pub(crate) fn check_value(value: &[u8]) -> Result<(), ArgumentError> {
     if value.len() > MAX_VALUE {
         return Err(ArgumentError::Value {
             len: value.len(),
             max: MAX_VALUE,
-        }
-        .into());
+        });
     }
     Ok(())
 }

@@ -393,6 +393,26 @@ impl RowBuffer {
         self.tables.iter().map(|table| table.rows).sum()
     }
 
+    /// Rows gathered by table: those appended, put and deleted. Tables without any are left out.
+    pub fn rows_by_table(&self) -> std::collections::BTreeMap<String, usize> {
+        let mut all = std::collections::BTreeMap::new();
+        let anchored = self.specs.iter().zip(&self.tables);
+        for (spec, table) in anchored.filter(|(_, table)| table.rows > 0) {
+            all.insert(spec.name.clone(), table.rows);
+        }
+        for change in &self.volatile {
+            let (table, rows) = match change {
+                VolatileChange::Put { table, rows, .. }
+                | VolatileChange::Delete { table, rows, .. } => (*table, *rows),
+                VolatileChange::Clear { table } => (*table, 0),
+            };
+            if let Some(spec) = self.specs.get(table) {
+                *all.entry(spec.name.clone()).or_default() += rows;
+            }
+        }
+        all
+    }
+
     /// Whether there is nothing to flush.
     pub fn is_empty(&self) -> bool {
         self.rows() == 0

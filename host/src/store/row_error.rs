@@ -80,6 +80,18 @@ impl RowError {
         )
     }
 
+    /// Whether rows that were given cannot be stored because of what they are: refused here, or by a constraint of the
+    /// database, as two rows with one key are. Everything else that a database says is its own trouble.
+    pub fn is_plugins_fault(&self) -> bool {
+        match self {
+            Self::Database {
+                source: sqlx::Error::Database(error),
+                ..
+            } => !matches!(error.kind(), sqlx::error::ErrorKind::Other),
+            other => other.is_callers_fault(),
+        }
+    }
+
     pub(super) fn database(what: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
         move |source| Self::Database { what, source }
     }

@@ -13,7 +13,7 @@ use blockmill::metrics::Metrics;
 use blockmill::network::{Network, Params};
 use blockmill::plugin::{
     BlockInput, Descriptor, Gauges, Instance, LaneSpace, Limits, PluginEngine, Surroundings,
-    Volatile,
+    Volatile, Watched,
 };
 use blockmill::store::{Cursor, RowBuffer, StateStore};
 
@@ -24,6 +24,7 @@ const LIMITS: Limits = Limits {
     memory: 1 << 30,
     block_time: Duration::from_secs(60),
     query_time: Duration::from_secs(60),
+    ..Limits::DEFAULT
 };
 
 /// What the lanes of one measurement share.
@@ -81,6 +82,7 @@ impl Bench {
             feed: self.feed.clone(),
             volatile: Volatile::default(),
             gauges: Gauges::new(self.metrics.plugin(&name)),
+            watched: Watched::default(),
         });
         let space = Box::new(self.space(&name, &descriptor)?);
         let instance = Instance::for_lane(
