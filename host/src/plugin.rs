@@ -8,6 +8,7 @@ mod gauges;
 mod host;
 mod instance;
 mod pool_columns;
+mod runtime_settings;
 mod volatile;
 
 pub use descriptor::{COINS, Descriptor, WantedColumns, is_plugin_name};
@@ -16,4 +17,5 @@ pub use error::CallError;
 pub use gauges::Gauges;
 pub use host::{LaneSpace, Surroundings};
 pub use instance::{BlockInput, Instance, Limits, MempoolInput, QueryError};
+pub use runtime_settings::RuntimeSettings;
 pub use volatile::Volatile;

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Router,
     extract::{Path, Query, Request, State, rejection::PathRejection, rejection::QueryRejection},
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 
 use super::{
-    Backend, BlockId, Bounds,
+    Backend, BlockId, Bounds, QueryFailure,
     answer::{Refusal, json, json_text},
 };
 use crate::{metrics::Metrics, status::Health};
@@ -52,7 +52,10 @@ pub(super) fn router<B: Backend>(backend: Arc<B>, metrics: Metrics, bounds: Boun
         .route("/api/v1/blocks/{id}", get(block::<B>))
         .route("/api/v1/plugins", get(plugins::<B>))
         .route("/api/v1/plugins/{name}/values", get(values::<B>))
-        .route("/api/v1/plugins/{name}/query/{*path}", get(query::<B>))
+        .route(
+            "/api/v1/plugins/{name}/query/{*path}",
+            get(query::<B>).post(change::<B>),
+        )
         .route("/api/v1/txoutset", get(txoutset::<B>))
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
@@ -197,9 +200,36 @@ async fn block<B: Backend>(
 }
 
 async fn query<B: Backend>(
+    host: Host<B>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    params: Result<Query<Vec<(String, String)>>, QueryRejection>,
+) -> Result<Response, Refusal> {
+    ask(host, path, params, B::query).await
+}
+
+/// As `query`, from the host's owner.
+async fn change<B: Backend>(
+    host: Host<B>,
+    headers: HeaderMap,
+    path: Result<Path<(String, String)>, PathRejection>,
+    params: Result<Query<Vec<(String, String)>>, QueryRejection>,
+) -> Result<Response, Refusal> {
+    let token = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    if !token.is_some_and(|token| host.backend.is_owner(token)) {
+        return Err(Refusal::forbidden(
+            "POST takes the owner's token, `Authorization: Bearer …`: it is in the file owner-token of the data folder",
+        ));
+    }
+    ask(host, path, params, B::change).await
+}
+
+async fn ask<B: Backend>(
     State(host): Host<B>,
     path: Result<Path<(String, String)>, PathRejection>,
     params: Result<Query<Vec<(String, String)>>, QueryRejection>,
+    asked: fn(&B, &str, &str, Vec<(String, String)>) -> Result<String, QueryFailure>,
 ) -> Result<Response, Refusal> {
     let Path((name, path)) = path.map_err(|why| Refusal::bad_request(why.body_text()))?;
     let Query(params) = params.map_err(|why| Refusal::bad_request(why.body_text()))?;
@@ -212,7 +242,7 @@ async fn query<B: Backend>(
     let plugin = name.clone();
     let answer = host
         .call(&host.queries, host.bounds.query_time, move |backend| {
-            backend.query(&plugin, &path, params)
+            asked(backend, &plugin, &path, params)
         })
         .await
         .and_then(|answer| answer.map_err(Refusal::from));

@@ -99,6 +99,20 @@ impl Backend for Mock {
         self.status().plugins
     }
 
+    fn change(
+        &self,
+        plugin: &str,
+        path: &str,
+        params: Vec<(String, String)>,
+    ) -> Result<String, QueryFailure> {
+        let answer = self.query(plugin, path, params)?;
+        Ok(format!("{{\"changed\":{answer}}}"))
+    }
+
+    fn is_owner(&self, token: &str) -> bool {
+        token == "the-owners"
+    }
+
     fn values(&self, plugin: &str) -> Result<Values, QueryFailure> {
         if plugin != "fee-estimator" {
             return Err(QueryFailure::NoSuchPlugin(format!(

@@ -3,7 +3,8 @@
 use super::active_chain::Position;
 use crate::api::QueryFailure;
 use crate::plugin::{
-    CallError, Compiled, Descriptor, Instance, Limits, PluginEngine, QueryError, Surroundings,
+    CallError, Compiled, Descriptor, Instance, Limits, PluginEngine, QueryError, RuntimeSettings,
+    Surroundings,
 };
 use crate::store::StateSnapshot;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -70,8 +71,10 @@ pub struct LaneShared {
     pub compiled: Compiled,
     pub surroundings: Arc<Surroundings>,
     pub(super) engine: Arc<PluginEngine>,
-    /// The plugin's settings as JSON.
-    pub(super) settings: String,
+    /// The plugin's settings of the configuration as JSON.
+    configured: String,
+    /// What was changed in them since.
+    pub(super) runtime: RuntimeSettings,
     pub(super) limits: Limits,
     status: Mutex<LaneStatus>,
     /// The state as the last flush left it, which queries see.
@@ -84,7 +87,8 @@ impl LaneShared {
         compiled: Compiled,
         descriptor: Descriptor,
         surroundings: Arc<Surroundings>,
-        settings: String,
+        configured: String,
+        runtime: RuntimeSettings,
         limits: Limits,
     ) -> Self {
         let status = LaneStatus {
@@ -104,7 +108,8 @@ impl LaneShared {
             compiled,
             surroundings,
             engine,
-            settings,
+            configured,
+            runtime,
             limits,
             status: Mutex::new(status),
             view: RwLock::default(),
@@ -114,6 +119,11 @@ impl LaneShared {
     /// The plugin's name in the configuration.
     pub fn name(&self) -> &str {
         &self.surroundings.name
+    }
+
+    /// What the plugin is started with.
+    pub(super) fn settings(&self) -> String {
+        self.runtime.merged(&self.configured)
     }
 
     /// The lane's figures now.
@@ -147,23 +157,72 @@ impl LaneShared {
     ///
     /// When the plugin refuses or fails, or the lane is not open yet.
     pub fn query(&self, path: &str, params: &[(&str, &str)]) -> Result<String, QueryFailure> {
-        let Some(view) = self.view() else {
-            return Err(QueryFailure::Busy(format!(
-                "the plugin {} is starting",
-                self.name()
-            )));
-        };
+        self.ask(path, params, None)
+    }
+
+    /// Asks the plugin as the host's owner. What it changes in its settings is kept, and the lane goes on with a fresh instance
+    /// that has them.
+    ///
+    /// # Errors
+    ///
+    /// As [`query`](Self::query), and when the plugin does not take the changed settings. Nothing has changed then.
+    pub fn change(&self, path: &str, params: &[(&str, &str)]) -> Result<String, QueryFailure> {
+        let _alone = self.runtime.lock();
+        let mut changes = Vec::new();
+        let answer = self.ask(path, params, Some(&mut changes))?;
+        if changes.is_empty() {
+            return Ok(answer);
+        }
+        let (changed, settings) = self
+            .runtime
+            .changed(&self.configured, changes)
+            .map_err(|error| QueryFailure::BadRequest(format!("{error:#}")))?;
+        let tried = Instance::try_settings(
+            &self.engine,
+            &self.compiled,
+            self.surroundings.clone(),
+            self.open_view()?,
+            &settings,
+            self.limits,
+        );
+        tried.map_err(|error| match error {
+            CallError::Failed { message, .. } => QueryFailure::BadRequest(message),
+            error => QueryFailure::Failed(format!("plugin {}: {error}", self.name())),
+        })?;
+        self.runtime
+            .keep(changed)
+            .map_err(|error| QueryFailure::Failed(format!("{error:#}")))?;
+        tracing::info!(plugin = self.name(), path, "settings changed by a query");
+        self.surroundings.feed.wake();
+        Ok(answer)
+    }
+
+    fn open_view(&self) -> Result<StateSnapshot, QueryFailure> {
+        self.view()
+            .ok_or_else(|| QueryFailure::Busy(format!("the plugin {} is starting", self.name())))
+    }
+
+    fn ask(
+        &self,
+        path: &str,
+        params: &[(&str, &str)],
+        changes: Option<&mut Vec<(String, Option<String>)>>,
+    ) -> Result<String, QueryFailure> {
         let answer = Instance::query(
             &self.engine,
             &self.compiled,
             self.surroundings.clone(),
-            view,
-            &self.settings,
+            self.open_view()?,
+            &self.settings(),
             self.limits,
             path,
             params,
+            changes,
         );
         answer.map_err(|error| match error {
+            QueryError::Call(error @ CallError::NotOwner) => {
+                QueryFailure::Forbidden(error.to_string())
+            }
             QueryError::NotFound(message) => QueryFailure::NotFound(message),
             QueryError::BadRequest(message) => QueryFailure::BadRequest(message),
             QueryError::Failed(message) => QueryFailure::Failed(message),

@@ -86,6 +86,8 @@ struct Worker {
     /// When the block at the cursor was announced, if it came from a peer just now.
     announced: Option<Instant>,
     indexes_built: bool,
+    /// Which of the settings that change at run time the instance has.
+    settings_version: u64,
 }
 
 impl From<Cursor> for Position {
@@ -124,6 +126,7 @@ impl Lane {
             last_block: Instant::now(),
             announced: None,
             indexes_built: false,
+            settings_version: 0,
             lane: self,
         };
         worker.publish()?;
@@ -258,6 +261,10 @@ impl Worker {
     }
 
     fn step(&mut self) -> Result<Step> {
+        // Changed settings reach the plugin as any others do: in a fresh instance.
+        if self.settings_version != self.lane.shared.runtime.version() {
+            self.vacate();
+        }
         let cursor = self.cursor();
         match self.lane.feed.next(cursor) {
             Next::Rewind(height) => {
@@ -277,12 +284,13 @@ impl Worker {
                 anyhow::bail!("the lane has lost its stores");
             };
             let shared = &self.lane.shared;
+            self.settings_version = shared.runtime.version();
             let made = Instance::for_lane(
                 &shared.engine,
                 &shared.compiled,
                 shared.surroundings.clone(),
                 space,
-                &shared.settings,
+                &shared.settings(),
                 cursor,
                 shared.limits,
             );

@@ -1,6 +1,6 @@
 //! What the API shows of a running host.
 
-use crate::api::{Backend, BlockId, QueryFailure};
+use crate::api::{Backend, BlockId, OwnerToken, QueryFailure};
 use crate::block_log::BlockLog;
 use crate::config::Config;
 use crate::frame::Frame;
@@ -28,6 +28,7 @@ pub(super) struct NodeBackend {
     net: NetHandle,
     pool: Option<Arc<PoolFeed>>,
     blocks: Arc<BlockLog>,
+    owner: OwnerToken,
 }
 
 impl NodeBackend {
@@ -38,6 +39,7 @@ impl NodeBackend {
         net: NetHandle,
         pool: Option<Arc<PoolFeed>>,
         blocks: Arc<BlockLog>,
+        owner: OwnerToken,
     ) -> Self {
         let disabled = config
             .plugin
@@ -54,6 +56,7 @@ impl NodeBackend {
             net,
             pool,
             blocks,
+            owner,
         }
     }
 
@@ -150,6 +153,13 @@ impl NodeBackend {
             last_error: lane_status.last_error,
         }
     }
+}
+
+fn borrowed(params: &[(String, String)]) -> Vec<(&str, &str)> {
+    params
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect()
 }
 
 fn services(flags: ServiceFlags) -> Vec<String> {
@@ -326,12 +336,20 @@ impl Backend for NodeBackend {
         path: &str,
         params: Vec<(String, String)>,
     ) -> Result<String, QueryFailure> {
-        let lane = self.lane(plugin)?;
-        let params: Vec<(&str, &str)> = params
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect();
-        lane.query(path, &params)
+        self.lane(plugin)?.query(path, &borrowed(&params))
+    }
+
+    fn change(
+        &self,
+        plugin: &str,
+        path: &str,
+        params: Vec<(String, String)>,
+    ) -> Result<String, QueryFailure> {
+        self.lane(plugin)?.change(path, &borrowed(&params))
+    }
+
+    fn is_owner(&self, token: &str) -> bool {
+        self.owner.is(token)
     }
 
     fn values(&self, plugin: &str) -> Result<Values, QueryFailure> {

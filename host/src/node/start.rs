@@ -3,7 +3,7 @@
 use super::backend::NodeBackend;
 use super::open::{self, LoadedPlugin, OpenChain};
 use super::watch::Watch;
-use crate::api;
+use crate::api::{self, OwnerToken};
 use crate::chain::SyncConfig;
 use crate::cli::RunOptions;
 use crate::config::{Config, MinimumWork};
@@ -14,7 +14,7 @@ use crate::mempool::{Mempool, MempoolConfig};
 use crate::metrics::{Metrics, Stage};
 use crate::net::{self, Checker, EventLog, Net, NetConfig, NetParts, TransactionSink};
 use crate::network::Params;
-use crate::plugin::{Gauges, PluginEngine, Surroundings, Volatile};
+use crate::plugin::{Gauges, PluginEngine, RuntimeSettings, Surroundings, Volatile};
 use crate::signals;
 use crate::store::{RowStore, StateStore};
 use anyhow::{Context, Result};
@@ -230,6 +230,7 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
         handle,
         pool,
         blocks.clone(),
+        OwnerToken::create(folder.path())?,
     ));
     let server = listener.map(|listener| {
         let mut stopping = stopping.clone();
@@ -320,12 +321,19 @@ impl LaneStart<'_> {
                 gauges: Gauges::new(self.metrics.plugin(&name)),
             });
             let limits = open::limits(&plugin.settings);
+            let runtime = RuntimeSettings::open(
+                self.config
+                    .network_dir()
+                    .join("runtime-settings")
+                    .join(format!("{name}.json")),
+            )?;
             let shared = Arc::new(LaneShared::new(
                 self.engine.clone(),
                 plugin.compiled,
                 plugin.descriptor,
                 surroundings,
                 plugin.settings.settings,
+                runtime,
                 limits,
             ));
             let lane = Lane {

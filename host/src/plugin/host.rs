@@ -1,8 +1,11 @@
 //! The host as one instance of a plugin sees it: the imports of `wit/plugin.wit`.
 
-use super::bindings::blockmill::plugin::{chain, log, rows, state, types, values, volatile};
-use super::error::{HostFault, MemoryRefused, RuleBroken};
+use super::bindings::blockmill::plugin::{
+    chain, log, rows, settings, state, types, values, volatile,
+};
+use super::error::{HostFault, MemoryRefused, NotOwner, RuleBroken};
 use super::gauges::Gauges;
+use super::runtime_settings::Change;
 use super::volatile::{MAX_VOLATILE, Volatile};
 use crate::lane::{Feed, Position};
 use crate::network::Params;
@@ -24,6 +27,9 @@ const MAX_KEYS: usize = 4_000_000;
 const MAX_LOG_LINES: u32 = 100;
 /// Bytes that one call may log.
 const MAX_LOG_BYTES: usize = 64 << 10;
+
+/// Settings that one query may change.
+const MAX_CHANGES: usize = 1_000;
 
 const NO_HOST: &str = "describe may not call the host";
 
@@ -73,6 +79,8 @@ pub struct Host {
     memory: usize,
     /// What failed on the host's side during the call.
     pub(super) fault: Option<anyhow::Error>,
+    /// What a query of the host's owner wants to change in the settings; none where nobody may.
+    pub(super) changes: Option<Vec<Change>>,
     log_lines: u32,
     log_bytes: usize,
     log_dropped: u32,
@@ -92,6 +100,7 @@ impl Host {
             memory_limit,
             memory: 0,
             fault: None,
+            changes: None,
             log_lines: 0,
             log_bytes: 0,
             log_dropped: 0,
@@ -412,6 +421,22 @@ impl log::Host for Host {
             log::Level::Debug => tracing::debug!(target: "plugin", plugin, "{message}"),
             log::Level::Trace => tracing::trace!(target: "plugin", plugin, "{message}"),
         }
+        Ok(())
+    }
+}
+
+impl settings::Host for Host {
+    fn change(&mut self, name: String, value: Option<String>) -> Result<()> {
+        if self.phase != Phase::Query {
+            return Err(rule("settings are changed in query and nowhere else"));
+        }
+        let changes = self.changes.as_mut().ok_or_else(|| Error::new(NotOwner))?;
+        if changes.len() >= MAX_CHANGES {
+            return Err(rule(format!(
+                "more than {MAX_CHANGES} settings changed by one query"
+            )));
+        }
+        changes.push((name, value));
         Ok(())
     }
 }

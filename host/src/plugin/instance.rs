@@ -5,8 +5,9 @@ use super::bindings::blockmill::plugin::types as wit;
 use super::bindings::exports::blockmill::plugin::processor;
 use super::descriptor::{Descriptor, WantedColumns};
 use super::engine::{Compiled, EPOCH, PluginEngine};
-use super::error::{CallError, HostFault, MemoryRefused, RuleBroken};
+use super::error::{CallError, HostFault, MemoryRefused, NotOwner, RuleBroken};
 use super::host::{Host, LaneSpace, Phase, Space, Surroundings};
+use super::runtime_settings::Change;
 use crate::frame::{Columns, Frame, Spent, Witnesses};
 use crate::lane::Position;
 use crate::mempool::MempoolChanges;
@@ -303,7 +304,33 @@ impl Instance {
         })
     }
 
-    /// Answers a query on an instance of its own that sees a snapshot.
+    /// Starts a plugin on a snapshot with other settings, to see whether it takes them.
+    ///
+    /// # Errors
+    ///
+    /// What the plugin says of its settings, or why the call failed.
+    pub fn try_settings(
+        engine: &PluginEngine,
+        compiled: &Compiled,
+        surroundings: Arc<Surroundings>,
+        snapshot: StateSnapshot,
+        settings: &str,
+        limits: Limits,
+    ) -> Result<(), CallError> {
+        let position = snapshot.cursor().map(Position::from);
+        let space = Space::Snapshot(Box::new(snapshot));
+        let mut host = Host::new(Some(surroundings), space, limits.memory);
+        host.position = position;
+        let mut instance = Self::new(engine, compiled, host, limits).map_err(|(error, _)| error)?;
+        match instance.start(settings, position) {
+            // What it would write into its state is not written here.
+            Err(CallError::Rule { .. }) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Answers a query on an instance of its own that sees a snapshot. Where the host's owner asks, what the plugin changes
+    /// in its settings is put into `changes`.
     ///
     /// # Errors
     ///
@@ -318,6 +345,7 @@ impl Instance {
         limits: Limits,
         path: &str,
         params: &[(&str, &str)],
+        changes: Option<&mut Vec<Change>>,
     ) -> Result<String, QueryError> {
         let position = snapshot.cursor().map(Position::from);
         let mut host = Host::new(
@@ -326,6 +354,7 @@ impl Instance {
             limits.memory,
         );
         host.position = position;
+        host.changes = changes.as_ref().map(|_| Vec::new());
         let limits = Limits {
             block_time: limits.query_time,
             ..limits
@@ -342,6 +371,9 @@ impl Instance {
                     .call_query(store, path, params)
             })
             .map_err(QueryError::Call)?;
+        if let (Some(to), Some(from)) = (changes, instance.store.data_mut().changes.take()) {
+            *to = from;
+        }
         match answer {
             Ok(json) if json.len() > MAX_ANSWER => Err(QueryError::Call(CallError::Answer {
                 call: "query",
@@ -406,6 +438,9 @@ fn classify(
         && let Some(source) = host.fault.take()
     {
         return CallError::Host { call, source };
+    }
+    if error.downcast_ref::<NotOwner>().is_some() {
+        return CallError::NotOwner;
     }
     if let Some(RuleBroken(rule)) = error.downcast_ref() {
         return CallError::Rule {
