@@ -173,9 +173,16 @@ impl<K: KeyBytes, V: ValueBytes> Map<K, V> {
     }
 
     fn key(&self, key: &K) -> Vec<u8> {
-        let mut bytes = self.prefix.to_vec();
-        key.write(&mut bytes);
+        let mut bytes = Vec::new();
+        self.write_key(key, &mut bytes);
         bytes
+    }
+
+    /// Appends the key as it lies in the state, for [`Keys`](crate::state::Keys) of the calls that take many.
+    #[inline]
+    pub fn write_key(&self, key: &K, to: &mut Vec<u8>) {
+        to.extend_from_slice(self.prefix);
+        key.write(to);
     }
 
     /// The value at a key.

@@ -1,7 +1,7 @@
 //! What a collection watches, as it stands in the settings.
 
-use blockmill_sdk::prelude::*;
 use blockmill_sdk::Object;
+use blockmill_sdk::prelude::*;
 use regex_lite::{Regex, RegexBuilder};
 
 /// Collections, the one named [`BROADCAST`] included.
@@ -58,7 +58,9 @@ impl Definition {
                     }
                 }
                 (Some(_), _) => return wrong(&format!("`{key}` must be a list of texts")),
-                (None, Json::Bool(value)) if key == "descendants" => definition.descendants = *value,
+                (None, Json::Bool(value)) if key == "descendants" => {
+                    definition.descendants = *value
+                }
                 (None, _) if key == "descendants" => {
                     return wrong("`descendants` must be true or false");
                 }
@@ -133,7 +135,11 @@ pub struct Collections {
 impl Collections {
     /// Puts together what the configuration and queries define.
     pub fn new(configured: &Object, runtime: &Object, network: &str) -> Result<Self, String> {
-        let mut names: Vec<&str> = configured.iter().chain(runtime.iter()).map(|(name, _)| name).collect();
+        let mut names: Vec<&str> = configured
+            .iter()
+            .chain(runtime.iter())
+            .map(|(name, _)| name)
+            .collect();
         names.push(BROADCAST);
         names.sort_unstable();
         names.dedup();
@@ -190,7 +196,10 @@ impl Collections {
         }
         for text in patterns {
             if text.len() > MAX_PATTERN {
-                return Err(wrong(text, &format!("has more than {MAX_PATTERN} characters")));
+                return Err(wrong(
+                    text,
+                    &format!("has more than {MAX_PATTERN} characters"),
+                ));
             }
             let pattern = RegexBuilder::new(text)
                 .size_limit(PATTERN_SIZE)
@@ -207,14 +216,19 @@ impl Collections {
 
     /// Calls `found` with the place of each collection that watches a script; one that does so in two ways comes twice.
     pub fn of_script(&self, script: &[u8], mut found: impl FnMut(u16)) {
-        each(&self.scripts, |watched| watched.as_slice().cmp(script), &mut found);
+        each(
+            &self.scripts,
+            |watched| watched.as_slice().cmp(script),
+            &mut found,
+        );
         if self.patterns.is_empty() {
             return;
         }
         let hex = hex::encode(script);
         let address = address::from_script(script, &self.network);
         for (pattern, place) in &self.patterns {
-            if pattern.is_match(&hex) || address.as_ref().is_some_and(|text| pattern.is_match(text)) {
+            if pattern.is_match(&hex) || address.as_ref().is_some_and(|text| pattern.is_match(text))
+            {
                 found(*place);
             }
         }
@@ -232,7 +246,10 @@ impl Collections {
 
     /// The place of a collection.
     pub fn place(&self, name: &str) -> Option<u16> {
-        let place = self.all.iter().position(|collection| collection.name == name)?;
+        let place = self
+            .all
+            .iter()
+            .position(|collection| collection.name == name)?;
         Some(place as u16)
     }
 }

@@ -127,7 +127,9 @@ pub fn look(
     followers.retain(|(collection, depth)| *depth < max_depth && follows(*collection));
     for output in tx.outputs() {
         let mut holders = Vec::new();
-        collections.of_script(output.script(), |collection| note(&mut holders, collection, 0));
+        collections.of_script(output.script(), |collection| {
+            note(&mut holders, collection, 0)
+        });
         for (collection, depth) in &followers {
             note(&mut holders, *collection, depth + 1);
         }

@@ -226,7 +226,10 @@ impl Processor for Watch {
         }
         for entry in changes.added() {
             let seen = follow::look(&self.collections, self.bounds.max_depth, &entry, |place| {
-                self.pool_coins.get(&place).or_else(|| coins.get(&place)).cloned()
+                self.pool_coins
+                    .get(&place)
+                    .or_else(|| coins.get(&place))
+                    .cloned()
             });
             self.add(&entry, entry.first_seen(), seen, &mut touched);
         }
@@ -302,7 +305,9 @@ impl Watch {
                     room
                 });
                 if !room {
-                    log::warn("a collection follows as many outputs as it may: one more is not followed");
+                    log::warn(
+                        "a collection follows as many outputs as it may: one more is not followed",
+                    );
                 }
                 room
             });
@@ -322,7 +327,12 @@ impl Watch {
         }
     }
 
-    fn keep_matches(&mut self, height: u32, tx: &Transaction<'_>, matches: &[Match]) -> Result<(), String> {
+    fn keep_matches(
+        &mut self,
+        height: u32,
+        tx: &Transaction<'_>,
+        matches: &[Match],
+    ) -> Result<(), String> {
         for found in matches {
             let Some(collection) = self.collections.get(found.collection) else {
                 continue;

@@ -112,7 +112,10 @@ fn matches(plugin: &Watch, params: &Params) -> Result<Json, QueryError> {
         before_last: u32::MAX - number,
     });
     let (page, more) = MATCHES.page_under(&name, after.as_ref(), limit)?;
-    let next = page.last().filter(|_| more).map(|(key, _)| u32::MAX - key.before_last);
+    let next = page
+        .last()
+        .filter(|_| more)
+        .map(|(key, _)| u32::MAX - key.before_last);
     let matches: Vec<Object> = page
         .iter()
         .map(|(key, record)| {
@@ -158,7 +161,14 @@ fn unconfirmed(plugin: &Watch, params: &Params) -> Result<Json, QueryError> {
 
 /// What a query adds or removes.
 fn given(params: &Params) -> Result<Definition, QueryError> {
-    params.only(&["collection", "address", "script", "pattern", "txid", "descendants"])?;
+    params.only(&[
+        "collection",
+        "address",
+        "script",
+        "pattern",
+        "txid",
+        "descendants",
+    ])?;
     let mut given = Definition::default();
     for ((_, parameter), list) in LISTS.iter().zip(&mut given.lists) {
         list.extend(params.all(parameter).map(str::to_string));
