@@ -2,7 +2,7 @@
 
 use blockmill_sdk::prelude::*;
 use blockmill_sdk::state::Keys;
-use blockmill_sdk::{KeyBytes, Pieces, ValueBytes};
+use blockmill_sdk::{KeyBytes, Pieces, ValueBytes, sort};
 
 use crate::entries::{
     self, BALANCES, Balance, COIN_KEY_WIDTH, EntryKey, HASH_WIDTH, HISTORY, Moved, NEXT, Number,
@@ -22,7 +22,7 @@ pub struct Touched {
 
 /// Joins what a transaction did with the same script.
 pub fn join(touched: &mut Vec<Touched>) {
-    touched.sort_unstable_by_key(|t| t.script);
+    sort::by(touched, |a, b| a.script.cmp(&b.script));
     touched.dedup_by(|next, first| {
         let same = next.script == first.script;
         if same {
@@ -60,7 +60,10 @@ impl Connect {
         self.clear(0);
         for tx in block.transactions() {
             touched.clear();
-            of_transaction(&tx, &mut touched);
+            // The output of the genesis block is no coin: nobody can ever spend it.
+            if block.height() > 0 {
+                of_transaction(&tx, &mut touched);
+            }
             join(&mut touched);
             let number = Number(first + tx.position() as u64);
             let record = TransactionRecord {
@@ -109,7 +112,7 @@ impl Connect {
 
     /// Adds to the sums of every script of the block. One read and one write a script, all of them in two calls.
     fn add_balances(&mut self, mut sums: Vec<(ScriptHash, Balance)>) {
-        sums.sort_unstable_by_key(|(script, _)| *script);
+        sort::by(&mut sums, |(a, _), (b, _)| a.cmp(b));
         sums.dedup_by(|(next, more), (script, sum)| {
             let same = next == script;
             if same {

@@ -51,7 +51,8 @@ impl Ledger {
 
     fn of(blocks: &[Block]) -> Self {
         let mut ledger = Ledger::default();
-        blocks
+        // The output of the genesis block is no coin.
+        blocks[1..]
             .iter()
             .flat_map(|block| &block.txdata)
             .for_each(|tx| ledger.see(tx));

@@ -17,7 +17,7 @@
 use blockmill_sdk::prelude::*;
 use blockmill_sdk::rows::{Amount, Integer, Real, Text, Time};
 use blockmill_sdk::script::Kind;
-use blockmill_sdk::{record, table};
+use blockmill_sdk::{record, sort, table};
 
 /// Blocks that `block` can be asked about; rows hold all of them.
 const KEPT: u32 = 2_016;
@@ -329,7 +329,7 @@ impl Stats {
 
     /// Sorts the rates, joins equal ones, and takes from them what is known of a block's or a day's fee rates.
     fn set_rates(&mut self, rates: &mut Rates) {
-        rates.sort_unstable();
+        sort::by(rates, Ord::cmp);
         rates.dedup_by(|next, first| {
             let same = next.0 == first.0;
             if same {

@@ -136,7 +136,7 @@ fn block_367891_pays_what_it_really_paid() {
     assert_eq!(stats["txs"], 420);
     assert_eq!(stats["inputs"], 20_817);
     assert_eq!(stats["segwit_txs"], 0);
-    assert_eq!(stats["witness_share"], 0);
+    assert_eq!(stats["witness_share"], 0.0);
     // Each percentile by its definition: as much weight pays no more.
     let mut rates: Vec<(u64, u64)> = Vec::new();
     let mut next = 1;

@@ -70,6 +70,7 @@ pub mod rows;
 pub mod runtime;
 pub mod script;
 mod settings;
+pub mod sort;
 pub mod state;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;

@@ -1,7 +1,7 @@
 //! What a collection watches, as it stands in the settings.
 
-use blockmill_sdk::Object;
 use blockmill_sdk::prelude::*;
+use blockmill_sdk::{Object, sort};
 use regex_lite::{Regex, RegexBuilder};
 
 /// Collections, the one named [`BROADCAST`] included.
@@ -141,7 +141,7 @@ impl Collections {
             .map(|(name, _)| name)
             .collect();
         names.push(BROADCAST);
-        names.sort_unstable();
+        sort::by(&mut names, Ord::cmp);
         names.dedup();
         if names.len() > MAX_COLLECTIONS {
             return Err(format!("more than {MAX_COLLECTIONS} collections"));
@@ -169,9 +169,9 @@ impl Collections {
                 runtime: added,
             });
         }
-        collections.scripts.sort_unstable();
+        sort::by(&mut collections.scripts, Ord::cmp);
         collections.scripts.dedup();
-        collections.txids.sort_unstable();
+        sort::by(&mut collections.txids, Ord::cmp);
         collections.txids.dedup();
         if collections.scripts.len() + collections.txids.len() > MAX_ITEMS {
             return Err(format!("more than {MAX_ITEMS} scripts and transactions"));
