@@ -7,6 +7,7 @@ pub mod bcoin;
 pub mod bench;
 pub mod demo;
 pub mod libtest;
+pub mod names;
 pub mod plugins;
 pub mod process;
 pub mod programs;

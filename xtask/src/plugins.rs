@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::toolchain::{TARGET, WasmToolchain};
-use crate::{programs, workspace};
+use crate::{names, programs, workspace};
 
 /// The cargo profile of plugins, in the workspace's `Cargo.toml`.
 const PROFILE: &str = "plugin";
@@ -131,7 +131,7 @@ pub fn build_these(root: &Path, toolchain: &WasmToolchain, plugins: &[Plugin]) -
     }
     for plugin in plugins {
         let path = plugin.path(root);
-        let size = place(&built(root, plugin), &path)?;
+        let size = place(&built(root, plugin), &path, plugin.test)?;
         println!(
             "{}  {:.1} kB",
             workspace::shown(root, &path),
@@ -141,9 +141,13 @@ pub fn build_these(root: &Path, toolchain: &WasmToolchain, plugins: &[Plugin]) -
     Ok(())
 }
 
-/// Puts a copy of `built` at `path`; returns its size in bytes.
-fn place(built: &Path, path: &Path) -> Result<usize> {
-    let bytes = fs::read(built).with_context(|| format!("failed to read {}", built.display()))?;
+/// Puts a copy of `built` at `path`, with shorter names unless it is to be as cargo left it; returns its size in bytes.
+fn place(built: &Path, path: &Path, as_it_is: bool) -> Result<usize> {
+    let mut bytes =
+        fs::read(built).with_context(|| format!("failed to read {}", built.display()))?;
+    if !as_it_is {
+        bytes = names::shorten(&bytes);
+    }
     if fs::read(path).is_ok_and(|there| there == bytes) {
         return Ok(bytes.len());
     }
@@ -188,13 +192,13 @@ mod tests {
         let built = folder.path().join("built");
         let path = folder.path().join("plugins/a.wasm");
         fs::write(&built, b"one").unwrap();
-        assert_eq!(place(&built, &path).unwrap(), 3);
+        assert_eq!(place(&built, &path, false).unwrap(), 3);
         let first = fs::metadata(&path).unwrap().modified().unwrap();
         std::thread::sleep(std::time::Duration::from_millis(20));
-        place(&built, &path).unwrap();
+        place(&built, &path, false).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), first);
         fs::write(&built, b"other").unwrap();
-        assert_eq!(place(&built, &path).unwrap(), 5);
+        assert_eq!(place(&built, &path, false).unwrap(), 5);
         assert_eq!(fs::read(&path).unwrap(), b"other");
         let files = fs::read_dir(folder.path().join("plugins")).unwrap().count();
         assert_eq!(files, 1, "nothing partial is left behind");

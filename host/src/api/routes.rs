@@ -225,11 +225,14 @@ async fn change<B: Backend>(
     ask(host, path, params, B::change).await
 }
 
+/// A question to a plugin: its name, the path, the parameters.
+type Question<B> = fn(&B, &str, &str, Vec<(String, String)>) -> Result<String, QueryFailure>;
+
 async fn ask<B: Backend>(
     State(host): Host<B>,
     path: Result<Path<(String, String)>, PathRejection>,
     params: Result<Query<Vec<(String, String)>>, QueryRejection>,
-    asked: fn(&B, &str, &str, Vec<(String, String)>) -> Result<String, QueryFailure>,
+    asked: Question<B>,
 ) -> Result<Response, Refusal> {
     let Path((name, path)) = path.map_err(|why| Refusal::bad_request(why.body_text()))?;
     let Query(params) = params.map_err(|why| Refusal::bad_request(why.body_text()))?;

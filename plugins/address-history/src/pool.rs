@@ -3,7 +3,7 @@
 //! The instance that follows the pool has all of it in memory and leaves to queries, in the volatile space, what they can ask
 //! for: the sums of a script and its first entries, and each transaction's txid by a number.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::HashMap;
 
 use blockmill_sdk::prelude::*;
 use blockmill_sdk::state::Keys;
@@ -42,15 +42,23 @@ struct Entry {
     outputs: Vec<Owner>,
 }
 
+/// What the pool does with a script.
+#[derive(Debug, Default)]
+struct Script {
+    /// Number of the transaction, received and sent; the lowest number first.
+    moves: Vec<(u32, u64, u64)>,
+    /// Bytes that it takes in the volatile space.
+    published: usize,
+    changed: bool,
+}
+
 /// The pool.
 #[derive(Debug, Default)]
 pub struct Pool {
-    by_txid: BTreeMap<[u8; 32], Entry>,
-    /// By script and number of the transaction: received and sent.
-    moves: BTreeMap<(ScriptHash, u32), (u64, u64)>,
-    /// Bytes that each script takes in the volatile space.
-    published: BTreeMap<ScriptHash, usize>,
-    changed: BTreeSet<ScriptHash>,
+    by_txid: HashMap<[u8; 32], Entry>,
+    scripts: HashMap<ScriptHash, Script>,
+    /// Scripts that queries have not been left as they are now.
+    changed: Vec<ScriptHash>,
     bytes: usize,
     next: u32,
     missing: u64,
@@ -68,11 +76,23 @@ impl Pool {
             return;
         };
         for script in entry.scripts {
-            self.moves.remove(&(script, entry.number));
-            self.changed.insert(script);
+            let moves = &mut self.change(script).moves;
+            if let Ok(place) = moves.binary_search_by_key(&entry.number, |(number, ..)| *number) {
+                moves.remove(place);
+            }
         }
         volatile::delete(&number_key(entry.number));
         self.bytes = self.bytes.saturating_sub(OVERHEAD + 5 + 32);
+    }
+
+    /// The script, to be changed.
+    fn change(&mut self, script: ScriptHash) -> &mut Script {
+        let entry = self.scripts.entry(script).or_default();
+        if !entry.changed {
+            entry.changed = true;
+            self.changed.push(script);
+        }
+        entry
     }
 
     /// A block has some of them: they are not shown twice until the pool says so too.
@@ -130,10 +150,10 @@ impl Pool {
             }
             connect::join(&mut touched);
             let number = self.next;
-            self.next = self.next.wrapping_add(1);
+            self.next = self.next.saturating_add(1);
             for t in &touched {
-                self.moves.insert((t.script, number), (t.received, t.sent));
-                self.changed.insert(t.script);
+                let moves = &mut self.change(t.script).moves;
+                moves.push((number, t.received, t.sent));
             }
             let entry = Entry {
                 number,
@@ -152,11 +172,15 @@ impl Pool {
     /// Leaves what changed to queries.
     pub fn publish(&mut self, height: u32) {
         for script in std::mem::take(&mut self.changed) {
-            let before = self.published.remove(&script).unwrap_or(0);
-            self.bytes = self.bytes.saturating_sub(before);
+            let Some(entry) = self.scripts.get_mut(&script) else {
+                continue;
+            };
+            entry.changed = false;
+            self.bytes = self
+                .bytes
+                .saturating_sub(std::mem::take(&mut entry.published));
             let mut unconfirmed = Unconfirmed::default();
-            let range = (script, 0)..=(script, u32::MAX);
-            for ((_, number), (received, sent)) in self.moves.range(range) {
+            for (number, received, sent) in &entry.moves {
                 unconfirmed.received = unconfirmed.received.saturating_add(*received);
                 unconfirmed.sent = unconfirmed.sent.saturating_add(*sent);
                 unconfirmed.txs += 1;
@@ -170,6 +194,7 @@ impl Pool {
             let key = script_key(&script);
             if unconfirmed.txs == 0 {
                 volatile::delete(&key);
+                self.scripts.remove(&script);
                 continue;
             }
             let mut value = Vec::new();
@@ -181,7 +206,7 @@ impl Pool {
                 continue;
             }
             self.bytes += bytes;
-            self.published.insert(script, bytes);
+            entry.published = bytes;
             volatile::put(&key, &value);
         }
         let mut heard = Vec::new();

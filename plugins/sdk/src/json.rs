@@ -533,7 +533,8 @@ macro_rules! from {
         }
         impl PartialEq<$of> for Json {
             fn eq(&self, other: &$of) -> bool {
-                *self == Json::from(other.clone())
+                let other = Json::from(other.clone());
+                *self == other
             }
         }
     )+};
@@ -603,6 +604,12 @@ impl FromIterator<(String, Json)> for Object {
     }
 }
 
+/// For `json!`.
+#[doc(hidden)]
+pub fn list() -> Vec<Json> {
+    Vec::new()
+}
+
 /// Makes a [`Json`](crate::Json) that looks as it will be written. Names are single tokens (a literal, the name of a variable,
 /// or something in parentheses), values are expressions, `null`, `[…]` or `{…}`.
 #[macro_export]
@@ -610,7 +617,7 @@ macro_rules! json {
     (null) => { $crate::Json::Null };
     ([ $($inside:tt)* ]) => {{
         #[allow(unused_mut)]
-        let mut list = ::std::vec::Vec::<$crate::Json>::new();
+        let mut list = $crate::json::list();
         $crate::json!(@list list $($inside)*);
         $crate::Json::Array(list)
     }};
