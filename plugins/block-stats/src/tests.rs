@@ -170,13 +170,11 @@ fn block_367891_pays_what_it_really_paid() {
     }
 }
 
-/// A block `minutes` after the first, with one transaction that pays `fee` and has 88 bytes besides its script.
-fn paying(
-    height: u32,
-    time: u32,
-    fee: u64,
-    segwit: bool,
-) -> (Block, Vec<(u64, Vec<u8>, u32, bool)>) {
+/// Value, script, height, coinbase.
+type Spent = (u64, Vec<u8>, u32, bool);
+
+/// A block with one transaction that pays `fee`.
+fn paying(height: u32, time: u32, fee: u64, segwit: bool) -> (Block, Vec<Spent>) {
     let from = chain::coinbase(0, 1).compute_txid();
     let mut tx = chain::transaction(&[(from, 0)], &[(100_000 - fee, &[0x51])]);
     if segwit {
@@ -193,7 +191,12 @@ fn a_day_is_summed_up_when_it_is_over_and_again_after_a_reorg() {
     let mut harness = Harness::<BlockStats>::new(json!({}));
     let first = 1_700_000_000 / 86_400 * 86_400;
     let give = |harness: &mut Harness<BlockStats>, height: u32, day: u32, fee| {
-        let (block, spent) = paying(height, first + day * 86_400 + height, fee, height % 2 == 0);
+        let (block, spent) = paying(
+            height,
+            first + day * 86_400 + height,
+            fee,
+            height.is_multiple_of(2),
+        );
         harness
             .block_with(&block, Some(blocks::spent(&spent)))
             .unwrap();
