@@ -5,14 +5,14 @@
 //! bounded: connections, headers, the query string, the number of questions that run at once and the time they take.
 
 mod answer;
+mod owner;
 mod routes;
 mod server;
-mod token;
 
 use crate::status::{BlockInfo, Health, Plugin, Status, Tip, TxOutSet, Values};
 
+pub use self::owner::OwnerToken;
 pub use self::server::{Bounds, bind, serve};
-pub use self::token::Token;
 
 /// What the interface asks of the host. Calls may block: they run on threads of their own, a bounded number at once.
 pub trait Backend: Send + Sync + 'static {
@@ -45,6 +45,20 @@ pub trait Backend: Send + Sync + 'static {
         params: Vec<(String, String)>,
     ) -> Result<String, QueryFailure>;
 
+    /// Asks a plugin as the host's owner, who may change its settings by asking.
+    ///
+    /// # Errors
+    /// Why there is no answer; nothing has changed then.
+    fn change(
+        &self,
+        plugin: &str,
+        path: &str,
+        params: Vec<(String, String)>,
+    ) -> Result<String, QueryFailure>;
+
+    /// Whether this is the token that only the host's owner has.
+    fn is_owner(&self, token: &str) -> bool;
+
     /// The gauges and series that a plugin has set.
     ///
     /// # Errors
@@ -55,7 +69,7 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// # Errors
     /// Why nothing was.
-    fn change(&self, plugin: Option<(String, PluginAction)>) -> Result<String, QueryFailure>;
+    fn manage(&self, plugin: Option<(String, PluginAction)>) -> Result<String, QueryFailure>;
 
     /// The set of unspent outputs, on a snapshot. May take minutes.
     ///
@@ -131,6 +145,9 @@ pub enum QueryFailure {
     /// The plugin does not understand the question.
     #[error("{0}")]
     BadRequest(String),
+    /// Only the host's owner may ask this.
+    #[error("{0}")]
+    Forbidden(String),
     /// The plugin failed.
     #[error("{0}")]
     Failed(String),

@@ -18,6 +18,7 @@ use clap::{Args, Parser, Subcommand};
 
 use self::client::{Client, Unanswered};
 use crate::{
+    api::OwnerToken,
     config::{Config, ConfigError, Origin, Overrides},
     logging,
     progress::Progress,
@@ -202,6 +203,9 @@ enum PluginCommand {
         /// Parameters of the question
         #[arg(value_name = "k=v", value_parser = parameter)]
         params: Vec<(String, String)>,
+        /// Ask as the host's owner: the question may change the plugin's settings
+        #[arg(long)]
+        change: bool,
     },
 }
 
@@ -367,16 +371,22 @@ fn execute(command: &Command, hooks: &Hooks, out: &mut dyn Write) -> Result<()> 
                     name,
                     path,
                     params,
+                    change,
                 },
         } => {
-            let client = Client::of(&config.load_client()?)?;
+            let config = config.load_client()?;
+            let client = Client::of(&config)?;
             let path = path.trim_start_matches('/');
             let address = format!(
                 "/api/v1/plugins/{}/query/{}",
                 client::segment(name),
                 client::path(path)
             );
-            line(out, &client.get(&address, params)?)
+            let answer = match change {
+                true => client.post(&address, params, &OwnerToken::read(&config.network_dir())?)?,
+                false => client.get(&address, params)?,
+            };
+            line(out, &answer)
         }
     }
 }

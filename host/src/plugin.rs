@@ -15,6 +15,7 @@ mod interfaces;
 mod pool_columns;
 mod recorder;
 mod replay;
+mod runtime_settings;
 mod volatile;
 
 pub use budget::{Budget, Limits, Usage};
@@ -29,4 +30,5 @@ pub use instance::{BlockInput, Instance, MempoolInput, QueryError};
 pub use interfaces::Interfaces;
 pub use recorder::{HeaderSource, KnownHeader, Recorder, Recording};
 pub use replay::{Replayed, replay};
+pub use runtime_settings::RuntimeSettings;
 pub use volatile::Volatile;

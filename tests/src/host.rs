@@ -345,6 +345,28 @@ impl Host {
         Ok((response.status().as_u16(), text))
     }
 
+    /// Asks a plugin as the host's owner, with the token of its data folder or another: status code and answer.
+    ///
+    /// # Errors
+    ///
+    /// When there is no answer, or one that is no JSON.
+    pub fn change(&self, question: &str, token: Option<&str>) -> Result<(u16, Value)> {
+        let ours = fs::read_to_string(self.installation.data().join("owner-token"))
+            .context("the host has left no token")?;
+        let mut response = self
+            .agent
+            .post(format!("http://{}/api/v1/plugins/{question}", self.api))
+            .header(
+                "authorization",
+                format!("Bearer {}", token.unwrap_or(&ours)),
+            )
+            .send_empty()
+            .with_context(|| format!("failed to post {question} to the host"))?;
+        let answer = response.body_mut().read_json();
+        let answer = answer.with_context(|| format!("failed to read {question} of the host"))?;
+        Ok((response.status().as_u16(), answer))
+    }
+
     /// `GET /api/v1/…`, the answer as JSON, errors too.
     ///
     /// # Errors

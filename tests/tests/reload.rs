@@ -369,8 +369,8 @@ fn plugins_are_switched_and_told_by_the_configuration_while_the_host_runs() {
         let answer = request.header("Authorization", token).send_empty().unwrap();
         answer.status().as_u16()
     };
-    assert_eq!(post("Bearer 0"), 401);
-    let token = fs::read_to_string(setting.host.installation().data().join("api-token")).unwrap();
+    assert_eq!(post("Bearer 0"), 403);
+    let token = fs::read_to_string(setting.host.installation().data().join("owner-token")).unwrap();
     assert_eq!(post(&format!("Bearer {token}")), 200);
 
     // Purging what runs is refused.

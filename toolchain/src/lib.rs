@@ -10,6 +10,7 @@
 
 pub mod debian;
 mod limit;
+mod names;
 mod place;
 
 use std::ffi::OsString;

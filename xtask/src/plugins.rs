@@ -127,7 +127,7 @@ pub fn build_these(root: &Path, toolchain: &WasmToolchain, plugins: &[Plugin]) -
     }
     for plugin in plugins {
         let path = plugin.path(root);
-        let size = place(&built(root, plugin), &path)?;
+        let size = place(&built(root, plugin), &path, plugin.test)?;
         println!(
             "{}  {:.1} kB",
             workspace::shown(root, &path),

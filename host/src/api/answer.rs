@@ -36,6 +36,10 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
     }
 
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", message)
+    }
+
     pub fn failed(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", message)
     }
@@ -58,6 +62,7 @@ impl From<QueryFailure> for Refusal {
         match failure {
             QueryFailure::NotFound(message) => Self::not_found(message),
             QueryFailure::BadRequest(message) => Self::bad_request(message),
+            QueryFailure::Forbidden(message) => Self::forbidden(message),
             QueryFailure::Failed(message) => Self::failed(message),
             QueryFailure::NoSuchPlugin(message) => {
                 Self::new(StatusCode::NOT_FOUND, "no_such_plugin", message)

@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 
 use super::{
-    Backend, BlockId, Bounds, PluginAction, Token,
+    Backend, BlockId, Bounds, PluginAction, QueryFailure,
     answer::{Refusal, json, json_text},
 };
 use crate::{metrics::Metrics, status::Health};
@@ -26,7 +26,6 @@ struct Shared<B> {
     backend: Arc<B>,
     metrics: Metrics,
     bounds: Bounds,
-    token: Option<Token>,
     /// Changes are made one after the other.
     changes: Arc<Semaphore>,
     /// Short questions to the host itself.
@@ -38,16 +37,10 @@ struct Shared<B> {
 
 type Host<B> = State<Arc<Shared<B>>>;
 
-pub(super) fn router<B: Backend>(
-    backend: Arc<B>,
-    metrics: Metrics,
-    bounds: Bounds,
-    token: Option<Token>,
-) -> Router {
+pub(super) fn router<B: Backend>(backend: Arc<B>, metrics: Metrics, bounds: Bounds) -> Router {
     let shared = Arc::new(Shared {
         backend,
         metrics,
-        token,
         changes: Arc::new(Semaphore::new(1)),
         short: Arc::new(Semaphore::new(bounds.short_calls)),
         queries: Arc::new(Semaphore::new(bounds.queries)),
@@ -62,9 +55,12 @@ pub(super) fn router<B: Backend>(
         .route("/api/v1/blocks/{id}", get(block::<B>))
         .route("/api/v1/plugins", get(plugins::<B>))
         .route("/api/v1/plugins/{name}/values", get(values::<B>))
-        .route("/api/v1/plugins/{name}/query/{*path}", get(query::<B>))
+        .route(
+            "/api/v1/plugins/{name}/query/{*path}",
+            get(query::<B>).post(change::<B>),
+        )
         .route("/api/v1/txoutset", get(txoutset::<B>))
-        .route("/api/v1/plugins/{name}/{action}", post(change::<B>))
+        .route("/api/v1/plugins/{name}/{action}", post(manage::<B>))
         .route("/api/v1/config/reload", post(reload_config::<B>))
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
@@ -213,9 +209,32 @@ async fn block<B: Backend>(
 }
 
 async fn query<B: Backend>(
+    host: Host<B>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    params: Result<Query<Vec<(String, String)>>, QueryRejection>,
+) -> Result<Response, Refusal> {
+    ask(host, path, params, B::query).await
+}
+
+/// As `query`, from the host's owner.
+async fn change<B: Backend>(
+    host: Host<B>,
+    headers: HeaderMap,
+    path: Result<Path<(String, String)>, PathRejection>,
+    params: Result<Query<Vec<(String, String)>>, QueryRejection>,
+) -> Result<Response, Refusal> {
+    owner_only(&host, &headers)?;
+    ask(host, path, params, B::change).await
+}
+
+/// A question to a plugin: its name, the path, the parameters.
+type Question<B> = fn(&B, &str, &str, Vec<(String, String)>) -> Result<String, QueryFailure>;
+
+async fn ask<B: Backend>(
     State(host): Host<B>,
     path: Result<Path<(String, String)>, PathRejection>,
     params: Result<Query<Vec<(String, String)>>, QueryRejection>,
+    asked: Question<B>,
 ) -> Result<Response, Refusal> {
     let Path((name, path)) = path.map_err(|why| Refusal::bad_request(why.body_text()))?;
     let Query(params) = params.map_err(|why| Refusal::bad_request(why.body_text()))?;
@@ -228,7 +247,7 @@ async fn query<B: Backend>(
     let plugin = name.clone();
     let answer = host
         .call(&host.queries, host.bounds.query_time, move |backend| {
-            backend.query(&plugin, &path, params)
+            asked(backend, &plugin, &path, params)
         })
         .await
         .and_then(|answer| answer.map_err(Refusal::from));
@@ -241,34 +260,36 @@ async fn query<B: Backend>(
     answer.map(|text| json_text(StatusCode::OK, text))
 }
 
+/// Refuses whoever does not show the owner's token.
+fn owner_only<B: Backend>(host: &Shared<B>, headers: &HeaderMap) -> Result<(), Refusal> {
+    let token = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    if token.is_some_and(|token| host.backend.is_owner(token)) {
+        return Ok(());
+    }
+    Err(Refusal::forbidden(
+        "POST takes the owner's token, `Authorization: Bearer …`: it is in the file owner-token of the data folder",
+    ))
+}
+
 impl<B: Backend> Shared<B> {
-    /// Changes something, for whoever shows the token.
-    async fn change(
+    /// Changes plugins, for the owner.
+    async fn manage(
         &self,
         headers: &HeaderMap,
         plugin: Option<(String, PluginAction)>,
     ) -> Result<Response, Refusal> {
-        let shown = headers.get(header::AUTHORIZATION);
-        let allowed = shown
-            .zip(self.token.as_ref())
-            .is_some_and(|(shown, token)| token.is_in(shown.as_bytes()));
-        if !allowed {
-            let message = "give the token in the file api-token of the data folder: Authorization: Bearer TOKEN";
-            return Err(Refusal::new(
-                StatusCode::UNAUTHORIZED,
-                "unauthorized",
-                message,
-            ));
-        }
+        owner_only(self, headers)?;
         let time = self.bounds.change_time;
         let done = self
-            .call(&self.changes, time, move |backend| backend.change(plugin))
+            .call(&self.changes, time, move |backend| backend.manage(plugin))
             .await??;
         Ok(json(StatusCode::OK, &json!({ "done": done })))
     }
 }
 
-async fn change<B: Backend>(
+async fn manage<B: Backend>(
     State(host): Host<B>,
     path: Result<Path<(String, String)>, PathRejection>,
     headers: HeaderMap,
@@ -278,14 +299,14 @@ async fn change<B: Backend>(
         let message = format!("nobody can {action} a plugin");
         return Err(Refusal::not_found(message));
     };
-    host.change(&headers, Some((name, action))).await
+    host.manage(&headers, Some((name, action))).await
 }
 
 async fn reload_config<B: Backend>(
     State(host): Host<B>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    host.change(&headers, None).await
+    host.manage(&headers, None).await
 }
 
 async fn txoutset<B: Backend>(State(host): Host<B>) -> Result<Response, Refusal> {

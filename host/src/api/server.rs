@@ -14,7 +14,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Backend, Token, routes};
+use super::{Backend, routes};
 use crate::{
     config::{Config, ConfigError},
     metrics::Metrics,
@@ -118,7 +118,7 @@ pub async fn bind(config: &Config) -> Result<TcpListener, ConfigError> {
         })
 }
 
-/// Answers requests, those that change something only with `token`, until `shutdown` is ready, then lets open ones end for at most [`Bounds::shutdown`].
+/// Answers requests, until `shutdown` is ready, then lets open ones end for at most [`Bounds::shutdown`].
 ///
 /// Calls into the backend that take longer than that go on in their threads. A runtime that is dropped waits for them, so
 /// end it with `Runtime::shutdown_timeout`.
@@ -127,10 +127,9 @@ pub async fn serve<B: Backend>(
     backend: Arc<B>,
     metrics: Metrics,
     bounds: Bounds,
-    token: Option<Token>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let router = routes::router(backend, metrics, bounds, token);
+    let router = routes::router(backend, metrics, bounds);
     let places = Arc::new(Semaphore::new(bounds.connections));
     let (closing, closed) = watch::channel(());
     let mut connections = JoinSet::new();

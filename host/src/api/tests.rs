@@ -99,6 +99,20 @@ impl Backend for Mock {
         self.status().plugins
     }
 
+    fn change(
+        &self,
+        plugin: &str,
+        path: &str,
+        params: Vec<(String, String)>,
+    ) -> Result<String, QueryFailure> {
+        let answer = self.query(plugin, path, params)?;
+        Ok(format!("{{\"changed\":{answer}}}"))
+    }
+
+    fn is_owner(&self, token: &str) -> bool {
+        token == "the-owners"
+    }
+
     fn values(&self, plugin: &str) -> Result<Values, QueryFailure> {
         if plugin != "fee-estimator" {
             return Err(QueryFailure::NoSuchPlugin(format!(
@@ -144,7 +158,7 @@ impl Backend for Mock {
         }
     }
 
-    fn change(&self, plugin: Option<(String, PluginAction)>) -> Result<String, QueryFailure> {
+    fn manage(&self, plugin: Option<(String, PluginAction)>) -> Result<String, QueryFailure> {
         Ok(format!("{plugin:?}"))
     }
 
@@ -175,7 +189,7 @@ impl Server {
         let (stop, stopped) = oneshot::channel::<()>();
         let (backend, metrics_too) = (Arc::clone(&mock), metrics.clone());
         let thread = std::thread::spawn(move || {
-            runtime.block_on(serve(listener, backend, metrics_too, bounds, None, async {
+            runtime.block_on(serve(listener, backend, metrics_too, bounds, async {
                 let _ = stopped.await;
             }));
         });

@@ -8,7 +8,7 @@ use toml_edit::{DocumentMut, Item, Table, value};
 
 use super::client::{self, Client, Unanswered};
 use super::{ConfigArgs, line};
-use crate::api::Token;
+use crate::api::OwnerToken;
 use crate::config::Config;
 
 #[derive(Debug, Subcommand)]
@@ -119,7 +119,7 @@ fn act(args: &ConfigArgs, name: &str, action: &str, out: &mut dyn Write) -> Resu
 fn post(client: &Client, config: &Config, path: &str) -> Result<String> {
     // Whether a host runs is said before what only its owner can read.
     client.get("/api/v1/tip", &[])?;
-    client.post(path, &Token::read(&config.network_dir())?)
+    client.post(path, &[], &OwnerToken::read(&config.network_dir())?)
 }
 
 /// What the host says that it did.

@@ -8,7 +8,6 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::{
-    api::Token,
     config::{Config, ConfigError},
     status::ErrorBody,
 };
@@ -88,23 +87,24 @@ impl Client {
         self.get_within(path, params, ANSWER_TIME)
     }
 
-    /// As [`Client::get`], for what takes long.
-    pub fn get_slow(&self, path: &str) -> Result<String> {
-        self.get_within(path, &[], SLOW_ANSWER_TIME)
-    }
-
-    /// Has something changed; the answer says what was done. Only the owner of the host's data can.
-    pub fn post(&self, path: &str, token: &Token) -> Result<String> {
-        let request = self
-            .agent
-            .post(format!("http://{}{path}", self.address))
-            .header("Authorization", token.header());
+    /// As [`Client::get`], from the host's owner, whose question may change something.
+    pub fn post(&self, path: &str, params: &[(String, String)], token: &str) -> Result<String> {
+        let mut request = self.agent.post(format!("http://{}{path}", self.address));
+        for (name, value) in params {
+            request = request.query(name, value);
+        }
         let sent = request
+            .header("authorization", format!("Bearer {token}"))
             .config()
             .timeout_global(Some(ANSWER_TIME))
             .build()
             .send_empty();
-        self.read(path, sent)
+        self.text(path, sent)
+    }
+
+    /// As [`Client::get`], for what takes long.
+    pub fn get_slow(&self, path: &str) -> Result<String> {
+        self.get_within(path, &[], SLOW_ANSWER_TIME)
     }
 
     fn get_within(
@@ -118,10 +118,10 @@ impl Client {
             request = request.query(name, value);
         }
         let sent = request.config().timeout_global(Some(time)).build().call();
-        self.read(path, sent)
+        self.text(path, sent)
     }
 
-    fn read(
+    fn text(
         &self,
         path: &str,
         sent: Result<ureq::http::Response<ureq::Body>, ureq::Error>,

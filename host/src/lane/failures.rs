@@ -53,7 +53,7 @@ impl LaneShared {
             version: program.descriptor.version.clone(),
             component: program.compiled.sha256.to_string(),
             component_bytes: program.compiled.size,
-            settings: program.settings.clone(),
+            settings: self.runtime.merged(&program.settings),
             limits: limits.collect(),
             cursor: cursor.map(Into::into),
             recorded: recording.is_some(),

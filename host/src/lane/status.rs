@@ -5,7 +5,7 @@ use super::orders::{Order, Orders};
 use crate::api::QueryFailure;
 use crate::plugin::{
     CallError, Compiled, Descriptor, Given, Instance, Limits, PluginEngine, QueryError,
-    Surroundings, Watched,
+    RuntimeSettings, Surroundings, Watched,
 };
 use crate::status::BudgetUse;
 use crate::store::StateSnapshot;
@@ -102,6 +102,8 @@ pub struct LaneShared {
     pub surroundings: Arc<Surroundings>,
     pub(crate) engine: Arc<PluginEngine>,
     pub(super) orders: Orders,
+    /// What queries have changed in the plugin's settings.
+    pub(super) runtime: RuntimeSettings,
     status: Mutex<LaneStatus>,
     serving: RwLock<Serving>,
     /// Somebody asks for another try.
@@ -115,6 +117,7 @@ impl LaneShared {
         engine: Arc<PluginEngine>,
         program: Arc<Program>,
         surroundings: Arc<Surroundings>,
+        runtime: RuntimeSettings,
     ) -> Self {
         let status = LaneStatus {
             stage: LaneStage::Starting,
@@ -134,6 +137,7 @@ impl LaneShared {
             surroundings,
             engine,
             orders: Orders::default(),
+            runtime,
             status: Mutex::new(status),
             serving: RwLock::new(Serving {
                 program,
@@ -255,6 +259,57 @@ impl LaneShared {
     ///
     /// When the plugin refuses or fails, or the lane is not open yet.
     pub fn query(&self, path: &str, params: &[(&str, &str)]) -> Result<String, QueryFailure> {
+        self.ask(path, params, None)
+    }
+
+    /// Asks the plugin as the host's owner. What it changes in its settings is kept, and the lane goes on with a fresh instance
+    /// that has them.
+    ///
+    /// # Errors
+    ///
+    /// As [`query`](Self::query), and when the plugin does not take the changed settings. Nothing has changed then.
+    pub fn change(&self, path: &str, params: &[(&str, &str)]) -> Result<String, QueryFailure> {
+        let _alone = self.runtime.lock();
+        let program = self.program();
+        let mut changes = Vec::new();
+        let answer = self.ask(path, params, Some(&mut changes))?;
+        if changes.is_empty() {
+            return Ok(answer);
+        }
+        let (changed, settings) = self
+            .runtime
+            .changed(&program.settings, changes)
+            .map_err(|error| QueryFailure::BadRequest(format!("{error:#}")))?;
+        let tried = Instance::try_settings(
+            &self.engine,
+            &program.compiled,
+            self.surroundings.clone(),
+            self.open_view()?,
+            &settings,
+            program.limits,
+        );
+        tried.map_err(|error| match error {
+            CallError::Failed { message, .. } => QueryFailure::BadRequest(message),
+            error => QueryFailure::Failed(format!("plugin {}: {error}", self.name())),
+        })?;
+        self.runtime
+            .keep(changed)
+            .map_err(|error| QueryFailure::Failed(format!("{error:#}")))?;
+        tracing::info!(plugin = self.name(), path, "settings changed by a query");
+        Ok(answer)
+    }
+
+    fn open_view(&self) -> Result<StateSnapshot, QueryFailure> {
+        self.view()
+            .ok_or_else(|| QueryFailure::Busy(format!("the plugin {} is starting", self.name())))
+    }
+
+    fn ask(
+        &self,
+        path: &str,
+        params: &[(&str, &str)],
+        changes: Option<&mut Vec<(String, Option<String>)>>,
+    ) -> Result<String, QueryFailure> {
         let Serving {
             program,
             view: Some(view),
@@ -272,13 +327,15 @@ impl LaneShared {
             &program.compiled,
             surroundings.clone(),
             view,
-            &program.settings,
+            &self.runtime.merged(&program.settings),
             program.limits,
             path,
             params,
+            changes,
         );
         if let Err(QueryError::Call(error)) = &answer
             && !error.is_hosts_fault()
+            && !matches!(error, CallError::NotOwner)
         {
             let recording = match Arc::ptr_eq(&surroundings, &self.surroundings) {
                 true => None,
@@ -298,6 +355,9 @@ impl LaneShared {
             tracing::warn!(plugin = self.name(), path, %error, capsule, "a query failed");
         }
         answer.map_err(|error| match error {
+            QueryError::Call(error @ CallError::NotOwner) => {
+                QueryFailure::Forbidden(error.to_string())
+            }
             QueryError::NotFound(message) => QueryFailure::NotFound(message),
             QueryError::BadRequest(message) => QueryFailure::BadRequest(message),
             QueryError::Failed(message) => QueryFailure::Failed(message),

@@ -105,6 +105,8 @@ struct Worker {
     careful_until: Option<u32>,
     /// The changes of the pool that the plugin failed on, until the capsule is written.
     given: Option<Given>,
+    /// Which of the settings that change at run time the instance has.
+    settings_version: u64,
 }
 
 impl From<Cursor> for Position {
@@ -147,6 +149,7 @@ impl Lane {
             indexes_built: false,
             careful_until: None,
             given: None,
+            settings_version: 0,
             lane: self,
         };
         worker.publish()?;
@@ -425,6 +428,10 @@ impl Worker {
             let space = self.lane.current_stores(&self.program)?;
             self.seat = Seat::Empty(Box::new(space));
         }
+        // Changed settings reach the plugin as any others do: in a fresh instance.
+        if self.settings_version != self.lane.shared.runtime.version() {
+            self.vacate();
+        }
         let cursor = self.cursor();
         match self.lane.feed.next(cursor) {
             Next::Rewind(height) => {
@@ -444,12 +451,13 @@ impl Worker {
                 anyhow::bail!("the lane has lost its stores");
             };
             let shared = &self.lane.shared;
+            self.settings_version = shared.runtime.version();
             let made = Instance::for_lane(
                 &shared.engine,
                 &self.program.compiled,
                 shared.surroundings.clone(),
                 space,
-                &self.program.settings,
+                &shared.runtime.merged(&self.program.settings),
                 cursor,
                 self.program.limits,
             );

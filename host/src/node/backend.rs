@@ -2,7 +2,7 @@
 
 use super::lanes::Lanes;
 use super::manager::{Asker, Board, Idle};
-use crate::api::{Backend, BlockId, PluginAction, QueryFailure};
+use crate::api::{Backend, BlockId, OwnerToken, PluginAction, QueryFailure};
 use crate::block_log::BlockLog;
 use crate::config::Config;
 use crate::frame::Frame;
@@ -32,6 +32,7 @@ pub(super) struct NodeBackend {
     net: NetHandle,
     pool: Option<Arc<PoolFeed>>,
     blocks: Arc<BlockLog>,
+    owner: OwnerToken,
 }
 
 impl NodeBackend {
@@ -45,6 +46,7 @@ impl NodeBackend {
         net: NetHandle,
         pool: Option<Arc<PoolFeed>>,
         blocks: Arc<BlockLog>,
+        owner: OwnerToken,
     ) -> Self {
         let disabled = config.plugin.iter().filter(|(_, plugin)| !plugin.enabled);
         board
@@ -61,6 +63,7 @@ impl NodeBackend {
             net,
             pool,
             blocks,
+            owner,
         }
     }
 
@@ -168,6 +171,13 @@ impl NodeBackend {
             reload,
         }
     }
+}
+
+fn borrowed(params: &[(String, String)]) -> Vec<(&str, &str)> {
+    params
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect()
 }
 
 fn services(flags: ServiceFlags) -> Vec<String> {
@@ -382,19 +392,27 @@ impl Backend for NodeBackend {
         path: &str,
         params: Vec<(String, String)>,
     ) -> Result<String, QueryFailure> {
-        let lane = self.lane(plugin)?;
-        let params: Vec<(&str, &str)> = params
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect();
-        lane.query(path, &params)
+        self.lane(plugin)?.query(path, &borrowed(&params))
+    }
+
+    fn change(
+        &self,
+        plugin: &str,
+        path: &str,
+        params: Vec<(String, String)>,
+    ) -> Result<String, QueryFailure> {
+        self.lane(plugin)?.change(path, &borrowed(&params))
+    }
+
+    fn is_owner(&self, token: &str) -> bool {
+        self.owner.is(token)
     }
 
     fn values(&self, plugin: &str) -> Result<Values, QueryFailure> {
         Ok(self.lane(plugin)?.surroundings.gauges.values())
     }
 
-    fn change(&self, plugin: Option<(String, PluginAction)>) -> Result<String, QueryFailure> {
+    fn manage(&self, plugin: Option<(String, PluginAction)>) -> Result<String, QueryFailure> {
         self.asker.ask(plugin)
     }
 

@@ -8,9 +8,11 @@ use crate::lane::{
 use crate::metrics::{Metrics, Stage};
 use crate::network::Params;
 use crate::plugin::{
-    Capsules, Compiled, Descriptor, Gauges, PluginEngine, Surroundings, Volatile, Watched,
+    Capsules, Compiled, Descriptor, Gauges, PluginEngine, RuntimeSettings, Surroundings, Volatile,
+    Watched,
 };
 use anyhow::{Context, Result};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -136,6 +138,8 @@ pub(super) struct LaneStart {
     pub lanes: Arc<Lanes>,
     settings: LaneSettings,
     capsules: Option<Arc<Capsules>>,
+    /// The network's data folder.
+    folder: PathBuf,
 }
 
 impl LaneStart {
@@ -167,6 +171,7 @@ impl LaneStart {
             lanes: Arc::default(),
             settings,
             capsules: Capsules::of(config),
+            folder: config.network_dir(),
         }
     }
 
@@ -205,7 +210,17 @@ impl LaneStart {
             false => cache / 4,
         };
         let surroundings = self.surroundings(&name, &metrics);
-        let shared = Arc::new(LaneShared::new(self.engine.clone(), program, surroundings));
+        let runtime = RuntimeSettings::open(
+            self.folder
+                .join("runtime-settings")
+                .join(format!("{name}.json")),
+        )?;
+        let shared = Arc::new(LaneShared::new(
+            self.engine.clone(),
+            program,
+            surroundings,
+            runtime,
+        ));
         let lane = Lane {
             kind,
             shared: shared.clone(),

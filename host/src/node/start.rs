@@ -5,7 +5,7 @@ use super::lanes::{self, LaneStart};
 use super::manager::{Asker, Board, Components, Manager};
 use super::open::{self, OpenChain};
 use super::watch::Watch;
-use crate::api;
+use crate::api::{self, OwnerToken};
 use crate::chain::SyncConfig;
 use crate::cli::RunOptions;
 use crate::config::{Config, MinimumWork};
@@ -197,8 +197,8 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
         handle,
         pool,
         blocks.clone(),
+        OwnerToken::create(folder.path())?,
     ));
-    let token = api::Token::make(folder.path())?;
     let server = listener.map(|listener| {
         let mut stopping = stopping.clone();
         let ended = async move {
@@ -212,7 +212,6 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
             backend.clone(),
             Metrics::clone(&metrics),
             bounds,
-            Some(token),
             ended,
         ))
     });

@@ -178,6 +178,7 @@ impl Header {
             | CallError::Answer { call, .. }
             | CallError::Host { call, .. } => (*call).to_owned(),
             CallError::Invalid(_) => "on-block".to_owned(),
+            CallError::NotOwner => "query".to_owned(),
         };
         self.class = error.class().as_str().to_owned();
         self.message = error.to_string();

@@ -39,6 +39,11 @@ pub enum CallError {
     /// The plugin with the role `coins` says that the block breaks a rule of consensus.
     #[error("the block is not valid: {0}")]
     Invalid(String),
+    /// A query would change settings, and not the host's owner asks.
+    #[error(
+        "only the host's owner may ask this: POST with the owner's token, or `blockmill plugin query --change`"
+    )]
+    NotOwner,
     /// The answer is not one that the host can use.
     #[error("{call} gave an answer that cannot be used: {reason}")]
     Answer { call: &'static str, reason: String },
@@ -83,7 +88,7 @@ impl CallError {
     pub fn class(&self) -> FailureClass {
         match self {
             Self::Budget { .. } => FailureClass::Budget,
-            Self::Rule { .. } => FailureClass::Rule,
+            Self::Rule { .. } | Self::NotOwner => FailureClass::Rule,
             Self::Trap { .. } => FailureClass::Trap,
             Self::Failed { .. } => FailureClass::Failed,
             Self::Invalid(_) => FailureClass::Invalid,
@@ -129,6 +134,11 @@ impl CallError {
 #[derive(Debug, Error)]
 #[error("{0}")]
 pub(super) struct RuleBroken(pub String);
+
+/// Ends a query from inside an import: whoever asks may not change settings.
+#[derive(Debug, Error)]
+#[error("only the host's owner may change settings")]
+pub(super) struct NotOwner;
 
 /// Ends a call from inside an import: the host failed.
 #[derive(Debug, Error)]

@@ -10,6 +10,7 @@ use super::capsules::Capsules;
 use super::error::{BudgetBroken, HostFault, RuleBroken};
 use super::gauges::Gauges;
 use super::recorder::{HeaderSource, Recorder};
+use super::runtime_settings::Change;
 use super::volatile::Volatile;
 use crate::lane::Position;
 use crate::network::Params;
@@ -143,6 +144,8 @@ pub struct Host {
     meter: Meter,
     /// What failed on the host's side during the call.
     pub(super) fault: Option<anyhow::Error>,
+    /// What a query of the host's owner wants to change in the settings; none where nobody may.
+    pub(super) changes: Option<Vec<Change>>,
 }
 
 impl Host {
@@ -165,6 +168,7 @@ impl Host {
             table_entries: 0,
             meter: Meter::default(),
             fault: None,
+            changes: None,
         }
     }
 

@@ -6,8 +6,9 @@ use super::bindings::exports::blockmill::plugin::processor;
 use super::budget::{Budget, Limits};
 use super::descriptor::{Descriptor, WantedColumns};
 use super::engine::{Compiled, EPOCH, PluginEngine};
-use super::error::{BudgetBroken, CallError, HostFault, RuleBroken};
+use super::error::{BudgetBroken, CallError, HostFault, NotOwner, RuleBroken};
 use super::host::{CapsuleSpace, Clock, Host, LaneSpace, Phase, Space, Surroundings};
+use super::runtime_settings::Change;
 use crate::frame::{Columns, Frame, Spent, Witnesses};
 use crate::lane::Position;
 use crate::mempool::MempoolChanges;
@@ -25,7 +26,7 @@ const DESCRIBE_TIME: Duration = Duration::from_secs(2);
 const DESCRIBE_MEMORY: usize = 64 << 20;
 
 /// The interface that a plugin may export to take over the state of another version.
-const MIGRATION: &str = "blockmill:plugin/migration@0.1.0";
+const MIGRATION: &str = "blockmill:plugin/migration@0.1.1";
 
 /// A block and all that can be said of it; what a plugin did not ask for is not built.
 pub struct BlockInput<'a> {
@@ -365,7 +366,33 @@ impl Instance {
         })
     }
 
-    /// Answers a query on an instance of its own that sees a snapshot.
+    /// Starts a plugin on a snapshot with other settings, to see whether it takes them.
+    ///
+    /// # Errors
+    ///
+    /// What the plugin says of its settings, or why the call failed.
+    pub fn try_settings(
+        engine: &PluginEngine,
+        compiled: &Compiled,
+        surroundings: Arc<Surroundings>,
+        snapshot: StateSnapshot,
+        settings: &str,
+        limits: Limits,
+    ) -> Result<(), CallError> {
+        let position = snapshot.cursor().map(Position::from);
+        let space = Space::Snapshot(Box::new(snapshot));
+        let mut host = Host::new(Some(surroundings), space, limits);
+        host.position = position;
+        let mut instance = Self::new(engine, compiled, host, limits).map_err(|(error, _)| error)?;
+        match instance.start(settings, position, Clock::new(limits.block_time)) {
+            // What it would write into its state is not written here.
+            Err(CallError::Rule { .. }) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Answers a query on an instance of its own that sees a snapshot. Where the host's owner asks, what the plugin changes
+    /// in its settings is put into `changes`.
     ///
     /// # Errors
     ///
@@ -380,6 +407,7 @@ impl Instance {
         limits: Limits,
         path: &str,
         params: &[(&str, &str)],
+        changes: Option<&mut Vec<Change>>,
     ) -> Result<String, QueryError> {
         let position = snapshot.cursor().map(Position::from);
         let space = Space::Snapshot(Box::new(snapshot));
@@ -393,6 +421,7 @@ impl Instance {
             limits,
             path,
             params,
+            changes,
         )
     }
 
@@ -407,9 +436,11 @@ impl Instance {
         limits: Limits,
         path: &str,
         params: &[(&str, &str)],
+        changes: Option<&mut Vec<Change>>,
     ) -> Result<String, QueryError> {
         let mut host = Host::new(Some(surroundings), space, limits);
         host.position = position;
+        host.changes = changes.as_ref().map(|_| Vec::new());
         host.query = true;
         // One budget of time for the instance, its start and the question.
         let clock = Clock::new(limits.query_time);
@@ -426,6 +457,9 @@ impl Instance {
                     .call_query(store, path, params)
             })
             .map_err(QueryError::Call)?;
+        if let (Some(to), Some(from)) = (changes, instance.store.data_mut().changes.take()) {
+            *to = from;
+        }
         match answer {
             Ok(json) => {
                 let host = instance.store.data();
@@ -524,6 +558,9 @@ fn classify(call: &'static str, error: wasmtime::Error, host: &mut Host) -> Call
         && let Some(source) = host.fault.take()
     {
         return CallError::Host { call, source };
+    }
+    if error.downcast_ref::<NotOwner>().is_some() {
+        return CallError::NotOwner;
     }
     let trace = error.downcast_ref::<wasmtime::WasmBacktrace>();
     let place = trace.and_then(|trace| {

@@ -202,6 +202,8 @@ fn run(
             limits,
             path,
             &params,
+            // Whoever asked then: nothing is changed here.
+            Some(&mut Vec::new()),
         );
         return Ok(match answer {
             Ok(answer) => Ok(Wrote {

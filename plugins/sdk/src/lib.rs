@@ -55,9 +55,11 @@ pub mod bindings;
 mod block;
 pub mod chain;
 mod columns;
+pub mod date;
 mod descriptor;
 pub mod export;
 pub mod hex;
+pub mod json;
 pub mod log;
 mod map;
 mod mempool;
@@ -65,7 +67,10 @@ mod params;
 mod pieces;
 mod processor;
 pub mod rows;
+pub mod runtime;
+pub mod script;
 mod settings;
+pub mod sort;
 pub mod state;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
@@ -80,11 +85,11 @@ pub use bindings::exports::blockmill::plugin::processor::{
 };
 pub use block::{Block, Header};
 pub use columns::{Columns, Malformed};
+pub use json::{Json, Object};
 pub use map::{KeyBytes, Map, Single, ValueBytes};
 pub use mempool::{Entry, MempoolChanges, Origin, Removal};
 pub use params::Params;
 pub use processor::{Processor, Seen};
-pub use serde_json::{self, Value as Json, json};
 pub use settings::Settings;
 pub use transaction::{
     Coin, Input, Inputs, OutPoint, Output, Outputs, Transaction, Transactions, Witness,
@@ -96,7 +101,7 @@ pub mod prelude {
     pub use crate::{
         Block, BlockAnswer, BlockError, Descriptor, Header, Input, Json, Map, MempoolChanges,
         OutPoint, Output, Params, Processor, QueryError, Seen, Single, StartInfo, Transaction,
-        WantedColumns, WantedEvents, address, chain, export_plugin, hex, json, log, rows, state,
-        values, volatile,
+        WantedColumns, WantedEvents, address, chain, date, export_plugin, hex, json, log, rows,
+        runtime, script, state, values, volatile,
     };
 }

@@ -97,6 +97,35 @@ macro_rules! arrays_and_tuples {
 }
 arrays_and_tuples!(KeyBytes, ValueBytes);
 
+impl<const N: usize> ValueBytes for [u64; N] {
+    fn write(&self, to: &mut Vec<u8>) {
+        for number in self {
+            ValueBytes::write(number, to);
+        }
+    }
+    fn read(from: &mut &[u8]) -> Option<Self> {
+        let mut numbers = [0; N];
+        for number in &mut numbers {
+            *number = <u64 as ValueBytes>::read(from)?;
+        }
+        Some(numbers)
+    }
+}
+
+/// How many there are (u32 LE), then each of them.
+impl<A: ValueBytes, B: ValueBytes> ValueBytes for Vec<(A, B)> {
+    fn write(&self, to: &mut Vec<u8>) {
+        ValueBytes::write(&(self.len() as u32), to);
+        for pair in self {
+            pair.write(to);
+        }
+    }
+    fn read(from: &mut &[u8]) -> Option<Self> {
+        let count = <u32 as ValueBytes>::read(from)?;
+        (0..count).map(|_| ValueBytes::read(from)).collect()
+    }
+}
+
 impl ValueBytes for bool {
     fn write(&self, to: &mut Vec<u8>) {
         to.push(u8::from(*self));
@@ -144,9 +173,16 @@ impl<K: KeyBytes, V: ValueBytes> Map<K, V> {
     }
 
     fn key(&self, key: &K) -> Vec<u8> {
-        let mut bytes = self.prefix.to_vec();
-        key.write(&mut bytes);
+        let mut bytes = Vec::new();
+        self.write_key(key, &mut bytes);
         bytes
+    }
+
+    /// Appends the key as it lies in the state, for [`Keys`](crate::state::Keys) of the calls that take many.
+    #[inline]
+    pub fn write_key(&self, key: &K, to: &mut Vec<u8>) {
+        to.extend_from_slice(self.prefix);
+        key.write(to);
     }
 
     /// The value at a key.
@@ -175,18 +211,44 @@ impl<K: KeyBytes, V: ValueBytes> Map<K, V> {
             .transpose()
     }
 
+    /// At most `limit` entries (and at most 10,000 or 4 MiB) in the order of the keys, after the key `after` if given, and
+    /// whether there are more.
+    pub fn page(&self, after: Option<&K>, limit: u32) -> Result<(Vec<(K, V)>, bool), String> {
+        self.page_under(&[], after, limit)
+    }
+
+    /// As [`page`](Self::page), only entries whose keys begin as `head`: the first fields of `K`.
+    pub fn page_under<H: KeyBytes>(
+        &self,
+        head: &H,
+        after: Option<&K>,
+        limit: u32,
+    ) -> Result<(Vec<(K, V)>, bool), String> {
+        let mut prefix = self.prefix.to_vec();
+        head.write(&mut prefix);
+        let after = after.map(|key| self.key(key));
+        let page = state::scan(&prefix, after.as_deref(), limit);
+        let entries = page
+            .iter()
+            .map(|(key, value)| self.entry(key, value))
+            .collect::<Result<_, _>>()?;
+        Ok((entries, page.more))
+    }
+
+    fn entry(&self, key: &[u8], value: &[u8]) -> Result<(K, V), String> {
+        let mut rest = key.get(self.prefix.len()..).unwrap_or_default();
+        let key = K::read(&mut rest).ok_or_else(|| shape(self.prefix))?;
+        Ok((key, decode(self.prefix, value)?))
+    }
+
     /// All entries in the order of the keys, until `each` answers false.
     pub fn each(&self, mut each: impl FnMut(K, V) -> bool) -> Result<(), String> {
         let mut result = Ok(());
-        state::scan_all(self.prefix, |key, value| {
-            let mut rest = key.get(self.prefix.len()..).unwrap_or_default();
-            let entry = K::read(&mut rest).ok_or_else(|| shape(self.prefix));
-            match entry.and_then(|key| Ok((key, decode(self.prefix, value)?))) {
-                Ok((key, value)) => each(key, value),
-                Err(error) => {
-                    result = Err(error);
-                    false
-                }
+        state::scan_all(self.prefix, |key, value| match self.entry(key, value) {
+            Ok((key, value)) => each(key, value),
+            Err(error) => {
+                result = Err(error);
+                false
             }
         });
         result
@@ -222,6 +284,65 @@ impl<V: ValueBytes> Single<V> {
         value.write(&mut bytes);
         state::put(self.key, &bytes);
     }
+}
+
+/// Declares a struct that can be a key, a value, or both, with its fields one after the other.
+///
+/// ```
+/// use blockmill_sdk::prelude::*;
+/// use blockmill_sdk::record;
+///
+/// record! {
+///     /// Sums over a day.
+///     #[derive(Clone, Debug, Default, PartialEq)]
+///     pub struct Day: Value {
+///         pub blocks: u32,
+///         pub fees: u64,
+///     }
+/// }
+///
+/// record! {
+///     /// Sorts by height, then by place.
+///     #[derive(Clone, Copy, Debug, PartialEq)]
+///     pub struct Place: Key {
+///         pub height: u32,
+///         pub position: u32,
+///     }
+/// }
+///
+/// const DAYS: Map<u32, Day> = Map::new(b"D");
+/// const TXIDS: Map<Place, [u8; 32]> = Map::new(b"T");
+/// ```
+///
+/// Keys sort as their fields do, the first one first. A field of variable length (`Vec<u8>`, `String`) may only be the last
+/// one of a value. To read a field that was added later out of a state without it is not possible: that takes another
+/// [`Descriptor::state_version`](crate::Descriptor::state_version).
+#[macro_export]
+macro_rules! record {
+    (
+        $(#[$meta:meta])*
+        $vis:vis struct $name:ident: $($role:ident)and+ $fields:tt
+    ) => {
+        $(#[$meta])*
+        $vis struct $name $fields
+        $($crate::record!(@ $role $name $fields);)+
+    };
+    (@ Key $name:ident $fields:tt) => { $crate::record!(@@ KeyBytes $name $fields); };
+    (@ Value $name:ident $fields:tt) => { $crate::record!(@@ ValueBytes $name $fields); };
+    (@@ $bytes:ident $name:ident {
+        $($(#[$field_meta:meta])* $field_vis:vis $field:ident: $of:ty),+ $(,)?
+    }) => {
+        impl $crate::$bytes for $name {
+            fn write(&self, to: &mut ::std::vec::Vec<u8>) {
+                $(<$of as $crate::$bytes>::write(&self.$field, to);)+
+            }
+            fn read(from: &mut &[u8]) -> ::std::option::Option<Self> {
+                ::std::option::Option::Some($name {
+                    $($field: <$of as $crate::$bytes>::read(from)?,)+
+                })
+            }
+        }
+    };
 }
 
 fn decode<V: ValueBytes>(name: &[u8], mut bytes: &[u8]) -> Result<V, String> {

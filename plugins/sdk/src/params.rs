@@ -20,6 +20,14 @@ impl Params {
             .map(|(_, value)| value.as_str())
     }
 
+    /// All values with this name, in order.
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0
+            .iter()
+            .filter(move |(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+    }
+
     /// The value with this name, or a bad request that says it is missing.
     pub fn required(&self, name: &str) -> Result<&str, QueryError> {
         self.get(name)

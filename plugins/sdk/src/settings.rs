@@ -1,6 +1,6 @@
 //! A plugin's settings from the configuration file.
 
-use crate::{Json, StartInfo};
+use crate::{Json, Object, StartInfo};
 
 impl StartInfo {
     /// The settings, to be read one by one and then [finished](Settings::finish).
@@ -10,7 +10,7 @@ impl StartInfo {
         } else {
             self.settings.as_str()
         };
-        match serde_json::from_str(text) {
+        match Json::parse(text) {
             Ok(Json::Object(left)) => Ok(Settings {
                 left,
                 known: Vec::new(),
@@ -24,7 +24,7 @@ impl StartInfo {
 /// The settings that were not read yet.
 #[derive(Debug)]
 pub struct Settings {
-    left: serde_json::Map<String, Json>,
+    left: Object,
     known: Vec<&'static str>,
 }
 
@@ -32,6 +32,21 @@ impl Settings {
     fn take(&mut self, key: &'static str) -> Option<Json> {
         self.known.push(key);
         self.left.remove(key)
+    }
+
+    /// The settings that queries changed, by name; see [`runtime`](crate::runtime). A plugin that never changes any need not
+    /// read them.
+    pub fn runtime(&mut self) -> Result<Object, String> {
+        match self.take("runtime") {
+            None => Ok(Object::new()),
+            Some(Json::Object(changed)) => Ok(changed),
+            Some(_) => Err("the setting `runtime` is the host's own".into()),
+        }
+    }
+
+    /// Whatever is there, none where it is not set.
+    pub fn json(&mut self, key: &'static str) -> Option<Json> {
+        self.take(key)
     }
 
     /// A yes or no; `default` where it is not set.
@@ -81,7 +96,7 @@ impl Settings {
 
     /// Refuses what was set and not read: a slip of the pen is an error, not a default.
     pub fn finish(self) -> Result<(), String> {
-        match self.left.keys().next() {
+        match self.left.iter().next().map(|(key, _)| key) {
             None => Ok(()),
             Some(key) if self.known.is_empty() => {
                 Err(format!("unknown setting `{key}`: this plugin has none"))

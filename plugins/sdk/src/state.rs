@@ -105,6 +105,21 @@ impl Keys {
         }
     }
 
+    /// Adds a key that `write` appends to the bytes it is given (and to which it may do nothing but append).
+    #[inline]
+    pub fn push_with(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.bytes.len();
+        write(&mut self.bytes);
+        if self.width == 0 {
+            self.ends.push(self.bytes.len() as u32);
+        } else {
+            assert!(
+                self.bytes.len() == start + self.width as usize,
+                "a key has another width than its columns"
+            );
+        }
+    }
+
     /// Removes the keys and keeps the memory.
     pub fn clear(&mut self) {
         self.ends.clear();

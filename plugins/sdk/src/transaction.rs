@@ -61,7 +61,39 @@ impl<'a> Iterator for Transactions<'a> {
 
 impl ExactSizeIterator for Transactions<'_> {}
 
-/// One transaction.
+/// One transaction: a view that ends with the block it looks into. It cannot be kept:
+///
+/// ```compile_fail,E0521
+/// use blockmill_sdk::prelude::*;
+///
+/// struct Keeps {
+///     last: Option<Transaction<'static>>,
+/// }
+///
+/// impl Processor for Keeps {
+///     # fn describe() -> Descriptor { Descriptor::new("keeps", "0.1.0", "Keeps a transaction") }
+///     # fn start(_: &StartInfo) -> Result<Self, String> { Ok(Keeps { last: None }) }
+///     fn on_transaction(&mut self, tx: &Transaction<'_>, _: &Seen<'_>) -> Result<(), String> {
+///         self.last = Some(*tx);
+///         Ok(())
+///     }
+/// }
+/// ```
+///
+/// Nor can a script of it, or a txid by reference:
+///
+/// ```compile_fail,E0597
+/// # use blockmill_sdk::prelude::*;
+/// # fn next() -> Block { unimplemented!() }
+/// let script = {
+///     let block: Block = next();
+///     let tx = block.transactions().next().unwrap();
+///     tx.outputs().next().unwrap().script()
+/// };
+/// assert!(script.is_empty());
+/// ```
+///
+/// What is copied can: `output.script().to_vec()`, `*tx.txid()`.
 ///
 /// The methods that read a column which the plugin's descriptor did not ask for stop the plugin with a message that says
 /// which one it was, except where they answer with an `Option`.

@@ -8,18 +8,11 @@ pub const MAX_MONEY: u64 = 21_000_000 * 100_000_000;
 /// A coinbase's outputs may be spent this many blocks later (Core's `COINBASE_MATURITY`).
 pub const COINBASE_MATURITY: u32 = 100;
 
-/// Scripts that are longer can never be spent (Core's `MAX_SCRIPT_SIZE`).
-pub const MAX_SCRIPT_SIZE: usize = 10_000;
-
 /// From this height a coinbase may again have the txid of one from before BIP34, whose script happens to begin as the
 /// height would (Core's `BIP34_IMPLIES_BIP30_LIMIT`).
 const BIP34_IMPLIES_BIP30_LIMIT: u32 = 1_983_702;
 
-/// True for an output that nobody can ever spend: it is not kept.
-#[inline]
-pub fn is_unspendable(script: &[u8]) -> bool {
-    script.first() == Some(&0x6a) || script.len() > MAX_SCRIPT_SIZE
-}
+pub use blockmill_sdk::script::is_unspendable;
 
 /// How a block stands to BIP30, which forbids a transaction with the txid of one that still has unspent outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use bitcoin_hashes::sha256d;
 use blockmill_sdk::testing::bitcoin::hashes::Hash;
 use blockmill_sdk::testing::bitcoin::{Block, BlockHash, Transaction, Txid};
 use blockmill_sdk::testing::{Harness, blocks, chain};
-use blockmill_sdk::{BlockAnswer, BlockError, Json, QueryError, json, serde_json};
+use blockmill_sdk::{BlockAnswer, BlockError, Json, QueryError, json};
 
 use crate::UtxoTracker;
 use crate::coin::{self, Coin};
@@ -131,14 +131,15 @@ fn block_367891_spends_what_it_really_spent() {
         eprintln!("skipped: no zstd to unpack {}", packed.display());
         return;
     };
-    let coins: Vec<Json> = serde_json::from_slice(&unpacked.stdout).unwrap();
+    let coins = Json::parse(std::str::from_utf8(&unpacked.stdout).unwrap()).unwrap();
+    let coins = coins.as_array().unwrap();
     let block = blocks::read_raw(&data.join("blocks/mainnet-367891.raw"));
     let mut harness = Harness::<UtxoTracker>::on("mainnet", json!({}));
     let inputs = block.txdata[1..].iter().flat_map(|tx| &tx.input);
     let made: Vec<Txid> = block.txdata.iter().map(Transaction::compute_txid).collect();
     let mut expected = vec![(0, vec![], 0, false)];
     let mut state = Vec::new();
-    for (input, coin) in inputs.zip(&coins) {
+    for (input, coin) in inputs.zip(coins) {
         let script =
             blockmill_sdk::hex::decode(coin["txout"]["script_pubkey"].as_str().unwrap()).unwrap();
         let value = coin["txout"]["value"].as_u64().unwrap();
@@ -509,7 +510,7 @@ fn coins_and_balances_are_found_by_address_and_script() {
                 .unwrap();
             assert_eq!(
                 (&single["script"], &single["value_sats"]),
-                (&json!(script), &coin["value_sats"])
+                (&json!(script.as_str()), &coin["value_sats"])
             );
             assert!(seen.insert(outpoint));
         }

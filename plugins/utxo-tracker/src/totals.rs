@@ -1,32 +1,25 @@
 //! Sums over the whole chain, kept up block by block.
 
 use blockmill_sdk::prelude::*;
-use blockmill_sdk::{Single, ValueBytes};
+use blockmill_sdk::{Object, record};
 
 /// Where the totals lie in the state.
 pub const TOTALS: Single<Totals> = Single::new(b"T");
 
 macro_rules! totals {
     ($($(#[$doc:meta])* $field:ident),+ $(,)?) => {
-        /// Sums over the chain so far. All but the first are sat.
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-        pub struct Totals {
-            $($(#[$doc])* pub $field: u64,)+
-        }
-
-        impl ValueBytes for Totals {
-            fn write(&self, to: &mut Vec<u8>) {
-                $(ValueBytes::write(&self.$field, to);)+
-            }
-            fn read(from: &mut &[u8]) -> Option<Self> {
-                Some(Totals { $($field: <u64 as ValueBytes>::read(from)?,)+ })
+        record! {
+            /// Sums over the chain so far. All but the first are sat.
+            #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+            pub struct Totals: Value {
+                $($(#[$doc])* pub $field: u64,)+
             }
         }
 
         impl Totals {
             /// For people.
             pub fn json(&self) -> Json {
-                json!({ $(stringify!($field): self.$field,)+ })
+                [$((stringify!($field).into(), self.$field.into()),)+].into_iter().collect::<Object>().into()
             }
         }
     };

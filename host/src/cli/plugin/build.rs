@@ -101,7 +101,7 @@ pub(super) fn build(folder: &Path) -> Result<Built> {
         .target
         .join("plugins")
         .join(format!("{}.wasm", package.name));
-    place(&built, &file)?;
+    place(&built, &file, false)?;
     Ok(Built { file })
 }
 

@@ -2,9 +2,10 @@
 
 use super::{Host, NO_HOST, Phase, Space, rule};
 use crate::plugin::bindings::blockmill::plugin::{
-    chain, log, rows, state, types, values, volatile,
+    chain, log, rows, settings, state, types, values, volatile,
 };
 use crate::plugin::capsule_state::CapsuleStateError;
+use crate::plugin::error::NotOwner;
 use crate::plugin::volatile::MAX_VOLATILE;
 use crate::store::{Column, ColumnData, Keys, RowError, StoreError, ValueColumn, Values};
 use bitcoin::hashes::Hash;
@@ -16,6 +17,8 @@ const MAX_SCAN_ENTRIES: u32 = 10_000;
 const MAX_SCAN_BYTES: usize = 4 << 20;
 /// Keys of one columnar call.
 const MAX_KEYS: usize = 4_000_000;
+/// Settings that one query may change.
+const MAX_CHANGES: usize = 1_000;
 /// Bytes that one call may log.
 const MAX_LOG_BYTES: usize = 64 << 10;
 
@@ -401,5 +404,21 @@ impl chain::Host for Host {
             size: 0,
             weight: 0,
         }))
+    }
+}
+
+impl settings::Host for Host {
+    fn change(&mut self, name: String, value: Option<String>) -> Result<()> {
+        if self.phase != Phase::Query {
+            return Err(rule("settings are changed in query and nowhere else"));
+        }
+        let changes = self.changes.as_mut().ok_or_else(|| Error::new(NotOwner))?;
+        if changes.len() >= MAX_CHANGES {
+            return Err(rule(format!(
+                "more than {MAX_CHANGES} settings changed by one query"
+            )));
+        }
+        changes.push((name, value));
+        Ok(())
     }
 }

@@ -72,6 +72,7 @@ impl<P: Processor> Harness<P> {
             values: BTreeMap::new(),
             series: BTreeMap::new(),
             log: Vec::new(),
+            changes: None,
         });
         let settings = settings.to_string();
         let plugin = start(&mut host, &settings, None)?;
@@ -282,6 +283,37 @@ impl<P: Processor> Harness<P> {
             .and_then(|plugin| {
                 host::during(&mut self.host, Phase::Query, || plugin.query(path, &params))
             })
+    }
+
+    /// Asks as the host's owner does. What the plugin changes in its settings is kept if it takes it, and a fresh instance
+    /// has it.
+    pub fn change(&mut self, path: &str, params: &[(&str, &str)]) -> Result<Json, QueryError> {
+        self.inside_mut().changes = Some(Vec::new());
+        let answer = self.query(path, params);
+        let changes = self.inside_mut().changes.take().unwrap_or_default();
+        let answer = answer?;
+        if changes.is_empty() {
+            return Ok(answer);
+        }
+        let Ok(Json::Object(mut settings)) = Json::parse(&self.settings) else {
+            panic!("the settings are no object: {}", self.settings)
+        };
+        let mut runtime = match settings.remove("runtime") {
+            Some(Json::Object(runtime)) => runtime,
+            _ => crate::Object::new(),
+        };
+        for (name, value) in changes {
+            match value {
+                Some(text) => runtime.insert(name, Json::parse(&text).expect("a JSON text")),
+                None => drop(runtime.remove(&name)),
+            }
+        }
+        if !runtime.is_empty() {
+            settings.insert("runtime".into(), runtime.into());
+        }
+        self.try_restart(settings.into())
+            .map_err(QueryError::BadRequest)?;
+        Ok(answer)
     }
 
     /// The rows of a table, in the order in which they were written; an anchored table's first column is the height.

@@ -52,6 +52,8 @@ pub(crate) struct Host {
     pub values: BTreeMap<String, f64>,
     pub series: BTreeMap<String, Vec<(u32, f64)>>,
     pub log: Vec<String>,
+    /// What a query of the host's owner changed in the settings; none where nobody may.
+    pub changes: Option<Vec<(String, Option<String>)>>,
 }
 
 thread_local! {
@@ -539,6 +541,29 @@ pub mod log {
             if let Some(host) = slot.borrow_mut().as_mut() {
                 host.log.push(format!("{level:?} {message}"));
             }
+        });
+    }
+}
+
+/// `settings`
+pub mod settings {
+    use super::{Phase, given, with};
+
+    /// See the WIT.
+    pub fn change(name: &str, value: Option<&str>) {
+        if given(|host| host.change_setting(name, value)).is_some() {
+            return;
+        }
+        with(|host| {
+            assert_eq!(
+                host.phase,
+                Phase::Query,
+                "trap: settings are changed in query and nowhere else"
+            );
+            let Some(changes) = host.changes.as_mut() else {
+                panic!("trap: only the host's owner may change settings")
+            };
+            changes.push((name.into(), value.map(str::to_string)));
         });
     }
 }
