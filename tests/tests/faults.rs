@@ -127,7 +127,8 @@ fn a_plugin_that_traps_on_one_block_is_quarantined_while_the_others_go_on_and_it
     ] {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");
     }
-    let used = &plugin(&host.get("status").unwrap(), "utxo-tracker")["budgets"];
+    let status = host.get("status").unwrap();
+    let used = &plugin(&status, "utxo-tracker")["budgets"];
     for budget in [
         "memory_limit",
         "block_time_limit",
@@ -234,8 +235,9 @@ fn a_query_that_breaks_its_budget_is_named_and_run_again_and_blocks_go_on() {
     assert!(host.log().contains("a call has used half of its time"));
     devnet.mine(1).unwrap();
     wait_for_height(&mut host, "ledger", 9);
-    let folder = host.installation().data().join("capsules");
+    let installation = host.installation().clone();
     host.stop().unwrap();
+    let folder = installation.data().join("capsules");
     let mut capsules: Vec<PathBuf> = std::fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
