@@ -58,7 +58,6 @@ pub enum QueryError {
 pub struct Instance {
     store: Store<Host>,
     plugin: Plugin,
-    limits: Limits,
 }
 
 impl Instance {
@@ -66,7 +65,6 @@ impl Instance {
         engine: &PluginEngine,
         compiled: &Compiled,
         host: Host,
-        limits: Limits,
     ) -> Result<Self, (CallError, Box<Host>)> {
         const CALL: &str = "instantiate";
         let mut store = Store::new(engine.engine(), host);
@@ -82,11 +80,7 @@ impl Instance {
         });
         store.set_epoch_deadline(ticks(store.data().clock.limit / 2));
         match compiled.pre.instantiate(&mut store) {
-            Ok(plugin) => Ok(Self {
-                store,
-                plugin,
-                limits,
-            }),
+            Ok(plugin) => Ok(Self { store, plugin }),
             Err(error) => {
                 let error = classify(CALL, error, store.data_mut());
                 Err((error, Box::new(store.into_data())))
@@ -106,7 +100,7 @@ impl Instance {
             ..Limits::DEFAULT
         };
         let host = Host::new(None, Space::None, limits);
-        let mut instance = Self::new(engine, compiled, host, limits).map_err(|(error, _)| error)?;
+        let mut instance = Self::new(engine, compiled, host).map_err(|(error, _)| error)?;
         let answer = instance.call(
             "describe",
             Phase::Describe,
@@ -132,7 +126,7 @@ impl Instance {
         limits: Limits,
     ) -> Result<(), CallError> {
         let host = Host::new(None, Space::None, limits);
-        let mut instance = Self::new(engine, compiled, host, limits).map_err(|(error, _)| error)?;
+        let mut instance = Self::new(engine, compiled, host).map_err(|(error, _)| error)?;
         match instance.start(settings, None, Clock::new(limits.block_time)) {
             Err(error @ CallError::Failed { .. }) => Err(error),
             _ => Ok(()),
@@ -155,7 +149,7 @@ impl Instance {
     ) -> Result<Self, (CallError, Box<LaneSpace>)> {
         let mut host = Host::new(Some(surroundings), Space::Lane(space), limits);
         host.position = position;
-        let mut instance = Self::new(engine, compiled, host, limits).map_err(|(error, host)| {
+        let mut instance = Self::new(engine, compiled, host).map_err(|(error, host)| {
             let Space::Lane(space) = host.space else {
                 unreachable!("a lane's host has a lane's space")
             };
@@ -228,7 +222,7 @@ impl Instance {
             height: input.position.height,
             time: frame.header.time,
         };
-        let clock = Clock::new(self.limits.block_time);
+        let clock = Clock::new(self.store.data().limits.block_time);
         let answer = self.call(CALL, phase, clock, |plugin, store| {
             plugin
                 .blockmill_plugin_processor()
@@ -291,7 +285,7 @@ impl Instance {
         let answer = self.call(
             CALL,
             Phase::Mempool,
-            Clock::new(self.limits.block_time),
+            Clock::new(self.store.data().limits.block_time),
             |plugin, store| {
                 plugin
                     .blockmill_plugin_processor()
@@ -353,8 +347,8 @@ impl Instance {
         // One budget of time for the instance, its start and the question.
         let clock = Clock::new(limits.query_time);
         host.clock = clock;
-        let mut instance = Self::new(engine, compiled, host, limits)
-            .map_err(|(error, _)| QueryError::Call(error))?;
+        let mut instance =
+            Self::new(engine, compiled, host).map_err(|(error, _)| QueryError::Call(error))?;
         instance
             .start(settings, position, clock)
             .map_err(QueryError::Call)?;
@@ -398,7 +392,7 @@ impl Instance {
     ) -> Result<Self, CallError> {
         let mut host = Host::new(Some(surroundings), Space::Capsule(Box::new(space)), limits);
         host.position = position;
-        let mut instance = Self::new(engine, compiled, host, limits).map_err(|(error, _)| error)?;
+        let mut instance = Self::new(engine, compiled, host).map_err(|(error, _)| error)?;
         instance.start(settings, position, Clock::new(limits.block_time))?;
         Ok(instance)
     }
