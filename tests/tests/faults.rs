@@ -235,8 +235,9 @@ fn a_query_that_breaks_its_budget_is_named_and_run_again_and_blocks_go_on() {
     assert!(host.log().contains("a call has used half of its time"));
     devnet.mine(1).unwrap();
     wait_for_height(&mut host, "ledger", 9);
-    let folder = host.installation().data().join("capsules");
+    let installation = host.installation().clone();
     host.stop().unwrap();
+    let folder = installation.data().join("capsules");
     let mut capsules: Vec<PathBuf> = std::fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())

@@ -439,6 +439,8 @@ impl ResourceLimiter for Host {
         self.limits.instances
     }
 
+    // How many tables, where `limits.tables` is how many entries.
+    #[allow(clippy::misnamed_getters)]
     fn tables(&self) -> usize {
         self.limits.instances
     }

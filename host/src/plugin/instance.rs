@@ -63,7 +63,6 @@ pub struct Instance {
     store: Store<Host>,
     plugin: Plugin,
     raw: wasmtime::component::Instance,
-    limits: Limits,
 }
 
 impl Instance {
@@ -71,7 +70,6 @@ impl Instance {
         engine: &PluginEngine,
         compiled: &Compiled,
         host: Host,
-        limits: Limits,
     ) -> Result<Self, (CallError, Box<Host>)> {
         const CALL: &str = "instantiate";
         let mut store = Store::new(engine.engine(), host);
@@ -89,12 +87,7 @@ impl Instance {
         let made = compiled.pre.instance_pre().instantiate(&mut store);
         let made = made.and_then(|raw| Ok((Plugin::new(&mut store, &raw)?, raw)));
         match made {
-            Ok((plugin, raw)) => Ok(Self {
-                store,
-                plugin,
-                raw,
-                limits,
-            }),
+            Ok((plugin, raw)) => Ok(Self { store, plugin, raw }),
             Err(error) => {
                 let error = classify(CALL, error, store.data_mut());
                 Err((error, Box::new(store.into_data())))
@@ -114,7 +107,7 @@ impl Instance {
             ..Limits::DEFAULT
         };
         let host = Host::new(None, Space::None, limits);
-        let mut instance = Self::new(engine, compiled, host, limits).map_err(|(error, _)| error)?;
+        let mut instance = Self::new(engine, compiled, host).map_err(|(error, _)| error)?;
         let answer = instance.call(
             "describe",
             Phase::Describe,
@@ -140,7 +133,7 @@ impl Instance {
         limits: Limits,
     ) -> Result<(), CallError> {
         let host = Host::new(None, Space::None, limits);
-        let mut instance = Self::new(engine, compiled, host, limits).map_err(|(error, _)| error)?;
+        let mut instance = Self::new(engine, compiled, host).map_err(|(error, _)| error)?;
         match instance.start(settings, None, Clock::new(limits.block_time)) {
             Err(error @ CallError::Failed { .. }) => Err(error),
             _ => Ok(()),
@@ -163,7 +156,7 @@ impl Instance {
     ) -> Result<Self, (CallError, Box<LaneSpace>)> {
         let mut host = Host::new(Some(surroundings), Space::Lane(space), limits);
         host.position = position;
-        let mut instance = Self::new(engine, compiled, host, limits).map_err(|(error, host)| {
+        let mut instance = Self::new(engine, compiled, host).map_err(|(error, host)| {
             let Space::Lane(space) = host.space else {
                 unreachable!("a lane's host has a lane's space")
             };
@@ -203,7 +196,7 @@ impl Instance {
             Space::Lane(space) => space.state.cursor().map(Position::from),
             _ => None,
         };
-        let mut instance = Self::new(engine, compiled, host, limits).map_err(|(error, _)| error)?;
+        let mut instance = Self::new(engine, compiled, host).map_err(|(error, _)| error)?;
         let raw = instance.raw;
         let Some(migrate) = raw
             .get_export_index(&mut instance.store, None, MIGRATION)
@@ -290,7 +283,7 @@ impl Instance {
             height: input.position.height,
             time: frame.header.time,
         };
-        let clock = Clock::new(self.limits.block_time);
+        let clock = Clock::new(self.store.data().limits.block_time);
         let answer = self.call(CALL, phase, clock, |plugin, store| {
             plugin
                 .blockmill_plugin_processor()
@@ -353,7 +346,7 @@ impl Instance {
         let answer = self.call(
             CALL,
             Phase::Mempool,
-            Clock::new(self.limits.block_time),
+            Clock::new(self.store.data().limits.block_time),
             |plugin, store| {
                 plugin
                     .blockmill_plugin_processor()
@@ -383,7 +376,7 @@ impl Instance {
         let space = Space::Snapshot(Box::new(snapshot));
         let mut host = Host::new(Some(surroundings), space, limits);
         host.position = position;
-        let mut instance = Self::new(engine, compiled, host, limits).map_err(|(error, _)| error)?;
+        let mut instance = Self::new(engine, compiled, host).map_err(|(error, _)| error)?;
         match instance.start(settings, position, Clock::new(limits.block_time)) {
             // What it would write into its state is not written here.
             Err(CallError::Rule { .. }) => Ok(()),
@@ -445,8 +438,8 @@ impl Instance {
         // One budget of time for the instance, its start and the question.
         let clock = Clock::new(limits.query_time);
         host.clock = clock;
-        let mut instance = Self::new(engine, compiled, host, limits)
-            .map_err(|(error, _)| QueryError::Call(error))?;
+        let mut instance =
+            Self::new(engine, compiled, host).map_err(|(error, _)| QueryError::Call(error))?;
         instance
             .start(settings, position, clock)
             .map_err(QueryError::Call)?;
@@ -493,7 +486,7 @@ impl Instance {
     ) -> Result<Self, CallError> {
         let mut host = Host::new(Some(surroundings), Space::Capsule(Box::new(space)), limits);
         host.position = position;
-        let mut instance = Self::new(engine, compiled, host, limits).map_err(|(error, _)| error)?;
+        let mut instance = Self::new(engine, compiled, host).map_err(|(error, _)| error)?;
         instance.start(settings, position, Clock::new(limits.block_time))?;
         Ok(instance)
     }

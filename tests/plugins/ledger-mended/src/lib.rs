@@ -1,9 +1,9 @@
 //! The plugin `ledger` without its faults: another component of the same plugin.
 
 #[path = "../../ledger/src/ledger.rs"]
-mod ledger;
+pub mod ledger;
 
 /// It fails never, whatever its settings say.
-const FAULTY: bool = false;
+pub const FAULTY: bool = false;
 
 blockmill_sdk::export_plugin!(ledger::Ledger);

@@ -38,10 +38,10 @@ pub struct Ledger {
 fn peculiar(seed: u32) -> u64 {
     let zero = f64::from(black_box(seed)) * 0.0;
     let nans = [
-        zero / zero,
-        -(zero / zero),
+        black_box(zero) / zero,
+        -(black_box(zero) / zero),
         (-1.0 - zero).sqrt(),
-        f64::INFINITY - f64::INFINITY + zero,
+        black_box(f64::INFINITY) - f64::INFINITY + zero,
         f64::from_bits(0x7ff4_0000_0000_1234) + zero,
         f64::from_bits(0xfff8_0000_0000_4321) * 1.5,
     ];
@@ -115,7 +115,10 @@ impl Processor for Ledger {
             .map_or(0, u64::from_le_bytes);
         state::put(COUNT, &(count + 1).to_le_bytes());
         let page = state::scan(&[SEEN], None, KEPT);
-        let earlier: u64 = page.iter().map(|(_, value)| u64::from(value[0])).sum();
+        let earlier: u64 = page
+            .iter()
+            .map(|(_, value)| u64::from(value.first().copied().unwrap_or_default()))
+            .sum();
         let seen = peculiar(height).wrapping_add(earlier);
         state::put(&seen_key(height), &seen.to_le_bytes());
         if let Some(old) = height.checked_sub(KEPT) {
@@ -150,7 +153,7 @@ impl Processor for Ledger {
                 let bytes = params.number::<usize>("bytes")?.unwrap_or(0);
                 Ok(json!("x".repeat(bytes)))
             }
-            _ => Ok(json!({ "count": state::get(COUNT).map_or(0, |count| count[0]) })),
+            _ => Ok(json!({ "count": state::get(COUNT).and_then(|count| count.first().copied()) })),
         }
     }
 }

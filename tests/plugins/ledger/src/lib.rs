@@ -1,9 +1,9 @@
 //! A plugin that keeps a little of everything, and fails in the way that its settings name at the height that they name:
 //! `fault` is `trap`, `keys`, `state`, `rows`, `twice` (two rows with one key), `table` or nothing.
 
-mod ledger;
+pub mod ledger;
 
 /// Whether it does what its settings say.
-const FAULTY: bool = true;
+pub const FAULTY: bool = true;
 
 blockmill_sdk::export_plugin!(ledger::Ledger);
