@@ -28,12 +28,32 @@ macro_rules! template {
 }
 
 /// Every template. One more is one more line: the plugin's test, when it is in a file of its own, is replaced by a short one.
-pub(super) const TEMPLATES: &[Template] = &[template!(
-    "minimal",
-    "tests/plugins/minimal",
-    ["lib.rs"],
-    "one table, two numbers in the state, one query"
-)];
+pub(super) const TEMPLATES: &[Template] = &[
+    template!(
+        "minimal",
+        "tests/plugins/minimal",
+        ["lib.rs"],
+        "one table, two numbers in the state, one query"
+    ),
+    template!(
+        "block-stats",
+        "plugins/block-stats",
+        ["lib.rs"],
+        "rows per block and per day, percentiles, queries with parameters"
+    ),
+    template!(
+        "watch",
+        "plugins/watch",
+        [
+            "lib.rs",
+            "definition.rs",
+            "follow.rs",
+            "query.rs",
+            "tables.rs"
+        ],
+        "scripts that are watched, confirmed and in the pool, and settings that a query changes"
+    ),
+];
 
 /// In place of a test that needs this repository's data.
 const TEST: &str = "use super::*;
