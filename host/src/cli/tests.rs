@@ -90,6 +90,7 @@ fn each_help_says_what_the_command_does_with_an_example() {
             "txoutset",
             "plugin",
             "list",
+            "replay",
             "query"
         ]
     );
