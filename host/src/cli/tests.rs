@@ -95,6 +95,7 @@ fn each_help_says_what_the_command_does_with_an_example() {
             "test",
             "diff",
             "list",
+            "replay",
             "query"
         ]
     );
