@@ -87,7 +87,7 @@ pub(super) enum ChangeCommand {
     /// Remove the data of a plugin that is switched off
     #[command(
         long_about = "Remove state and rows of a plugin that is switched off, and give the disk back.",
-        after_help = "Example:\n  blockmill plugin disable block-stats && blockmill plugin purge block-stats"
+        after_help = "Example:\n  blockmill plugin disable block-stats\n  blockmill plugin purge block-stats"
     )]
     Purge {
         #[command(flatten)]

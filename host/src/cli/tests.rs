@@ -95,6 +95,13 @@ fn each_help_says_what_the_command_does_with_an_example() {
             "test",
             "diff",
             "list",
+            "enable",
+            "disable",
+            "reload",
+            "revert",
+            "retry",
+            "rebuild",
+            "purge",
             "replay",
             "query"
         ]
