@@ -363,3 +363,34 @@ fn the_same_blocks_give_the_same_state_under_load_with_less_memory_and_after_res
     assert!(error.contains("memory_limit = 2097152 bytes"), "{error}");
     host.stop().unwrap();
 }
+
+#[test]
+fn a_run_to_a_height_ends_when_a_plugin_stands_below_it_and_a_retry_ends_the_quarantine() {
+    let devnet = Devnet::new(9).unwrap();
+    devnet.mine(BAD + 3).unwrap();
+    let installation = installation(
+        &devnet,
+        &format!(
+            "\n[plugins.trap-at]\nfile = \"test/trap-at.wasm\"\n[plugins.trap-at.settings]\nheight = {BAD}\n"
+        ),
+    );
+    let why = installation.run_to_height(BAD + 3, LIMIT).unwrap_err();
+    let why = format!("{why:#}");
+    assert!(why.contains("trap-at is quarantined"), "{why}");
+
+    let mut host = installation.start().unwrap();
+    quarantined(&mut host, "trap-at");
+    let output = installation
+        .command(&["plugin", "retry", "trap-at"])
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    // It fails again, because nothing was mended.
+    host.wait_for_lines("plugin quarantined", 3, LIMIT).unwrap();
+    // Other settings mend it.
+    let path = installation.config();
+    let config = std::fs::read_to_string(&path).unwrap();
+    let mended = config.replace(&format!("height = {BAD}"), "height = 1000");
+    std::fs::write(&path, mended).unwrap();
+    wait_for_height(&mut host, "trap-at", BAD + 3);
+    host.stop().unwrap();
+}

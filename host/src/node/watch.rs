@@ -99,6 +99,13 @@ impl Watch {
             }
             anyhow::ensure!(!net.is_finished(), "the network has ended");
             self.look()?;
+            if self.options.stop_at_height.is_some()
+                && let Some(stands) = self.quarantined()
+            {
+                anyhow::bail!(
+                    "plugin {stands} is quarantined: the height to stop at is never reached"
+                );
+            }
             if self.arrived() {
                 tracing::info!(
                     height = self.options.stop_at_height,
@@ -107,6 +114,14 @@ impl Watch {
                 return Ok(());
             }
         }
+    }
+
+    /// A plugin that stands still for good.
+    fn quarantined(&self) -> Option<String> {
+        let serving = self.lanes.serving();
+        let mut lanes = serving.iter();
+        let stands = lanes.find(|lane| lane.status().stage == LaneStage::Quarantined)?;
+        Some(stands.name().to_owned())
     }
 
     /// Whether every lane has the height to stop at on disk.
