@@ -11,7 +11,7 @@ use super::CheckedPlugin;
 use crate::{
     config::Config,
     progress::coarse,
-    status::{Plugin, Status, TxOutSet},
+    status::{Plugin, ReloadState, Status, TxOutSet},
 };
 
 /// Digits of a hash that tell files apart well enough for people.
@@ -149,7 +149,22 @@ pub(super) fn plugins(out: &mut dyn Write, plugins: &[Plugin]) -> Result<()> {
         ("LAG", Side::Right),
         ("LAST ERROR", Side::Left),
     ];
-    table(out, &columns, &rows)
+    table(out, &columns, &rows)?;
+    for plugin in plugins {
+        // What went well shows in the table.
+        if let Some(reload) = &plugin.reload
+            && matches!(reload.state, ReloadState::Building | ReloadState::Refused)
+        {
+            let (state, message) = (reload.state.name(), cut(&reload.message, MAX_ERROR));
+            let sha256 = short(&reload.sha256);
+            writeln!(
+                out,
+                "{}: change to {sha256} {state}: {message}",
+                plugin.name
+            )?;
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn txoutset(out: &mut dyn Write, set: &TxOutSet) -> Result<()> {
