@@ -1,5 +1,9 @@
 //! The host as one instance of a plugin sees it: the imports of `wit/plugin.wit`.
 
+mod wasi;
+
+pub(super) use wasi::add_to_linker as add_wasi_to_linker;
+
 use super::bindings::blockmill::plugin::{chain, log, rows, state, types, values, volatile};
 use super::error::{HostFault, MemoryRefused, RuleBroken};
 use super::gauges::Gauges;
@@ -76,6 +80,7 @@ pub struct Host {
     log_lines: u32,
     log_bytes: usize,
     log_dropped: u32,
+    wasi: wasi::Wasi,
 }
 
 impl Host {
@@ -95,6 +100,7 @@ impl Host {
             log_lines: 0,
             log_bytes: 0,
             log_dropped: 0,
+            wasi: wasi::Wasi::default(),
         }
     }
 
@@ -108,10 +114,12 @@ impl Host {
         self.fault = None;
         (self.log_lines, self.log_bytes) = (0, 0);
         self.log_dropped = 0;
+        self.wasi.begin_call();
     }
 
     /// Says how many log lines of the call were dropped.
     pub(super) fn end_call(&mut self) {
+        self.end_output();
         if self.log_dropped > 0 {
             tracing::warn!(
                 plugin = self.name(),
@@ -396,11 +404,19 @@ impl values::Host for Host {
 impl log::Host for Host {
     fn write(&mut self, level: log::Level, message: String) -> Result<()> {
         self.surroundings()?;
+        self.write_log(level, &message);
+        Ok(())
+    }
+}
+
+impl Host {
+    /// Writes a line of the plugin's, unless the call has written too many.
+    fn write_log(&mut self, level: log::Level, message: &str) {
         self.log_lines += 1;
         self.log_bytes += message.len();
         if self.log_lines > MAX_LOG_LINES || self.log_bytes > MAX_LOG_BYTES {
             self.log_dropped += 1;
-            return Ok(());
+            return;
         }
         let plugin = self.name();
         // A log line of a plugin is one line, whatever it holds.
@@ -412,7 +428,6 @@ impl log::Host for Host {
             log::Level::Debug => tracing::debug!(target: "plugin", plugin, "{message}"),
             log::Level::Trace => tracing::trace!(target: "plugin", plugin, "{message}"),
         }
-        Ok(())
     }
 }
 
