@@ -47,10 +47,11 @@ fn rows_of(host: Host, devnet: &Devnet) -> Vec<Vec<String>> {
     let mut host = host;
     host.wait_for_tip(&devnet.status().tip.to_string(), LIMIT)
         .unwrap();
-    let database = host.installation().database();
+    // Its folder goes with the last who knows it.
+    let installation = host.installation().clone();
     host.stop().unwrap();
     rows::query(
-        &database,
+        &installation.database(),
         "SELECT height, count, block_time, wall, monotonic, random, world FROM clockwork ORDER BY height",
     )
     .unwrap()
@@ -101,8 +102,8 @@ fn a_plugin_in_python_sees_the_time_and_the_randomness_of_the_block_and_nothing_
         assert_eq!(number(4), number(2) * SECOND, "the monotonic clock");
         assert_eq!(row[5].len(), 32);
         randoms.insert(row[5].clone());
-        // No file, no connection, no variable of the environment, one argument (Python's own), no input.
-        assert_eq!(row[6], "refused refused 0 1 ''");
+        // No file, no connection, no variable of the environment, no argument, no input.
+        assert_eq!(row[6], "refused refused 0 0 ''");
     }
     assert_eq!(randoms.len(), first.len(), "each block has its own");
     let log = inert.log();
