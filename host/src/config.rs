@@ -24,7 +24,7 @@ pub use self::{
     layer::{ENVIRONMENT_PREFIX, Overrides},
     sections::{
         Api, Chain, CheckStart, Database, KeepBlocks, Log, LogFormat, Mempool, MinimumWork, Peers,
-        Plugin, Plugins,
+        Plugin, Plugins, Wasi,
     },
 };
 pub use crate::network::Network;
@@ -240,6 +240,7 @@ impl Config {
                 name: name.clone(),
                 file: self.plugin_file(name),
                 sha256: plugin.sha256.clone(),
+                wasi: plugin.wasi,
                 require_identical: plugin
                     .require_identical
                     .unwrap_or(self.plugins.require_identical),
@@ -301,6 +302,8 @@ pub struct EnabledPlugin {
     pub file: PathBuf,
     /// The only file that may run, by its hash.
     pub sha256: Option<String>,
+    /// What of WASI it may import.
+    pub wasi: Wasi,
     /// A new component must leave the same behind as the old one.
     pub require_identical: bool,
     /// What it may use.

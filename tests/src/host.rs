@@ -324,6 +324,11 @@ impl Host {
         &self.installation
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Where its API listens.
     pub fn api(&self) -> SocketAddr {
         self.api

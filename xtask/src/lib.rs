@@ -5,6 +5,7 @@
 
 pub mod bcoin;
 pub mod bench;
+pub mod componentize;
 pub mod demo;
 pub mod libtest;
 pub mod plugins;

@@ -245,6 +245,8 @@ pub struct Plugin {
     pub file: Option<PathBuf>,
     /// Hash of the only file that may run, hexadecimal. Any when not given.
     pub sha256: Option<String>,
+    /// What of WASI it may import.
+    pub wasi: Wasi,
     /// Instead of [`Plugins::require_identical`].
     pub require_identical: Option<bool>,
     /// Instead of [`Plugins::memory_limit`].
@@ -280,6 +282,17 @@ pub struct Plugin {
     pub query_answer_limit: Option<u64>,
     /// What the plugin itself is told, as it is.
     pub settings: serde_json::Map<String, serde_json::Value>,
+}
+
+/// What of WASI a plugin may import.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Wasi {
+    /// Nothing.
+    #[default]
+    None,
+    /// WASI 0.2 with nothing behind it: no files, no network, the block's time, randomness from the block's hash.
+    Inert,
 }
 
 impl Default for Log {
@@ -416,6 +429,7 @@ impl Default for Plugin {
             enabled: true,
             file: None,
             sha256: None,
+            wasi: Wasi::None,
             require_identical: None,
             memory_limit: None,
             table_limit: None,

@@ -45,7 +45,7 @@ pub(super) fn load_plugins(config: &Config, engine: &PluginEngine) -> Result<Vec
     for settings in config.enabled_plugins() {
         let name = settings.name.clone();
         let compiled = engine
-            .load(&settings.file)
+            .load(&settings.file, settings.wasi)
             .map_err(|e| plugin_error(config, &name, "file", &e))?;
         let descriptor = Instance::describe(engine, &compiled)
             .map_err(|e| plugin_error(config, &name, "file", &e))?;
@@ -132,7 +132,7 @@ pub(super) fn before_change(
     }
     let kept = components
         .get(&note.sha256)
-        .and_then(|bytes| engine.compile(&bytes))
+        .and_then(|bytes| engine.compile(&bytes, plugin.settings.wasi))
         .and_then(|compiled| Ok((Instance::describe(engine, &compiled)?, compiled)));
     match kept {
         Ok((descriptor, compiled)) => {

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use crate::block_log::{BlockLog, SegmentLogOptions, SpentLog};
 use crate::compare::Outcome;
+use crate::config::Wasi;
 use crate::config::{Config, EnabledPlugin, Plugin};
 use crate::frame::{Frame, Spent};
 use crate::lane::{Feed, Position};
@@ -57,7 +58,7 @@ impl Subject {
         path: &Path,
         settings: serde_json::Map<String, serde_json::Value>,
     ) -> Result<Self> {
-        let compiled = engine.load(path)?;
+        let compiled = engine.load(path, Wasi::Inert)?;
         let name = path.file_name().unwrap_or(path.as_os_str());
         let descriptor = Instance::describe(engine, &compiled)
             .with_context(|| format!("the plugin {} cannot be used", path.display()))?;

@@ -1,4 +1,4 @@
-//! Compiling plugins: one engine and one linker for all of them, and a cache of compiled code.
+//! Compiling plugins: one engine and two linkers for all of them (without WASI and with an inert one), and a cache of compiled code.
 //!
 //! # Which files are trusted
 //!
@@ -7,7 +7,8 @@
 //! they are whole, and they carry the hash of their own content, so that a torn or changed file is compiled anew instead.
 
 use super::bindings::{Plugin, PluginPre};
-use super::host::Host;
+use super::host::{Host, add_wasi_to_linker};
+use crate::config::Wasi;
 use anyhow::{Context as _, Result, anyhow, bail};
 use bitcoin::hashes::{self, sha256};
 use std::collections::hash_map::DefaultHasher;
@@ -33,6 +34,8 @@ pub(super) const MAX_KEPT: usize = 2 << 20;
 pub struct PluginEngine {
     engine: Engine,
     linker: Linker<Host>,
+    /// The same with an inert WASI.
+    inert: Linker<Host>,
     cache: Option<PathBuf>,
     ticker: Option<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
@@ -49,6 +52,8 @@ pub struct Compiled {
     pub size: u64,
     /// The file's bytes when they are at most [`MAX_KEPT`]: capsules carry them.
     wasm: Option<Arc<[u8]>>,
+    /// The WASI that it was linked with.
+    pub wasi: Wasi,
     /// It was compiled just now, not taken from the cache.
     fresh: bool,
     pub(super) pre: PluginPre<Host>,
@@ -81,6 +86,8 @@ impl PluginEngine {
         let mut linker = Linker::new(&engine);
         Plugin::add_to_linker::<_, HasSelf<_>>(&mut linker, |host| host)
             .map_err(anyhow::Error::from)?;
+        let mut inert = linker.clone();
+        add_wasi_to_linker(&mut inert).map_err(anyhow::Error::from)?;
         let stop = Arc::new(AtomicBool::new(false));
         let ticker = {
             let (engine, stop) = (engine.weak(), stop.clone());
@@ -99,6 +106,7 @@ impl PluginEngine {
         Ok(Self {
             engine,
             linker,
+            inert,
             cache: None,
             ticker: Some(ticker),
             stop,
@@ -118,7 +126,7 @@ impl PluginEngine {
     ///
     /// When the file cannot be read, is not WebAssembly, has no component type, or imports what no plugin is given: the
     /// message says which import was refused.
-    pub fn load(&self, path: &Path) -> Result<Compiled> {
+    pub fn load(&self, path: &Path, wasi: Wasi) -> Result<Compiled> {
         let size = std::fs::metadata(path)
             .with_context(|| format!("failed to read the plugin {}", path.display()))?
             .len();
@@ -130,7 +138,7 @@ impl PluginEngine {
         }
         let bytes = std::fs::read(path)
             .with_context(|| format!("failed to read the plugin {}", path.display()))?;
-        self.compile(&bytes)
+        self.compile(&bytes, wasi)
             .with_context(|| format!("the plugin {} cannot be used", path.display()))
     }
 
@@ -139,7 +147,7 @@ impl PluginEngine {
     /// # Errors
     ///
     /// As [`PluginEngine::load`].
-    pub fn compile(&self, bytes: &[u8]) -> Result<Compiled> {
+    pub fn compile(&self, bytes: &[u8], wasi: Wasi) -> Result<Compiled> {
         let sha256 = hash_of(bytes);
         let cached = self.cached(&sha256);
         let fresh = cached.is_none();
@@ -152,10 +160,13 @@ impl PluginEngine {
                     .context("failed to compile it")?
             }
         };
-        let pre = self
-            .linker
+        let linker = match wasi {
+            Wasi::None => &self.linker,
+            Wasi::Inert => &self.inert,
+        };
+        let pre = linker
             .instantiate_pre(&component)
-            .map_err(refused_import)?;
+            .map_err(|error| refused_import(&error, wasi))?;
         let pre = PluginPre::new(pre).map_err(|e| {
             anyhow!("it does not export what wit/plugin.wit asks of a plugin: {e:#}")
         })?;
@@ -163,6 +174,7 @@ impl PluginEngine {
             sha256,
             size: bytes.len() as u64,
             wasm: (bytes.len() <= MAX_KEPT).then(|| bytes.into()),
+            wasi,
             fresh,
             pre,
         })
@@ -274,21 +286,30 @@ impl Drop for PluginEngine {
     }
 }
 
-fn refused_import(error: wasmtime::Error) -> anyhow::Error {
-    anyhow!(
-        "it imports what no plugin is given: {error:#}. A plugin may import the interfaces of wit/plugin.wit and \
-         nothing else: no WASI, no clock, no files, no network"
-    )
+/// What is said of any import that is refused.
+const NOTHING_ELSE: &str = "A plugin may import the interfaces of wit/plugin.wit and nothing else: no WASI, no clock, no \
+                            files, no network";
+
+fn refused_import(error: &wasmtime::Error, wasi: Wasi) -> anyhow::Error {
+    let error = format!("{error:#}");
+    let rule = match wasi {
+        Wasi::None if error.contains("wasi:") => {
+            ". A component whose toolchain makes it import WASI is accepted, with no files, no network and the block's \
+             time, when its table in the configuration says wasi = \"inert\""
+        }
+        Wasi::None => "",
+        Wasi::Inert => {
+            ". With wasi = \"inert\" it may also import WASI 0.2, but for wasi:http, which the toolchain can leave out"
+        }
+    };
+    anyhow!("it imports what no plugin is given: {error}. {NOTHING_ELSE}{rule}")
 }
 
 /// The encoder's words for an import that the component type does not have.
 fn refused_import_text(error: &str) -> Option<String> {
-    error.contains("import").then(|| {
-        format!(
-            "it imports what no plugin is given: {error}. A plugin may import the interfaces of wit/plugin.wit and \
-             nothing else: no WASI, no clock, no files, no network"
-        )
-    })
+    error
+        .contains("import")
+        .then(|| format!("it imports what no plugin is given: {error}. {NOTHING_ELSE}"))
 }
 
 /// The hash that names a plugin's file.

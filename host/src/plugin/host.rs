@@ -3,6 +3,9 @@
 //! The imports of `wit/plugin.wit` themselves are in [`imports`].
 
 mod imports;
+mod wasi;
+
+pub(super) use wasi::add_to_linker as add_wasi_to_linker;
 
 use super::budget::{self, Budget, Limits, Usage};
 use super::capsule_state::{CapsuleState, CapsuleStateError};
@@ -146,6 +149,7 @@ pub struct Host {
     pub(super) fault: Option<anyhow::Error>,
     /// What a query of the host's owner wants to change in the settings; none where nobody may.
     pub(super) changes: Option<Vec<Change>>,
+    wasi: wasi::Wasi,
 }
 
 impl Host {
@@ -169,6 +173,7 @@ impl Host {
             meter: Meter::default(),
             fault: None,
             changes: None,
+            wasi: wasi::Wasi::default(),
         }
     }
 
@@ -190,10 +195,12 @@ impl Host {
         self.clock = clock;
         self.fault = None;
         self.meter = Meter::default();
+        self.wasi.begin_call();
     }
 
     /// Notes what the call has used, and says how many of its log lines were dropped.
     pub(super) fn end_call(&mut self) {
+        self.end_output();
         let Meter {
             keys,
             state,

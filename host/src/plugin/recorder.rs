@@ -229,6 +229,12 @@ impl Recorder {
 pub trait HeaderSource: Send + Sync {
     /// The header at a height of the chain that `tip` is in, not above it.
     fn header(&self, tip: Position, height: u32) -> Option<KnownHeader>;
+
+    /// The time in the header of a block, in unix seconds, also of one whose branch was left.
+    fn time_of(&self, block: Position) -> Option<u32> {
+        let known = self.header(block, block.height)?;
+        Some(known.header.time)
+    }
 }
 
 impl HeaderSource for crate::lane::Feed {
@@ -245,6 +251,16 @@ impl HeaderSource for crate::lane::Feed {
             header,
             median_time,
         })
+    }
+
+    fn time_of(&self, block: Position) -> Option<u32> {
+        if let Some(known) = self.header(block, block.height) {
+            return Some(known.header.time);
+        }
+        // A branch that was left, and the plugin was not told yet.
+        let raw = self.raw(block).ok()?;
+        let header: Header = bitcoin::consensus::deserialize(raw.get(..80)?).ok()?;
+        Some(header.time)
     }
 }
 

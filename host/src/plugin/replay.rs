@@ -10,6 +10,7 @@ use super::gauges::Gauges;
 use super::host::{CapsuleSpace, Space, Surroundings, Watched};
 use super::instance::{BlockInput, Instance, MempoolInput, QueryError};
 use super::volatile::Volatile;
+use crate::config::Wasi;
 use crate::frame::Frame;
 use crate::metrics::Metrics;
 use crate::network::{Network, Params};
@@ -80,8 +81,8 @@ impl Replayed {
 pub fn replay(capsule: Capsule, with: Option<&Path>) -> Result<Replayed> {
     let engine = PluginEngine::new()?;
     let compiled = match (with, &capsule.wasm) {
-        (Some(path), _) => engine.load(path)?,
-        (None, Some(wasm)) => engine.compile(wasm)?,
+        (Some(path), _) => engine.load(path, Wasi::Inert)?,
+        (None, Some(wasm)) => engine.compile(wasm, Wasi::Inert)?,
         (None, None) => bail!(
             "the component of {} bytes is too large to be in the capsule: give its file, or another, with --with \
              (sha256 {})",

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use bitcoin::hashes::Hash;
 use blockmill::block_log::{BlockLog, SegmentLogOptions, SpentLog};
+use blockmill::config::Wasi;
 use blockmill::frame::{Frame, Spent};
 use blockmill::lane::{Feed, Position};
 use blockmill::metrics::Metrics;
@@ -67,13 +68,13 @@ impl Bench {
 
     /// What the plugin in `file` says of itself.
     pub fn describe(&self, file: &Path) -> Result<Descriptor> {
-        let compiled = self.engine.load(file)?;
+        let compiled = self.engine.load(file, Wasi::None)?;
         Ok(Instance::describe(&self.engine, &compiled)?)
     }
 
     /// A plugin from its file, started.
     pub fn wasm(&self, file: &Path, settings: &str) -> Result<WasmLane> {
-        let compiled = self.engine.load(file)?;
+        let compiled = self.engine.load(file, Wasi::None)?;
         let descriptor = Instance::describe(&self.engine, &compiled)?;
         let name = format!("{}{}", descriptor.name, settings.len());
         let surroundings = Arc::new(Surroundings {

@@ -9,6 +9,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{field, size};
+use crate::config::Wasi;
 use crate::plugin::{COINS, Compiled, Descriptor, Instance, PluginEngine};
 use crate::store::{TableKind, TableSpec};
 
@@ -87,7 +88,7 @@ pub(super) fn inspect(file: &Path) -> Result<Inspected> {
         refused: None,
     };
     let engine = PluginEngine::new()?;
-    match engine.load(file) {
+    match engine.load(file, Wasi::None) {
         Ok(compiled) => found.look(&engine, &compiled),
         // The file is named already.
         Err(error) => found.refused = Some(format!("{:#}", strip(error))),

@@ -161,8 +161,17 @@ impl Manager {
         current: &Arc<Program>,
         note: PluginNote,
     ) -> Result<Outcome> {
-        let program = lanes::program(plugin, current.compiled.clone(), current.descriptor.clone());
-        if program.settings == current.settings && program.limits == current.limits {
+        let compiled = if plugin.wasi == current.compiled.wasi {
+            current.compiled.clone()
+        } else {
+            let bytes = self.components.get(&current.compiled.sha256.to_string())?;
+            self.start.engine.compile(&bytes, plugin.wasi)?
+        };
+        let program = lanes::program(plugin, compiled, current.descriptor.clone());
+        if program.settings == current.settings
+            && program.limits == current.limits
+            && program.compiled.wasi == current.compiled.wasi
+        {
             return Ok(Outcome::Same);
         }
         Instance::check(
@@ -179,7 +188,7 @@ impl Manager {
     pub(super) fn load(&self, plugin: &EnabledPlugin, bytes: &[u8]) -> Result<Arc<Program>> {
         let engine = &self.start.engine;
         let compiled = engine
-            .compile(bytes)
+            .compile(bytes, plugin.wasi)
             .with_context(|| format!("the plugin {} cannot be used", plugin.file.display()))?;
         engine.keep(&compiled);
         let descriptor = Instance::describe(engine, &compiled)?;

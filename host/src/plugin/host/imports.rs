@@ -20,7 +20,7 @@ const MAX_KEYS: usize = 4_000_000;
 /// Settings that one query may change.
 const MAX_CHANGES: usize = 1_000;
 /// Bytes that one call may log.
-const MAX_LOG_BYTES: usize = 64 << 10;
+pub(super) const MAX_LOG_BYTES: usize = 64 << 10;
 
 fn row_error(error: RowError) -> Error {
     rule(error.to_string())
@@ -354,11 +354,19 @@ impl values::Host for Host {
 impl log::Host for Host {
     fn write(&mut self, level: log::Level, message: String) -> Result<()> {
         self.surroundings()?;
+        self.write_log(level, &message);
+        Ok(())
+    }
+}
+
+impl Host {
+    /// Writes a line of the plugin's, unless the call has written too many.
+    pub(super) fn write_log(&mut self, level: log::Level, message: &str) {
         self.meter.log_lines += 1;
         self.meter.log_bytes += message.len();
         if self.meter.log_lines > self.limits.block_log || self.meter.log_bytes > MAX_LOG_BYTES {
             self.meter.log_dropped += 1;
-            return Ok(());
+            return;
         }
         let plugin = self.name();
         // A log line of a plugin is one line, whatever it holds.
@@ -370,7 +378,6 @@ impl log::Host for Host {
             log::Level::Debug => tracing::debug!(target: "plugin", plugin, "{message}"),
             log::Level::Trace => tracing::trace!(target: "plugin", plugin, "{message}"),
         }
-        Ok(())
     }
 }
 
