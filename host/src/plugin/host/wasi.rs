@@ -542,3 +542,87 @@ const UDP: &[&str] = &[
     "[method]outgoing-datagram-stream.send",
     "[method]outgoing-datagram-stream.subscribe",
 ];
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+    use super::*;
+    use crate::lane::Position;
+    use crate::plugin::host::Space;
+    use bitcoin::BlockHash;
+
+    fn host() -> Host {
+        Host::new(None, Space::None, 1 << 20)
+    }
+
+    fn begin(host: &mut Host, block: u8) {
+        host.position = Some(Position {
+            height: 1,
+            hash: BlockHash::from_byte_array([block; 32]),
+        });
+        host.begin_call(Phase::Block {
+            height: 1,
+            time: 1_700_000_000,
+        });
+    }
+
+    #[test]
+    fn randomness_is_that_of_the_block_and_begins_anew_with_each_call() {
+        let mut host = host();
+        begin(&mut host, 7);
+        let first = host.random_bytes(40).unwrap();
+        let next = host.random_u64().unwrap();
+        assert_ne!(first[..8], next.to_le_bytes());
+        begin(&mut host, 7);
+        assert_eq!(host.random_bytes(40).unwrap(), first);
+        assert_eq!(host.random_u64().unwrap(), next);
+        begin(&mut host, 8);
+        assert_ne!(host.random_bytes(40).unwrap(), first);
+        assert!(host.random_bytes(MAX_RANDOM + 1).is_err());
+    }
+
+    #[test]
+    fn time_is_that_of_the_block_and_none_before_the_first() {
+        let mut host = host();
+        host.begin_call(Phase::Start);
+        assert_eq!(host.monotonic_time().unwrap(), 0);
+        begin(&mut host, 7);
+        assert_eq!(host.block_time().unwrap(), 1_700_000_000);
+        assert_eq!(
+            host.monotonic_time().unwrap(),
+            1_700_000_000 * 1_000_000_000
+        );
+        host.begin_call(Phase::Describe);
+        assert_eq!(host.block_time().unwrap(), 0);
+    }
+
+    #[test]
+    fn output_is_cut_into_lines_and_counts_as_log() {
+        let mut host = host();
+        begin(&mut host, 7);
+        host.write_output(STDOUT, b"one\ntwo\nthr").unwrap();
+        host.write_output(STDERR, b"beside\n").unwrap();
+        assert_eq!(host.log_lines, 3);
+        host.write_output(STDOUT, b"ee").unwrap();
+        host.end_output();
+        assert_eq!(host.log_lines, 4);
+        // What never ends is cut.
+        host.write_output(STDOUT, &[b'x'; 2 * MAX_LINE]).unwrap();
+        assert_eq!(host.log_lines, 5);
+        assert!(host.wasi.lines[0].is_empty());
+        host.write_output(STDOUT, &[b'\n'; 10]).unwrap();
+        host.write_output(STDOUT, "y\n".repeat(1_000).as_bytes())
+            .unwrap();
+        assert!(host.log_dropped > 800);
+    }
+
+    #[test]
+    fn handles_are_bounded() {
+        let mut host = host();
+        for _ in 0..MAX_HANDLES {
+            host.handle::<Pollable>(0).unwrap();
+        }
+        assert!(host.handle::<Pollable>(0).is_err());
+    }
+}
