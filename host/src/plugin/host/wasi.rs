@@ -549,11 +549,16 @@ mod tests {
 
     use super::*;
     use crate::lane::Position;
-    use crate::plugin::host::Space;
+    use crate::plugin::budget::Limits;
+    use crate::plugin::host::{Clock, Space};
     use bitcoin::BlockHash;
 
     fn host() -> Host {
-        Host::new(None, Space::None, 1 << 20)
+        Host::new(None, Space::None, Limits::DEFAULT)
+    }
+
+    fn call(host: &mut Host, phase: Phase) {
+        host.begin_call("on-block", phase, Clock::new(Limits::DEFAULT.block_time));
     }
 
     fn begin(host: &mut Host, block: u8) {
@@ -561,10 +566,11 @@ mod tests {
             height: 1,
             hash: BlockHash::from_byte_array([block; 32]),
         });
-        host.begin_call(Phase::Block {
+        let phase = Phase::Block {
             height: 1,
             time: 1_700_000_000,
-        });
+        };
+        call(host, phase);
     }
 
     #[test]
@@ -585,7 +591,7 @@ mod tests {
     #[test]
     fn time_is_that_of_the_block_and_none_before_the_first() {
         let mut host = host();
-        host.begin_call(Phase::Start);
+        call(&mut host, Phase::Start);
         assert_eq!(host.monotonic_time().unwrap(), 0);
         begin(&mut host, 7);
         assert_eq!(host.block_time().unwrap(), 1_700_000_000);
@@ -593,7 +599,7 @@ mod tests {
             host.monotonic_time().unwrap(),
             1_700_000_000 * 1_000_000_000
         );
-        host.begin_call(Phase::Describe);
+        call(&mut host, Phase::Describe);
         assert_eq!(host.block_time().unwrap(), 0);
     }
 
@@ -603,18 +609,18 @@ mod tests {
         begin(&mut host, 7);
         host.write_output(STDOUT, b"one\ntwo\nthr").unwrap();
         host.write_output(STDERR, b"beside\n").unwrap();
-        assert_eq!(host.log_lines, 3);
+        assert_eq!(host.meter.log_lines, 3);
         host.write_output(STDOUT, b"ee").unwrap();
         host.end_output();
-        assert_eq!(host.log_lines, 4);
+        assert_eq!(host.meter.log_lines, 4);
         // What never ends is cut.
         host.write_output(STDOUT, &[b'x'; 2 * MAX_LINE]).unwrap();
-        assert_eq!(host.log_lines, 5);
+        assert_eq!(host.meter.log_lines, 5);
         assert!(host.wasi.lines[0].is_empty());
         host.write_output(STDOUT, &[b'\n'; 10]).unwrap();
         host.write_output(STDOUT, "y\n".repeat(1_000).as_bytes())
             .unwrap();
-        assert!(host.log_dropped > 800);
+        assert!(host.meter.log_dropped > 800);
     }
 
     #[test]
