@@ -320,7 +320,7 @@ fn inspect_shows_what_the_host_would_see() {
     assert!(
         imports
             .iter()
-            .any(|name| name == "blockmill:plugin/rows@0.1.0"),
+            .any(|name| name == "blockmill:plugin/rows@0.1.1"),
         "{found}"
     );
 
