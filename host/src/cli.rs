@@ -139,10 +139,10 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Write, test and compare plugins; list and ask those of a running host
+    /// Write, test and compare plugins; list, ask and change those of a running host
     #[command(
         long_about = "Begin, build, test, inspect and compare plugins, for which no host need run; or list the plugins of a \
-                      running host and ask one of them, through the host's API.",
+                      running host, ask one of them, switch them, replace them and go back, through the host's API.",
         after_help = "Example:\n  blockmill plugin list"
     )]
     Plugin {

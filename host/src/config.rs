@@ -312,6 +312,22 @@ pub struct EnabledPlugin {
     pub settings: String,
 }
 
+impl EnabledPlugin {
+    /// Whether a component with this hash may run.
+    ///
+    /// # Errors
+    /// When another one is pinned: what is wrong, for people.
+    pub fn check_pin(&self, sha256: &str) -> Result<(), String> {
+        match &self.sha256 {
+            Some(pinned) if pinned != sha256 => Err(format!(
+                "its hash is {sha256}, and plugins.{}.sha256 pins {pinned}",
+                self.name
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Every key with its default, and one plugin as an example of all.
 fn template() -> serde_json::Value {
     let config = Config {

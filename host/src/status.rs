@@ -30,6 +30,12 @@ pub struct Status {
     /// Reorganisations since the start.
     #[serde(default)]
     pub reorgs: u64,
+    /// What is wrong with the configuration file as it is now; the one before is in force.
+    #[serde(default)]
+    pub config_error: Option<String>,
+    /// Keys that were changed in the configuration file and take a restart.
+    #[serde(default)]
+    pub needs_restart: Vec<String>,
 }
 
 /// A block's place. `GET /api/v1/tip`
@@ -400,6 +406,8 @@ pub(crate) mod tests {
                 },
             ],
             reorgs: 2,
+            config_error: None,
+            needs_restart: Vec::new(),
         }
     }
 

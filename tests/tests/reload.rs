@@ -256,8 +256,7 @@ fn what_cannot_be_used_is_refused_and_the_old_one_goes_on() {
     );
     // Without the key it may, and says so.
     setting.change_config("require_identical = true\n", "");
-    // (The command has the configuration read at once.)
-    let (done, text) = setting.command(&["plugin", "enable", "diary"]);
+    let (done, text) = setting.command(&["plugin", "reload", "diary"]);
     let said =
         text.contains("different from block") || setting.host.log().contains("plugin replaced");
     assert!(done && said, "{text}");
@@ -392,8 +391,22 @@ fn plugins_are_switched_and_told_by_the_configuration_while_the_host_runs() {
         .host
         .wait_for_lines("the configuration is wrong", 1, LIMIT)
         .unwrap();
-    // Settings, and a key that takes a restart.
-    let told = config.replace("[peers]\n", "[peers]\nmax_outbound = 3\n");
+    setting
+        .host
+        .wait_for("the wrong key in the status", LIMIT, |status| {
+            status["config_error"]
+                .as_str()
+                .filter(|error| error.contains("colour"))
+                .map(|_| ())
+        })
+        .unwrap();
+    // Settings, and keys that take a restart; a budget of all plugins does not.
+    let told = config
+        .replace("[peers]\n", "[peers]\nmax_outbound = 3\n")
+        .replace(
+            "[plugins]\n",
+            "[plugins]\nquarantine_after = 7\nblock_keys_limit = 5000\n",
+        );
     replace(
         &path,
         format!("{told}\n[plugins.diary.settings]\ncolour = 5\n").as_bytes(),
@@ -406,6 +419,14 @@ fn plugins_are_switched_and_told_by_the_configuration_while_the_host_runs() {
         .host
         .wait_for_lines("peers.max_outbound", 1, LIMIT)
         .unwrap();
+    let limit = setting
+        .host
+        .wait_for("what takes a restart", LIMIT, |status| {
+            let keys = status["needs_restart"].as_array()?;
+            (*keys == ["peers.max_outbound", "plugins.quarantine_after"])
+                .then(|| status["plugins"][0]["budgets"]["block_keys_limit"]["limit"].clone())
+        });
+    assert_eq!(limit.unwrap(), 5000);
     // Settings that the plugin does not take.
     replace(
         &path,
@@ -444,6 +465,43 @@ fn plugins_are_switched_and_told_by_the_configuration_while_the_host_runs() {
     assert!(rows::query(&database, "SELECT * FROM diary").is_err());
     let (done, text) = setting.command(&["plugin", "enable", "diary"]);
     assert!(done, "{text}");
+    setting.check_rows("diary");
+    setting.host.stop().unwrap();
+}
+
+#[test]
+fn a_pinned_file_is_the_only_one_that_runs() {
+    let devnet = Devnet::new(5).unwrap();
+    devnet.mine(8).unwrap();
+    let plugins = tempfile::tempdir().unwrap();
+    let file = plugins.path().join("diary.wasm");
+    let next = twin(built("diary"), 1);
+    fs::write(&file, &next).unwrap();
+    let pin = format!("sha256 = \"{}\"\n", sha256(&built("diary")));
+    let installation = installation(&devnet, plugins.path()).plugins(&pin);
+    let refused = format!("{:#}", installation.start().unwrap_err());
+    assert!(refused.contains("exit status: 2"), "{refused}");
+    assert!(refused.contains("plugins.diary.sha256"), "{refused}");
+
+    fs::write(&file, built("diary")).unwrap();
+    let host = installation.start().unwrap();
+    let mut setting = Setting {
+        devnet,
+        host,
+        plugins,
+    };
+    setting.level();
+    replace(&file, &next);
+    let message = setting.reloaded(&next, "refused");
+    assert!(message.contains("pins"), "{message}");
+    setting.check_rows("diary");
+    // Nor does one that ran before, when another is pinned now.
+    setting.change_config(&sha256(&built("diary")), &sha256(&next));
+    let (done, text) = setting.command(&["plugin", "reload", "diary"]);
+    assert!(done, "{text}");
+    setting.reloaded(&next, "swapped");
+    let (done, text) = setting.command(&["plugin", "revert", "diary"]);
+    assert!(!done && text.contains("pins"), "{text}");
     setting.check_rows("diary");
     setting.host.stop().unwrap();
 }

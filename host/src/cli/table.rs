@@ -86,6 +86,21 @@ pub(super) fn status(out: &mut dyn Write, status: &Status) -> Result<()> {
         "mempool   {} transactions, {} vB, {} sat of fees",
         status.mempool.txs, status.mempool.vbytes, status.mempool.fees_sats
     )?;
+    if let Some(error) = &status.config_error {
+        writeln!(
+            out,
+            "config    wrong, the one before is in force: {}",
+            cut(error, MAX_ERROR)
+        )?;
+    }
+    if !status.needs_restart.is_empty() {
+        let keys = status.needs_restart.join(", ");
+        writeln!(
+            out,
+            "config    changed, needs a restart: {}",
+            cut(&keys, MAX_ERROR)
+        )?;
+    }
     writeln!(out)?;
     if status.peers.is_empty() {
         writeln!(out, "no peers")?;

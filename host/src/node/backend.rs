@@ -222,7 +222,13 @@ impl Backend for NodeBackend {
             bytes_out: peer.bytes_out,
             ping_ms: peer.latency.map(|latency| latency.as_millis() as u64),
         });
+        let (config_error, needs_restart) = {
+            let notes = self.board.notes();
+            (notes.config_error.clone(), notes.needs_restart.clone())
+        };
         Status {
+            config_error,
+            needs_restart,
             network: self.network.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs(),

@@ -47,6 +47,13 @@ pub(super) fn load_plugins(config: &Config, engine: &PluginEngine) -> Result<Vec
         let compiled = engine
             .load(&settings.file, settings.wasi)
             .map_err(|e| plugin_error(config, &name, "file", &e))?;
+        // Before any of its code runs.
+        settings
+            .check_pin(&compiled.sha256.to_string())
+            .map_err(|problem| {
+                let hint = "put the file there that is pinned, or pin this one";
+                config.error(&format!("plugins.{name}.sha256"), problem, hint)
+            })?;
         let descriptor = Instance::describe(engine, &compiled)
             .map_err(|e| plugin_error(config, &name, "file", &e))?;
         if descriptor.name != name {
@@ -127,7 +134,9 @@ pub(super) fn before_change(
         return Ok(plugin);
     };
     let set_aside = note.set_aside == Some(plugin.compiled.sha256.to_string());
-    if !set_aside && note.state_version == plugin.descriptor.state_version {
+    if !set_aside && note.state_version == plugin.descriptor.state_version
+        || plugin.settings.check_pin(&note.sha256).is_err()
+    {
         return Ok(plugin);
     }
     let kept = components

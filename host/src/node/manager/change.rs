@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 /// How long a lane may take to come to the end of a block and swap.
 const SWAP_LIMIT: Duration = Duration::from_secs(240);
 
+/// The answer when all is as it should be.
+pub(super) const NOTHING: &str = "nothing to change";
+
 /// What came of a change.
 enum Outcome {
     /// There was nothing to change.
@@ -65,7 +68,7 @@ impl Manager {
             Err(error) => self.refused(name, &sha256, error),
         }
         match outcome? {
-            Outcome::Same => Ok("nothing to change".to_owned()),
+            Outcome::Same => Ok(NOTHING.to_owned()),
             Outcome::Swapped(message) | Outcome::Building(message) => Ok(message),
         }
     }
@@ -93,13 +96,7 @@ impl Manager {
         let bytes = read(&plugin.file)?;
         let hash = hash_of(&bytes);
         *sha256 = hash.to_string();
-        if let Some(pinned) = &plugin.sha256 {
-            ensure!(
-                pinned == sha256,
-                "its hash is {sha256}, and plugins.{}.sha256 pins {pinned}",
-                plugin.name
-            );
-        }
+        plugin.check_pin(sha256).map_err(anyhow::Error::msg)?;
         let Some(lane) = self.start.lanes.find(&plugin.name) else {
             return self.switch_on(plugin, &bytes).map(Outcome::Swapped);
         };
@@ -296,8 +293,11 @@ impl Manager {
 
     /// The file as it is now, also when it was taken back before.
     pub(super) fn reload_now(&mut self, name: &str) -> Result<String> {
+        // What was changed in the configuration a moment ago counts too.
+        let read = self.read_config()?;
         let plugin = self.wanted(name)?;
-        self.bring_in_line(&plugin, true, Instant::now())
+        let done = self.bring_in_line(&plugin, true, Instant::now())?;
+        Ok(if done == NOTHING { read } else { done })
     }
 
     /// A fresh instance at once, whatever went wrong before.
@@ -316,6 +316,7 @@ impl Manager {
         let previous = note.previous_sha256.clone().with_context(|| {
             format!("{name} has run no other component: there is nothing to go back to")
         })?;
+        plugin.check_pin(&previous).map_err(anyhow::Error::msg)?;
         let bytes = self.components.get(&previous)?;
         let program = self.load(&plugin, &bytes)?;
         self.abandon_building(name)?;

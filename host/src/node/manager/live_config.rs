@@ -1,19 +1,19 @@
 //! The configuration file while the host runs: `[plugins.*]` is live, the rest takes a restart.
 
+use super::change::NOTHING;
 use super::{Idle, Manager};
 use crate::config::{Config, EnabledPlugin};
 use crate::lane::LaneKind;
 use anyhow::{Result, ensure};
 use std::time::Instant;
 
-/// Keys outside of the single plugins that are live too.
-const LIVE: [&str; 6] = [
-    "plugins.dir",
-    "plugins.memory_limit",
-    "plugins.block_time_limit",
-    "plugins.query_time_limit",
-    "plugins.rehearse_blocks",
-    "plugins.require_identical",
+/// Keys of `[plugins]` that take a restart; the others are live, as those of the single plugins are.
+const FIXED: [&str; 5] = [
+    "plugins.retry_pause",
+    "plugins.retry_pause_max",
+    "plugins.quarantine_after",
+    "plugins.capsules",
+    "plugins.capsule_size_limit",
 ];
 
 impl Manager {
@@ -28,7 +28,7 @@ impl Manager {
             }
         };
         let mut restart = config.changed_keys(&self.config);
-        restart.retain(|key| !LIVE.contains(&key.as_str()));
+        restart.retain(|key| !key.starts_with("plugins.") || FIXED.contains(&key.as_str()));
         if !restart.is_empty() {
             let keys = restart.join(", ");
             tracing::warn!(keys, "changed in the configuration: needs a restart");
@@ -43,6 +43,9 @@ impl Manager {
         wanted.plugins = crate::config::Plugins {
             retry_pause: wanted.plugins.retry_pause,
             retry_pause_max: wanted.plugins.retry_pause_max,
+            quarantine_after: wanted.plugins.quarantine_after,
+            capsules: wanted.plugins.capsules,
+            capsule_size_limit: wanted.plugins.capsule_size_limit,
             ..config.plugins
         };
         let mut said = self.apply(wanted);
@@ -52,7 +55,7 @@ impl Manager {
                 .map(|key| format!("{key} was changed: needs a restart")),
         );
         Ok(match said.is_empty() {
-            true => "nothing to change".to_owned(),
+            true => NOTHING.to_owned(),
             false => said.join("\n"),
         })
     }
@@ -79,7 +82,7 @@ impl Manager {
         }
         for plugin in &wanted {
             match self.bring_in_line(plugin, false, Instant::now()) {
-                Ok(done) if done == "nothing to change" => {}
+                Ok(done) if done == NOTHING => {}
                 Ok(done) => said.push(format!("{}: {done}", plugin.name)),
                 Err(error) => {
                     said.push(format!("{}: {error:#}", plugin.name));
