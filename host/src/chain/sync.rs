@@ -27,6 +27,7 @@ mod blocks;
 mod config;
 mod headers;
 mod output;
+mod presync;
 mod session;
 mod status;
 mod transactions;
@@ -35,6 +36,7 @@ use addresses::Addresses;
 use blocks::Downloads;
 pub use config::SyncConfig;
 pub use output::{DropReason, Output, PeerEvent, PeerId, PeerInfo};
+pub use presync::Refusal;
 use session::Session;
 use transactions::TxRequests;
 
@@ -53,8 +55,10 @@ pub struct Sync {
     downloads: Downloads,
     transactions: TxRequests,
     outputs: VecDeque<Output>,
-    /// The peer that is being asked for headers while we know of no end of the branch.
-    header_peer: Option<PeerId>,
+    /// The peer that is being asked for headers while we know of no end of the branch, and until when it may take.
+    header_peer: Option<(PeerId, Moment)>,
+    /// What the presyncs' keys are made of.
+    seed: u64,
     /// Some peer showed the end of a branch with enough work.
     caught_up: bool,
     /// When a header last came that was new.
@@ -110,6 +114,7 @@ impl Sync {
             addresses,
             outputs: VecDeque::new(),
             header_peer: None,
+            seed,
             caught_up: false,
             last_header: now,
             announced: VecDeque::new(),
@@ -434,7 +439,7 @@ impl Sync {
             self.release(*block);
         }
         self.transactions.disconnected(id);
-        if self.header_peer == Some(id) {
+        if self.header_peer.is_some_and(|(peer, _)| peer == id) {
             self.header_peer = None;
         }
         if session.peer.is_outbound() {

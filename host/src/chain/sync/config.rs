@@ -40,6 +40,8 @@ pub struct SyncConfig {
     pub headers_timeout: Duration,
     /// The same for a peer that does not: some send nothing where they have nothing.
     pub headers_quiet: Duration,
+    /// For all headers of the first peer that is asked for them, beside a millisecond for each that is expected.
+    pub headers_sync_timeout: Duration,
     /// Before a peer that had too little work, or less than it claimed, is asked again.
     pub headers_retry: Duration,
     /// Without a new header for so long, all peers are asked again.
@@ -96,6 +98,7 @@ impl SyncConfig {
             pong_timeout: Duration::from_secs(20 * 60),
             headers_timeout: Duration::from_secs(60),
             headers_quiet: Duration::from_secs(5),
+            headers_sync_timeout: Duration::from_secs(15 * 60),
             headers_retry: Duration::from_secs(60),
             stale_tip: Duration::from_secs(20 * 60),
             recent_tip: Duration::from_secs(24 * 60 * 60),

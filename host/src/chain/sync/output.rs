@@ -111,6 +111,12 @@ pub enum DropReason {
     /// Again and again headers whose parents nobody knows.
     #[error("too many headers without a known parent")]
     UnconnectedHeaders,
+    /// The second reading of a branch with little work went wrong, or the first did.
+    #[error("a branch that was being measured: {0}")]
+    Presync(#[from] super::Refusal),
+    /// Its headers did not end in the time that all of them may take, and others are there to be asked.
+    #[error("its headers did not come to an end in {0:?}")]
+    HeadersSyncTimeout(Duration),
     /// Too many headers that are no part of the best branch.
     #[error("too many headers beside the best branch")]
     HeaderFlood,

@@ -1,5 +1,6 @@
 //! What the chain knows about one peer, beside its connection.
 
+use super::presync::Presync;
 use crate::chain::header_tree::Id;
 use crate::wire::{Moment, Peer};
 
@@ -11,6 +12,8 @@ pub(super) struct Session {
     pub(super) best: Option<Id>,
     /// When it was asked for headers, while it has not answered.
     pub(super) headers_asked: Option<Moment>,
+    /// A branch of it whose work is being measured.
+    pub(super) presync: Option<Box<Presync>>,
     /// It was asked from below the height that it claims, since it knew nothing above ours.
     pub(super) probed: bool,
     /// It showed the end of its branch.
@@ -43,6 +46,7 @@ impl Session {
             peer,
             best: None,
             headers_asked: None,
+            presync: None,
             probed: false,
             exhausted: false,
             headers_retry: now,
