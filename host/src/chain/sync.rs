@@ -24,6 +24,7 @@ use crate::wire::{Misbehaviour, Moment, Peer, PeerConfig, PeerStep, RawMessage};
 
 mod addresses;
 mod blocks;
+mod compact;
 mod config;
 mod headers;
 mod output;
@@ -34,6 +35,8 @@ mod transactions;
 
 use addresses::Addresses;
 use blocks::Downloads;
+use compact::COMPACT_VERSION;
+pub use compact::ShortIds;
 pub use config::SyncConfig;
 pub use output::{DropReason, Output, PeerEvent, PeerId, PeerInfo};
 pub use presync::Refusal;
@@ -54,6 +57,8 @@ pub struct Sync {
     addresses: Addresses,
     downloads: Downloads,
     transactions: TxRequests,
+    /// Blocks that were put together once, and are not asked for in their compact form again.
+    whole_only: VecDeque<Id>,
     outputs: VecDeque<Output>,
     /// The peer that is being asked for headers while we know of no end of the branch, and until when it may take.
     header_peer: Option<(PeerId, Moment)>,
@@ -112,6 +117,7 @@ impl Sync {
             tree,
             peers: BTreeMap::new(),
             addresses,
+            whole_only: VecDeque::new(),
             outputs: VecDeque::new(),
             header_peer: None,
             seed,
@@ -288,6 +294,13 @@ impl Sync {
     }
 
     fn on_ready(&mut self, id: PeerId) {
+        if self.config.compact_blocks && self.config.transactions {
+            let low_bandwidth = Message::SendCmpct {
+                announce: false,
+                version: COMPACT_VERSION,
+            };
+            self.send(id, &low_bandwidth);
+        }
         if let Some(session) = self.peers.get(&id) {
             let peer = &session.peer;
             let details = format!(
@@ -310,6 +323,9 @@ impl Sync {
         match message {
             Message::Headers(headers) => self.on_headers(peer, &headers, now),
             Message::Block(raw) => self.on_block(peer, raw, now),
+            Message::CmpctBlock(compact) => self.on_compact_block(peer, &compact, now),
+            Message::BlockTxn(answer) => self.on_block_transactions(peer, &answer, now),
+            Message::SendCmpct { version, .. } => self.on_send_compact(peer, version),
             Message::Tx(raw) => self.on_transaction(peer, raw, now),
             Message::Inv(inventory) => self.on_inventory(peer, &inventory, now),
             Message::NotFound(inventory) => self.on_not_found(peer, &inventory, now),

@@ -1,6 +1,6 @@
 //! The task that owns the network machine.
 
-use super::checker::{Checked, Checker, ToCheck, Verdict};
+use super::checker::{Checked, Checker, ToCheck, ToFill, Verdict};
 use super::connection::{Connection, SocketEvent, connect};
 use super::event_log::EventLog;
 use crate::chain::sync::{PeerId, PeerInfo};
@@ -242,6 +242,10 @@ impl Net {
         match checked.verdict {
             Verdict::Good => self.machine.block_checked(checked.hash, Ok(()), now()),
             Verdict::Bad(bad) => self.machine.block_checked(checked.hash, Err(bad), now()),
+            Verdict::Found { peer, transactions } => {
+                self.machine
+                    .compact_found(peer, checked.hash, transactions, now());
+            }
             Verdict::NotKept => self.machine.block_lost(checked.hash, now()),
         }
     }
@@ -348,6 +352,9 @@ impl Net {
                         raw,
                         announced,
                     });
+                }
+                Output::Compact { peer, hash, wanted } => {
+                    self.checker.fill(ToFill { peer, hash, wanted });
                 }
                 Output::Tip(change) => self.tip(&change),
                 Output::Transaction { raw, .. } => {

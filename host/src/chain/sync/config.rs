@@ -25,6 +25,8 @@ pub struct SyncConfig {
     pub minimum_work: Work,
     /// Whether transactions are asked for.
     pub transactions: bool,
+    /// Whether a new block is asked for in its compact form, to be filled from the pool (BIP152).
+    pub compact_blocks: bool,
     /// Whether the checksums of `block` messages are compared: the merkle root and the witness commitment hash the
     /// same bytes again. Off saves a twelfth of a first sync's work, and a spoiled block is then a mutated one.
     pub verify_block_checksums: bool,
@@ -91,6 +93,7 @@ impl SyncConfig {
             required_services: ServiceFlags::WITNESS,
             minimum_work: params.minimum_chain_work,
             transactions: true,
+            compact_blocks: true,
             verify_block_checksums: true,
             message_events: false,
             handshake_timeout: Duration::from_secs(60),

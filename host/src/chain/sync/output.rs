@@ -9,6 +9,7 @@ use bitcoin::p2p::ServiceFlags;
 use bitcoin::{BlockHash, Txid, Wtxid};
 use bytes::Bytes;
 
+use super::ShortIds;
 use crate::chain::block_check::{BadBlock, BlockContext};
 use crate::chain::header_rules::HeaderError;
 use crate::chain::header_tree::TipChange;
@@ -62,6 +63,15 @@ pub enum Output {
         raw: Bytes,
         /// When it was first heard of; when it was asked for, if that is long past.
         announced_at: Moment,
+    },
+    /// Transactions of a compact block: look for them in the pool, then call `compact_found`.
+    Compact {
+        /// From whom.
+        peer: PeerId,
+        /// The block's hash.
+        hash: BlockHash,
+        /// What to look for.
+        wanted: ShortIds,
     },
     /// The active chain has another tip.
     Tip(TipChange),
@@ -134,6 +144,9 @@ pub enum DropReason {
     /// A block message that holds no block header.
     #[error("malformed block")]
     MalformedBlock,
+    /// A compact block that is none, or an answer with another number of transactions than was asked for.
+    #[error("malformed compact block")]
+    MalformedCompactBlock,
     /// A transaction message that holds none.
     #[error("malformed transaction")]
     MalformedTransaction,

@@ -1,5 +1,6 @@
 //! What the chain knows about one peer, beside its connection.
 
+use super::compact::Partial;
 use super::presync::Presync;
 use crate::chain::header_tree::Id;
 use crate::wire::{Moment, Peer};
@@ -28,6 +29,10 @@ pub(super) struct Session {
     pub(super) in_flight: Vec<Id>,
     /// How many it may have in flight.
     pub(super) in_flight_limit: usize,
+    /// It sends compact blocks of version 2 when it is asked for them.
+    pub(super) sends_compact: bool,
+    /// A compact block of it that is being put together.
+    pub(super) partial: Option<Box<Partial>>,
     /// When it last sent a block, or was first asked for one after a pause.
     pub(super) last_block: Moment,
     /// Since when it holds up the window.
@@ -54,6 +59,8 @@ impl Session {
             side_headers: 0,
             in_flight: Vec::new(),
             in_flight_limit,
+            sends_compact: false,
+            partial: None,
             last_block: now,
             stalling_since: None,
             unrequested_blocks: 0,
