@@ -123,7 +123,10 @@ fn sixty_transactions_have_the_fees_and_sizes_of_core_and_are_there_again_after_
         "blockmill_compact_transactions_total 60",
         "blockmill_compact_transactions_from_pool_total 60",
     ] {
-        assert!(metrics.lines().any(|other| other == line), "{line} is not in\n{metrics}");
+        assert!(
+            metrics.lines().any(|other| other == line),
+            "{line} is not in\n{metrics}"
+        );
     }
     host.stop().unwrap();
     let confirmed = "SELECT lower(hex(txid)), fee, (weight + 3) / 4 FROM tx WHERE height = 131 AND position > 0";
