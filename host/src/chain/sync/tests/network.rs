@@ -325,6 +325,8 @@ pub(super) struct Sim {
     pub(super) transactions: Vec<(PeerId, bitcoin::Txid)>,
     pub(super) connects: Vec<(SocketAddr, Moment)>,
     pub(super) events: Vec<String>,
+    /// The DNS seeds that were asked, and when.
+    pub(super) resolved: Vec<(String, Moment)>,
 }
 
 pub(super) fn params() -> &'static Params {
@@ -364,6 +366,7 @@ impl Sim {
             transactions: Vec::new(),
             connects: Vec::new(),
             events: Vec::new(),
+            resolved: Vec::new(),
         }
     }
 
@@ -510,7 +513,8 @@ impl Sim {
                         self.dropped.push((fake.addr, reason));
                     }
                 }
-                Output::Connect { addr } => self.connect(addr),
+                Output::Connect { addr, .. } => self.connect(addr),
+                Output::Resolve { name, .. } => self.resolved.push((name, self.now)),
                 Output::Headers(headers) => self.headers.extend(headers),
                 Output::Block {
                     hash,
