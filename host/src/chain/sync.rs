@@ -19,14 +19,25 @@ use bitcoin::p2p::message_blockdata::Inventory;
 use super::block_check::BadBlock;
 use super::header_tree::{HeaderTree, Id, TipChange};
 use crate::network::Params;
+use crate::wire::codec::HEADER_SIZE;
 use crate::wire::message::Message;
 use crate::wire::{Misbehaviour, Moment, Peer, PeerConfig, PeerStep, RawMessage};
 
 mod addresses;
+pub mod bans;
 mod blocks;
+pub mod book;
+mod chance;
 mod compact;
 mod config;
+mod connections;
+mod eviction;
+mod gossip;
 mod headers;
+mod incoming;
+mod life;
+mod operator;
+mod outgoing;
 mod output;
 mod presync;
 mod session;
@@ -38,6 +49,10 @@ use blocks::Downloads;
 use compact::COMPACT_VERSION;
 pub use compact::ShortIds;
 pub use config::SyncConfig;
+use connections::Connections;
+pub use life::ConnectionKind;
+use life::Life;
+pub use operator::{MAX_ADDED, PeerChange, PeerChangeError, PeerRef};
 pub use output::{DropReason, Output, PeerEvent, PeerId, PeerInfo};
 pub use presync::Refusal;
 use session::Session;
@@ -55,6 +70,10 @@ pub struct Sync {
     tree: HeaderTree,
     peers: BTreeMap<PeerId, Session>,
     addresses: Addresses,
+    /// The book, the bans, and what is being connected to.
+    connections: Connections,
+    /// For peers that are to tell us of blocks alone.
+    block_only_config: Arc<PeerConfig>,
     downloads: Downloads,
     transactions: TxRequests,
     /// Blocks that were put together once, and are not asked for in their compact form again.
@@ -104,7 +123,13 @@ impl Sync {
             config.max_reconnect_delay,
             config.connect_timeout,
         );
+        let block_only_config = PeerConfig {
+            relay: false,
+            ..peer_config.clone()
+        };
         Sync {
+            connections: Connections::new(seed, tree.best_id(), now),
+            block_only_config: Arc::new(block_only_config),
             downloads: Downloads::new(config.stall_timeout),
             transactions: TxRequests::new(
                 seed,
@@ -140,26 +165,34 @@ impl Sync {
         self.outputs.drain(..)
     }
 
-    /// One more peer to keep a connection to; a name that was resolved again, say.
-    pub fn add_address(&mut self, addr: SocketAddr, now: Moment) {
-        self.addresses.add(addr, now);
-    }
-
     /// A connection was made, by us (`outbound`) or by the peer. `peer` must be new.
     pub fn connected(&mut self, peer: PeerId, addr: SocketAddr, outbound: bool, now: Moment) {
-        if outbound {
-            self.addresses.connected(addr);
-        }
+        let kind = match self.kind_of(addr, outbound, now) {
+            Ok(kind) => kind,
+            Err(reason) => {
+                self.event(addr, "refused", reason.to_string());
+                self.outputs.push_back(Output::Disconnect { peer, reason });
+                return;
+            }
+        };
         let (height, _) = self.tree.tip();
-        let connection = Peer::new(Arc::clone(&self.peer_config), addr, outbound, height, now);
-        self.peers.insert(
-            peer,
-            Session::new(connection, self.config.blocks_per_peer, now),
-        );
+        let config = match kind {
+            ConnectionKind::BlockOnly | ConnectionKind::Feeler => &self.block_only_config,
+            _ => &self.peer_config,
+        };
+        let connection = Peer::new(Arc::clone(config), addr, outbound, height, now);
+        let mut session = Session::new(connection, self.config.blocks_per_peer, now);
+        let bytes = self.config.incoming_rate as f64 * incoming::BURST;
+        session.life = Life::new(kind, bytes, now);
+        self.peers.insert(peer, session);
         self.event(
             addr,
             "connected",
-            if outbound { "outbound" } else { "inbound" }.to_owned(),
+            match kind {
+                ConnectionKind::Incoming => "inbound".to_owned(),
+                ConnectionKind::Manual => "outbound".to_owned(),
+                kind => format!("outbound {}", kind.name()),
+            },
         );
         self.flush(peer);
     }
@@ -167,11 +200,13 @@ impl Sync {
     /// A connection could not be made.
     pub fn connect_failed(&mut self, addr: SocketAddr, now: Moment) {
         self.addresses.lost(addr, now);
+        self.note_failed(addr, now);
         self.event(addr, "connect-failed", String::new());
     }
 
     /// The peer closed the connection, or it broke. Nothing happens for a peer that was dropped before.
     pub fn disconnected(&mut self, peer: PeerId, now: Moment) {
+        self.note_ended(peer, None, now);
         if let Some(session) = self.forget(peer, now) {
             self.event(session.peer.addr(), "disconnected", String::new());
             self.pump(now);
@@ -184,6 +219,7 @@ impl Sync {
             return;
         };
         session.peer.feed(bytes, now);
+        self.count_bytes(peer, bytes.len(), now);
         let mut moved = false;
         // Gone, if the last message got it dropped.
         while let Some(session) = self.peers.get_mut(&peer) {
@@ -206,7 +242,10 @@ impl Sync {
         let Some(session) = self.peers.get_mut(&peer) else {
             return;
         };
-        match session.peer.receive(raw, now) {
+        let length = HEADER_SIZE + raw.payload.len();
+        let received = session.peer.receive(raw, now);
+        self.count_bytes(peer, length, now);
+        match received {
             Ok(Some(step)) => self.step(peer, step, now),
             Ok(None) => {}
             Err(error) => self.drop_peer(peer, error.into(), now),
@@ -223,7 +262,8 @@ impl Sync {
 
     /// Time passed. To be called about every 100 ms, and at least every second.
     pub fn tick(&mut self, now: Moment) {
-        let late = now.since(self.last_tick);
+        // A clock that was put back makes every timer as wrong as a sleep does.
+        let late = now.since(self.last_tick).max(self.last_tick.since(now));
         self.last_tick = now;
         if late > self.config.late_tick {
             self.woke_up(late, now);
@@ -241,9 +281,7 @@ impl Sync {
         self.tick_headers(now);
         self.tick_blocks(now);
         self.transactions.tick(now);
-        for addr in self.addresses.due(self.config.max_outbound, now) {
-            self.outputs.push_back(Output::Connect { addr });
-        }
+        self.tick_connections(now);
         self.pump(now);
     }
 
@@ -288,12 +326,12 @@ impl Sync {
 
     fn step(&mut self, peer: PeerId, step: PeerStep, now: Moment) {
         match step {
-            PeerStep::Ready => self.on_ready(peer),
+            PeerStep::Ready => self.on_ready(peer, now),
             PeerStep::Message(message) => self.on_message(peer, message, now),
         }
     }
 
-    fn on_ready(&mut self, id: PeerId) {
+    fn on_ready(&mut self, id: PeerId, now: Moment) {
         if self.config.compact_blocks && self.config.transactions {
             let low_bandwidth = Message::SendCmpct {
                 announce: false,
@@ -312,6 +350,7 @@ impl Sync {
             );
             self.event(peer.addr(), "ready", details);
         }
+        self.note_ready(id, now);
     }
 
     fn on_message(&mut self, peer: PeerId, message: Message, now: Moment) {
@@ -320,8 +359,18 @@ impl Sync {
         {
             self.event(session.peer.addr(), "received", message.summary());
         }
+        self.count_message(peer, &message, now);
         match message {
-            Message::Headers(headers) => self.on_headers(peer, &headers, now),
+            Message::Headers(headers) => {
+                let work = self.tree.best_work();
+                self.on_headers(peer, &headers, now);
+                if self.tree.best_work() > work {
+                    self.note_news(peer, true, now);
+                }
+            }
+            Message::Addr(list) => self.on_addresses(peer, &list, now),
+            Message::AddrV2(list) => self.on_addresses_v2(peer, &list, now),
+            Message::GetAddr => self.on_get_addresses(peer, now),
             Message::Block(raw) => self.on_block(peer, raw, now),
             Message::CmpctBlock(compact) => self.on_compact_block(peer, &compact, now),
             Message::BlockTxn(answer) => self.on_block_transactions(peer, &answer, now),
@@ -339,6 +388,10 @@ impl Sync {
     }
 
     fn on_inventory(&mut self, peer: PeerId, inventory: &[Inventory], now: Moment) {
+        let blocks_only = self
+            .peers
+            .get(&peer)
+            .is_some_and(|session| session.life.kind == ConnectionKind::BlockOnly);
         let mut unknown = false;
         for item in inventory {
             match item {
@@ -350,7 +403,7 @@ impl Sync {
                 Inventory::Transaction(_)
                 | Inventory::WTx(_)
                 | Inventory::WitnessTransaction(_)
-                    if self.config.transactions =>
+                    if self.config.transactions && !blocks_only =>
                 {
                     self.transactions.announced(peer, *item);
                 }
@@ -404,6 +457,7 @@ impl Sync {
             self.drop_peer(id, DropReason::Slept(slept), now);
         }
         self.addresses.reset(now);
+        self.reset_outgoing(now);
         self.caught_up = false;
         self.last_synced = None;
         self.last_header = now;
@@ -438,6 +492,7 @@ impl Sync {
     }
 
     fn drop_peer(&mut self, id: PeerId, reason: DropReason, now: Moment) {
+        self.note_ended(id, Some(&reason), now);
         let Some(session) = self.forget(id, now) else {
             return;
         };
@@ -503,6 +558,9 @@ impl Sync {
             .is_none_or(|best| self.tree.node(best).work < work)
         {
             session.best = Some(id);
+            if work >= self.tree.best_work() {
+                self.note_news(peer, false, self.last_tick);
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 use super::checker::{Checked, Checker, ToCheck, ToFill, Verdict};
 use super::connection::{Connection, SocketEvent, connect};
 use super::event_log::EventLog;
+use crate::chain::sync::book::NetAddress;
 use crate::chain::sync::{PeerId, PeerInfo};
 use crate::chain::{HeaderTree, Output, Sync, SyncConfig, TipChange};
 use crate::headers_file::HeadersFile;
@@ -211,7 +212,7 @@ impl Net {
     fn socket(&mut self, event: SocketEvent) {
         let now = now();
         match event {
-            SocketEvent::Resolved { addr } => self.machine.add_address(addr, now),
+            SocketEvent::Resolved { addr } => self.machine.add_connect(NetAddress::ip(addr), now),
             SocketEvent::Connected {
                 peer,
                 addr,
@@ -325,7 +326,8 @@ impl Net {
                         connection.map(|connection| tracing::field::display(connection.addr));
                     tracing::warn!(addr, %reason, "peer dropped");
                 }
-                Output::Connect { addr } => {
+                Output::Resolve { .. } => {}
+                Output::Connect { addr, .. } => {
                     let peer = PeerId(self.next_peer);
                     self.next_peer += 1;
                     let timeout = self.config.sync.connect_timeout;

@@ -1,6 +1,7 @@
 //! What the chain knows about one peer, beside its connection.
 
 use super::compact::Partial;
+use super::life::{ConnectionKind, Life};
 use super::presync::Presync;
 use crate::chain::header_tree::Id;
 use crate::wire::{Moment, Peer};
@@ -9,6 +10,8 @@ use crate::wire::{Moment, Peer};
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) peer: Peer,
+    /// What the connection is for, and how the peer behaves.
+    pub(super) life: Life,
     /// The best header that it showed or announced.
     pub(super) best: Option<Id>,
     /// When it was asked for headers, while it has not answered.
@@ -48,6 +51,7 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new(peer: Peer, in_flight_limit: usize, now: Moment) -> Session {
         Session {
+            life: Life::new(ConnectionKind::Manual, 0.0, now),
             peer,
             best: None,
             headers_asked: None,

@@ -378,6 +378,8 @@ pub(super) struct Sim {
     pub(super) pool: Vec<Transaction>,
     /// What the shell's pool answers whatever is looked for.
     pub(super) impostor: Option<Transaction>,
+    /// The DNS seeds that were asked, and when.
+    pub(super) resolved: Vec<(String, Moment)>,
 }
 
 pub(super) fn params() -> &'static Params {
@@ -419,6 +421,7 @@ impl Sim {
             events: Vec::new(),
             pool: Vec::new(),
             impostor: None,
+            resolved: Vec::new(),
         }
     }
 
@@ -565,7 +568,8 @@ impl Sim {
                         self.dropped.push((fake.addr, reason));
                     }
                 }
-                Output::Connect { addr } => self.connect(addr),
+                Output::Connect { addr, .. } => self.connect(addr),
+                Output::Resolve { name, .. } => self.resolved.push((name, self.now)),
                 Output::Headers(headers) => self.headers.extend(headers),
                 Output::Block {
                     hash,
