@@ -20,7 +20,7 @@ use super::block_check::BadBlock;
 use super::header_tree::{HeaderTree, Id, TipChange};
 use crate::network::Params;
 use crate::wire::message::Message;
-use crate::wire::{Misbehaviour, Moment, Peer, PeerConfig, PeerStep, RawMessage};
+use crate::wire::{Misbehaviour, Moment, Peer, PeerConfig, PeerStep, RawMessage, TransportKind};
 
 mod addresses;
 mod blocks;
@@ -30,6 +30,7 @@ mod output;
 mod session;
 mod status;
 mod transactions;
+mod transports;
 
 use addresses::Addresses;
 use blocks::Downloads;
@@ -37,6 +38,8 @@ pub use config::SyncConfig;
 pub use output::{DropReason, Output, PeerEvent, PeerId, PeerInfo};
 use session::Session;
 use transactions::TxRequests;
+use transports::Transports;
+pub use transports::{KnownTransport, TransportPreference};
 
 /// How many fresh announcements of blocks are remembered with their time.
 const MAX_ANNOUNCED: usize = 64;
@@ -52,6 +55,7 @@ pub struct Sync {
     addresses: Addresses,
     downloads: Downloads,
     transactions: TxRequests,
+    transports: Transports,
     outputs: VecDeque<Output>,
     /// The peer that is being asked for headers while we know of no end of the branch.
     header_peer: Option<PeerId>,
@@ -102,6 +106,7 @@ impl Sync {
                 config.transactions_per_peer,
                 config.transaction_timeout,
             ),
+            transports: Transports::default(),
             config,
             params,
             peer_config: Arc::new(peer_config),
@@ -140,7 +145,9 @@ impl Sync {
             self.addresses.connected(addr);
         }
         let (height, _) = self.tree.tip();
-        let connection = Peer::new(Arc::clone(&self.peer_config), addr, outbound, height, now);
+        let opening = self.opening(addr, outbound, now);
+        let config = Arc::clone(&self.peer_config);
+        let connection = Peer::with_transport(config, addr, outbound, height, opening, now);
         self.peers.insert(
             peer,
             Session::new(connection, self.config.blocks_per_peer, now),
@@ -161,7 +168,7 @@ impl Sync {
 
     /// The peer closed the connection, or it broke. Nothing happens for a peer that was dropped before.
     pub fn disconnected(&mut self, peer: PeerId, now: Moment) {
-        if let Some(session) = self.forget(peer, now) {
+        if let Some(session) = self.forget(peer, None, now) {
             self.event(session.peer.addr(), "disconnected", String::new());
             self.pump(now);
         }
@@ -277,7 +284,10 @@ impl Sync {
 
     fn step(&mut self, peer: PeerId, step: PeerStep, now: Moment) {
         match step {
-            PeerStep::Ready => self.on_ready(peer),
+            PeerStep::Ready => {
+                self.note_transport(peer, now);
+                self.on_ready(peer);
+            }
             PeerStep::Message(message) => self.on_message(peer, message, now),
         }
     }
@@ -286,8 +296,9 @@ impl Sync {
         if let Some(session) = self.peers.get(&id) {
             let peer = &session.peer;
             let details = format!(
-                "{} version {} services {} height {}",
+                "{} {} version {} services {} height {}",
                 peer.user_agent(),
+                peer.transport().map_or("-", TransportKind::name),
                 peer.protocol_version(),
                 peer.services(),
                 peer.start_height()
@@ -417,7 +428,7 @@ impl Sync {
     }
 
     fn drop_peer(&mut self, id: PeerId, reason: DropReason, now: Moment) {
-        let Some(session) = self.forget(id, now) else {
+        let Some(session) = self.forget(id, Some(&reason), now) else {
             return;
         };
         let addr = session.peer.addr();
@@ -428,7 +439,7 @@ impl Sync {
     }
 
     /// Takes a peer out of everything that refers to it.
-    fn forget(&mut self, id: PeerId, now: Moment) -> Option<Session> {
+    fn forget(&mut self, id: PeerId, reason: Option<&DropReason>, now: Moment) -> Option<Session> {
         let session = self.peers.remove(&id)?;
         for block in &session.in_flight {
             self.release(*block);
@@ -442,6 +453,11 @@ impl Sync {
                 self.addresses.useful(session.peer.addr());
             }
             self.addresses.lost(session.peer.addr(), now);
+            let (addr, lacked_v2) = (session.peer.addr(), session.peer.lacks_v2());
+            if self.falls_back(addr, lacked_v2, reason, now) {
+                self.addresses.again(addr, now);
+                self.event(addr, "fallback", "version 1 of the transport".to_owned());
+            }
         }
         Some(session)
     }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crate::chain::block_check::{BadBlock, BlockContext};
 use crate::chain::header_rules::HeaderError;
 use crate::chain::header_tree::TipChange;
-use crate::wire::{Misbehaviour, Moment};
+use crate::wire::{Misbehaviour, Moment, TransportKind};
 
 /// One connection; chosen by the shell, never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -165,6 +165,10 @@ pub struct PeerInfo {
     pub ready: bool,
     /// The software it says it is; printable.
     pub user_agent: String,
+    /// Which transport it speaks; nothing while it is being agreed on.
+    pub transport: Option<TransportKind>,
+    /// The session id of an encrypted transport, as Core shows it.
+    pub session_id: Option<[u8; 32]>,
     /// Its protocol version.
     pub version: u32,
     /// What it offers.

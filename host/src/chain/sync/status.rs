@@ -85,6 +85,8 @@ impl Sync {
             outbound: peer.is_outbound(),
             ready: peer.is_ready(),
             user_agent: peer.user_agent().to_owned(),
+            transport: peer.transport(),
+            session_id: peer.session_id(),
             version: peer.protocol_version(),
             services: peer.services(),
             start_height: peer.start_height(),
