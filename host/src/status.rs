@@ -72,6 +72,12 @@ pub struct Peer {
     pub start_height: u32,
     /// When the connection came about.
     pub since: u64,
+    /// `v1` or `v2`, the encrypted transport (BIP324).
+    #[serde(default)]
+    pub transport: String,
+    /// The session id of an encrypted transport, hexadecimal: the same at both ends unless somebody sits between them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_id: Option<String>,
     /// Protocol version.
     #[serde(default)]
     pub version: u32,
@@ -355,6 +361,8 @@ pub(crate) mod tests {
                 height: 140,
                 start_height: 139,
                 since: 1_700_000_001,
+                transport: "v2".to_owned(),
+                session_id: Some("ab".repeat(32)),
                 version: 70016,
                 bytes_in: 12_345_678,
                 bytes_out: 4_321,

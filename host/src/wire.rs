@@ -3,10 +3,12 @@
 pub mod codec;
 pub mod message;
 pub mod peer;
+pub mod transport;
 
 pub use codec::{Decoder, RawMessage, WireError};
 pub use message::{Message, PayloadError, Version};
 pub use peer::{Misbehaviour, Peer, PeerConfig, PeerStep};
+pub use transport::{Entropy, Opening, Transport, TransportError, TransportKind};
 
 /// A moment: milliseconds since the unix epoch, as the caller's clock says.
 ///

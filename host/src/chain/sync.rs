@@ -21,7 +21,7 @@ use super::header_tree::{HeaderTree, Id, TipChange};
 use crate::network::Params;
 use crate::wire::codec::HEADER_SIZE;
 use crate::wire::message::Message;
-use crate::wire::{Misbehaviour, Moment, Peer, PeerConfig, PeerStep, RawMessage};
+use crate::wire::{Misbehaviour, Moment, Peer, PeerConfig, PeerStep, RawMessage, TransportKind};
 
 mod addresses;
 pub mod bans;
@@ -43,6 +43,7 @@ mod presync;
 mod session;
 mod status;
 mod transactions;
+mod transports;
 
 use addresses::Addresses;
 use blocks::Downloads;
@@ -57,6 +58,8 @@ pub use output::{DropReason, Output, PeerEvent, PeerId, PeerInfo};
 pub use presync::Refusal;
 use session::Session;
 use transactions::TxRequests;
+use transports::Transports;
+pub use transports::{KnownTransport, TransportPreference};
 
 /// How many fresh announcements of blocks are remembered with their time.
 const MAX_ANNOUNCED: usize = 64;
@@ -78,6 +81,7 @@ pub struct Sync {
     transactions: TxRequests,
     /// Blocks that were put together once, and are not asked for in their compact form again.
     whole_only: VecDeque<Id>,
+    transports: Transports,
     outputs: VecDeque<Output>,
     /// The peer that is being asked for headers while we know of no end of the branch, and until when it may take.
     header_peer: Option<(PeerId, Moment)>,
@@ -136,6 +140,7 @@ impl Sync {
                 config.transactions_per_peer,
                 config.transaction_timeout,
             ),
+            transports: Transports::default(),
             config,
             params,
             peer_config: Arc::new(peer_config),
@@ -180,7 +185,9 @@ impl Sync {
             ConnectionKind::BlockOnly | ConnectionKind::Feeler => &self.block_only_config,
             _ => &self.peer_config,
         };
-        let connection = Peer::new(Arc::clone(config), addr, outbound, height, now);
+        let config = Arc::clone(config);
+        let opening = self.opening(addr, outbound, now);
+        let connection = Peer::with_transport(config, addr, outbound, height, opening, now);
         let mut session = Session::new(connection, self.config.blocks_per_peer, now);
         let bytes = self.config.incoming_rate as f64 * incoming::BURST;
         session.life = Life::new(kind, bytes, now);
@@ -207,7 +214,7 @@ impl Sync {
     /// The peer closed the connection, or it broke. Nothing happens for a peer that was dropped before.
     pub fn disconnected(&mut self, peer: PeerId, now: Moment) {
         self.note_ended(peer, None, now);
-        if let Some(session) = self.forget(peer, now) {
+        if let Some(session) = self.forget(peer, None, now) {
             self.event(session.peer.addr(), "disconnected", String::new());
             self.pump(now);
         }
@@ -326,7 +333,10 @@ impl Sync {
 
     fn step(&mut self, peer: PeerId, step: PeerStep, now: Moment) {
         match step {
-            PeerStep::Ready => self.on_ready(peer, now),
+            PeerStep::Ready => {
+                self.note_transport(peer, now);
+                self.on_ready(peer, now);
+            }
             PeerStep::Message(message) => self.on_message(peer, message, now),
         }
     }
@@ -342,8 +352,9 @@ impl Sync {
         if let Some(session) = self.peers.get(&id) {
             let peer = &session.peer;
             let details = format!(
-                "{} version {} services {} height {}",
+                "{} {} version {} services {} height {}",
                 peer.user_agent(),
+                peer.transport().map_or("-", TransportKind::name),
                 peer.protocol_version(),
                 peer.services(),
                 peer.start_height()
@@ -493,7 +504,7 @@ impl Sync {
 
     fn drop_peer(&mut self, id: PeerId, reason: DropReason, now: Moment) {
         self.note_ended(id, Some(&reason), now);
-        let Some(session) = self.forget(id, now) else {
+        let Some(session) = self.forget(id, Some(&reason), now) else {
             return;
         };
         let addr = session.peer.addr();
@@ -504,7 +515,7 @@ impl Sync {
     }
 
     /// Takes a peer out of everything that refers to it.
-    fn forget(&mut self, id: PeerId, now: Moment) -> Option<Session> {
+    fn forget(&mut self, id: PeerId, reason: Option<&DropReason>, now: Moment) -> Option<Session> {
         let session = self.peers.remove(&id)?;
         for block in &session.in_flight {
             self.release(*block);
@@ -518,6 +529,12 @@ impl Sync {
                 self.addresses.useful(session.peer.addr());
             }
             self.addresses.lost(session.peer.addr(), now);
+            let (addr, lacked_v2) = (session.peer.addr(), session.peer.lacks_v2());
+            if self.falls_back(addr, lacked_v2, reason, now) {
+                self.addresses.again(addr, now);
+                self.connections.again(addr, session.life.kind);
+                self.event(addr, "fallback", "version 1 of the transport".to_owned());
+            }
         }
         Some(session)
     }

@@ -9,6 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::units::{self, size};
+use crate::chain::sync::TransportPreference;
 use crate::plugin::Limits;
 
 /// `[log]`
@@ -39,6 +40,8 @@ pub struct Peers {
     pub connect: Vec<String>,
     /// How many peers are kept when `connect` is empty.
     pub max_outbound: u16,
+    /// `auto`, `prefer-v2`, `v2` (insist on it) or `v1`.
+    pub transport: TransportPreference,
     /// How long a TCP connection may take to come about.
     #[serde(with = "units::span")]
     pub connect_timeout: Duration,
@@ -310,6 +313,7 @@ impl Default for Peers {
         Self {
             connect: Vec::new(),
             max_outbound: 8,
+            transport: TransportPreference::Auto,
             connect_timeout: seconds(10),
             handshake_timeout: seconds(60),
             ping_interval: seconds(2 * 60),

@@ -14,6 +14,7 @@ use crate::status::{
 use anyhow::Result;
 use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
+use bitcoin::hex::DisplayHex;
 use bitcoin::p2p::ServiceFlags;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -217,6 +218,10 @@ impl Backend for NodeBackend {
             height: peer.height,
             start_height: peer.start_height,
             since: peer.since.0 / 1_000,
+            transport: peer
+                .transport
+                .map_or_else(String::new, |kind| kind.name().to_owned()),
+            session_id: peer.session_id.map(|id| id.to_lower_hex_string()),
             version: peer.version,
             bytes_in: peer.bytes_in,
             bytes_out: peer.bytes_out,

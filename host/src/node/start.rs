@@ -296,6 +296,7 @@ fn sync_config(
         message_events: events,
         // Every block is hashed by the checker, against its header; its checksum says nothing more.
         verify_block_checksums: false,
+        transport: peers.transport,
         connect_timeout: peers.connect_timeout,
         handshake_timeout: peers.handshake_timeout,
         ping_interval: peers.ping_interval,

@@ -93,7 +93,7 @@ pub enum WireError {
 
 /// The longest payload of a command. What is small by nature gets a small bound, so that a peer cannot make us buffer
 /// megabytes for a ping.
-fn payload_limit(command: &str) -> usize {
+pub(super) fn payload_limit(command: &str) -> usize {
     match command {
         "verack" | "wtxidrelay" | "sendaddrv2" | "sendheaders" | "getaddr" | "mempool"
         | "filterclear" => 64,

@@ -323,7 +323,8 @@ impl Message {
         encode_frame(magic, self.command(), &self.payload())
     }
 
-    fn payload(&self) -> Vec<u8> {
+    /// What comes after the name.
+    pub fn payload(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         match self {
             Message::Version(version) => write_version(&mut bytes, version),

@@ -2,7 +2,6 @@
 //!
 //! Bytes and time go in; messages for the chain come out, and bytes to send collect in an outbox.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +10,9 @@ use bitcoin::p2p::ServiceFlags;
 use bytes::Bytes;
 
 use super::Moment;
-use super::codec::{Decoder, HEADER_SIZE, RawMessage, WireError};
+use super::codec::{HEADER_SIZE, RawMessage, WireError};
 use super::message::{Message, PROTOCOL_VERSION, PayloadError, Version, unspecified};
+use super::transport::{Opening, Transport, TransportError, TransportKind};
 
 /// Messages that may come before the handshake is done and are passed over; more than this is no handshake.
 const MAX_EARLY_MESSAGES: u32 = 64;
@@ -42,7 +42,7 @@ pub struct PeerConfig {
     pub pong_timeout: Duration,
     /// Whether we want transactions announced.
     pub relay: bool,
-    /// See [`Decoder::set_verify_blocks`].
+    /// See [`Transport::set_verify_blocks`].
     pub verify_block_checksums: bool,
 }
 
@@ -70,6 +70,9 @@ pub enum Misbehaviour {
     /// The bytes are no messages.
     #[error(transparent)]
     Wire(#[from] WireError),
+    /// The encrypted transport is broken, or did not come about.
+    #[error(transparent)]
+    Transport(TransportError),
     /// A payload cannot be read.
     #[error(transparent)]
     Payload(#[from] PayloadError),
@@ -96,6 +99,15 @@ pub enum Misbehaviour {
     Silence,
 }
 
+impl From<TransportError> for Misbehaviour {
+    fn from(error: TransportError) -> Misbehaviour {
+        match error {
+            TransportError::Wire(error) => Misbehaviour::Wire(error),
+            error => Misbehaviour::Transport(error),
+        }
+    }
+}
+
 /// What a message means to the chain.
 #[derive(Debug)]
 pub enum PeerStep {
@@ -119,9 +131,10 @@ pub struct Peer {
     config: Arc<PeerConfig>,
     addr: SocketAddr,
     outbound: bool,
-    decoder: Decoder,
+    transport: Transport,
+    /// We asked for version 2 of the transport.
+    asked_for_v2: bool,
     handshake: Handshake,
-    outbox: VecDeque<Bytes>,
     /// Our height, said in `version`.
     our_height: u32,
     since: Moment,
@@ -144,7 +157,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// A connection that was just made; an outbound one begins with our `version`.
+    /// A connection that was just made, with version 1 of the transport; an outbound one begins with our `version`.
     pub fn new(
         config: Arc<PeerConfig>,
         addr: SocketAddr,
@@ -152,13 +165,25 @@ impl Peer {
         our_height: u32,
         now: Moment,
     ) -> Peer {
+        Peer::with_transport(config, addr, outbound, our_height, Opening::V1, now)
+    }
+
+    /// The same with a transport that begins so: an outbound connection is version 1 or an initiator.
+    pub fn with_transport(
+        config: Arc<PeerConfig>,
+        addr: SocketAddr,
+        outbound: bool,
+        our_height: u32,
+        opening: Opening,
+        now: Moment,
+    ) -> Peer {
         let mut peer = Peer {
-            decoder: Decoder::new(config.magic),
+            transport: Transport::new(config.magic, opening),
+            asked_for_v2: matches!(opening, Opening::Initiator(_)),
             config,
             addr,
             outbound,
             handshake: Handshake::AwaitingVersion,
-            outbox: VecDeque::new(),
             our_height,
             since: now,
             last_received: now,
@@ -177,7 +202,7 @@ impl Peer {
             bytes_in: 0,
             bytes_out: 0,
         };
-        peer.decoder
+        peer.transport
             .set_verify_blocks(peer.config.verify_block_checksums);
         if outbound {
             peer.send_version(now);
@@ -187,7 +212,7 @@ impl Peer {
 
     /// Takes bytes as they came from the socket. Then call [`next`](Self::next) until it has nothing.
     pub fn feed(&mut self, bytes: &[u8], now: Moment) {
-        self.decoder.feed(bytes);
+        self.transport.feed(bytes);
         self.bytes_in = self.bytes_in.saturating_add(bytes.len() as u64);
         self.last_received = now;
     }
@@ -195,7 +220,7 @@ impl Peer {
     /// The next thing that the bytes say. An error ends the connection.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self, now: Moment) -> Result<Option<PeerStep>, Misbehaviour> {
-        while let Some(raw) = self.decoder.next()? {
+        while let Some(raw) = self.transport.next()? {
             if let Some(step) = self.handle(raw, now)? {
                 return Ok(Some(step));
             }
@@ -240,14 +265,14 @@ impl Peer {
 
     /// Puts a message into the outbox.
     pub fn send(&mut self, message: &Message) {
-        let bytes = message.encode(self.config.magic);
-        self.bytes_out = self.bytes_out.saturating_add(bytes.len() as u64);
-        self.outbox.push_back(bytes);
+        self.transport.send(message.command(), message.payload());
     }
 
     /// Takes the oldest bytes that wait to be sent.
     pub fn pop_outbox(&mut self) -> Option<Bytes> {
-        self.outbox.pop_front()
+        let bytes = self.transport.pop()?;
+        self.bytes_out = self.bytes_out.saturating_add(bytes.len() as u64);
+        Some(bytes)
     }
 
     /// Where the peer is.
@@ -258,6 +283,22 @@ impl Peer {
     /// Whether we connected to it.
     pub fn is_outbound(&self) -> bool {
         self.outbound
+    }
+
+    /// The transport; nothing while it is being agreed on.
+    pub fn transport(&self) -> Option<TransportKind> {
+        self.transport.kind()
+    }
+
+    /// The session id of a version 2 transport.
+    pub fn session_id(&self) -> Option<[u8; 32]> {
+        self.transport.session_id()
+    }
+
+    /// Whether we asked for version 2 of the transport and did not get it so far. When such a connection ends, the
+    /// peer may be one that knows version 1 only.
+    pub fn lacks_v2(&self) -> bool {
+        self.asked_for_v2 && self.transport.kind().is_none()
     }
 
     /// Whether the handshake is done.

@@ -197,6 +197,13 @@ impl Devnet {
         Ok(())
     }
 
+    /// The session ids of the clients that have shaken hands, at all listeners; nothing for those with version 1 of the
+    /// transport.
+    pub fn session_ids(&self) -> Vec<Option<[u8; 32]>> {
+        let servers = lock(&self.servers);
+        servers.iter().flat_map(Server::session_ids).collect()
+    }
+
     /// Drops all clients. The listeners go on.
     pub fn disconnect_clients(&self) {
         for server in lock(&self.servers).iter() {

@@ -5,6 +5,7 @@
 mod behaviour;
 mod client;
 mod compact;
+mod encrypted;
 mod frame;
 mod outbox;
 
@@ -112,6 +113,15 @@ impl Server {
             .values()
             .filter(|(client, _)| client.is_ready())
             .map(|(client, _)| (client.addr(), client.user_agent()))
+            .collect()
+    }
+
+    /// The session ids of clients that have shaken hands; nothing for those with version 1 of the transport.
+    pub fn session_ids(&self) -> Vec<Option<[u8; 32]>> {
+        lock(&self.shared.clients)
+            .values()
+            .filter(|(client, _)| client.is_ready())
+            .map(|(client, _)| client.session_id())
             .collect()
     }
 

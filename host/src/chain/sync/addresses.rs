@@ -156,6 +156,14 @@ impl Addresses {
         }
     }
 
+    /// The address is to be connected to again at once, in another way: that it was lost is no failure.
+    pub(super) fn again(&mut self, addr: SocketAddr, now: Moment) {
+        if let Some(entry) = self.entry(addr) {
+            entry.failures = entry.failures.saturating_sub(1);
+            entry.state = State::Idle { next: now };
+        }
+    }
+
     /// Forgets every pause: after a sleep, everything is tried at once.
     pub(super) fn reset(&mut self, now: Moment) {
         for entry in &mut self.entries {

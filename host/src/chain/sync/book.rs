@@ -19,9 +19,10 @@ use bitcoin::hashes::siphash24;
 use bitcoin::p2p::ServiceFlags;
 
 use super::chance::Chance;
+use crate::wire::TransportKind;
 pub use address::{Group, NetAddress, NoAddress, Reach, group_of_ip, is_local};
 pub use file::{BookFile, BookFileError, MAX_FILE};
-pub use record::{Place, Record, Transport};
+pub use record::{Place, Record};
 
 /// Buckets of the new (Core's `ADDRMAN_NEW_BUCKET_COUNT`).
 const NEW_BUCKETS: u64 = 1_024;
@@ -233,14 +234,14 @@ impl Book {
     }
 
     /// The transport that it took.
-    pub fn took(&mut self, handle: &SocketAddr, transport: Transport) {
+    pub fn took(&mut self, handle: &SocketAddr, transport: TransportKind) {
         if let Some(record) = self.records.get_mut(handle) {
             record.transport = Some(transport);
         }
     }
 
     /// The transport that it took last.
-    pub fn transport(&self, handle: &SocketAddr) -> Option<Transport> {
+    pub fn transport(&self, handle: &SocketAddr) -> Option<TransportKind> {
         self.records.get(handle)?.transport
     }
 

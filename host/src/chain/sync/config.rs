@@ -8,7 +8,9 @@ use bitcoin::p2p::ServiceFlags;
 
 use super::bans::Ladder;
 use super::book::Reach;
+use super::transports::TransportPreference;
 use crate::network::{Network, Params};
+use crate::wire::Entropy;
 
 /// Limits and timers. The defaults are Bitcoin Core's where Core has them.
 #[derive(Clone, Debug)]
@@ -92,6 +94,10 @@ pub struct SyncConfig {
     pub transaction_timeout: Duration,
     /// How many transactions one peer is asked for at once.
     pub transactions_per_peer: usize,
+    /// Which transport to speak.
+    pub transport: TransportPreference,
+    /// Where the secrets of encrypted transports come from.
+    pub entropy: Entropy,
     /// For a connection to come about.
     pub connect_timeout: Duration,
     /// Before a lost peer is connected to again, to begin with; doubles.
@@ -151,6 +157,8 @@ impl SyncConfig {
             block_timeout: Duration::from_secs(120),
             transaction_timeout: Duration::from_secs(60),
             transactions_per_peer: 100,
+            transport: TransportPreference::Auto,
+            entropy: Entropy::System,
             connect_timeout: Duration::from_secs(30),
             reconnect_delay: Duration::from_secs(1),
             max_reconnect_delay: Duration::from_secs(5 * 60),

@@ -15,6 +15,9 @@ use super::{DropReason, PeerId, Sync};
 use crate::chain::header_tree::Id;
 use crate::wire::Moment;
 
+/// Peers that wait to be connected to again.
+const MAX_AGAIN: usize = 16;
+
 /// What is told to peers that ask for addresses, and until when it is the same.
 #[derive(Debug)]
 pub(super) struct Answer {
@@ -33,6 +36,8 @@ pub(super) struct Connections {
     pub(super) pending: BTreeMap<SocketAddr, Pending>,
     /// Block-only peers of the last run that were not tried yet.
     pub(super) anchors: Vec<NetAddress>,
+    /// Peers of the book that are connected to again at once, in version 1 of the transport.
+    pub(super) again: Vec<(SocketAddr, ConnectionKind)>,
     /// When the next connection to a peer of the book may be begun.
     pub(super) next_outgoing: Moment,
     pub(super) next_feeler: Moment,
@@ -52,6 +57,7 @@ impl Connections {
             bans: Bans::default(),
             pending: BTreeMap::new(),
             anchors: Vec::new(),
+            again: Vec::new(),
             next_outgoing: now,
             next_feeler: now,
             tip: TipWatch::new(best, now),
@@ -60,6 +66,14 @@ impl Connections {
             knocks: Knocks::default(),
             next_tidying: now,
             chance,
+        }
+    }
+
+    /// A peer of the book is connected to again at once, for the same.
+    pub(super) fn again(&mut self, addr: SocketAddr, kind: ConnectionKind) {
+        let ours = matches!(kind, ConnectionKind::Full | ConnectionKind::BlockOnly);
+        if ours && self.again.len() < MAX_AGAIN {
+            self.again.push((addr, kind));
         }
     }
 }
@@ -152,9 +166,11 @@ impl Sync {
         if kind == ConnectionKind::Incoming {
             return;
         }
-        let (services, transport) = (session.peer.services(), session.life.transport);
+        let (services, transport) = (session.peer.services(), session.peer.transport());
         self.connections.book.good(&addr, services, now.secs());
-        self.connections.book.took(&addr, transport);
+        if let Some(transport) = transport {
+            self.connections.book.took(&addr, transport);
+        }
         match kind {
             ConnectionKind::Feeler => self.drop_peer(id, DropReason::FeelerDone, now),
             ConnectionKind::Full => self.ask_for_addresses(id),

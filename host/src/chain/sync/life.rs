@@ -1,6 +1,5 @@
 //! What a connection is for, and how the peer behaves on it.
 
-use crate::chain::sync::book::Transport;
 use crate::wire::Moment;
 
 /// What a connection is for.
@@ -77,8 +76,6 @@ impl Allowance {
 #[derive(Debug)]
 pub(super) struct Life {
     pub(super) kind: ConnectionKind,
-    /// What the connection took.
-    pub(super) transport: Transport,
     /// Blocks that it sent.
     pub(super) blocks: u64,
     /// When it last sent a block.
@@ -103,7 +100,6 @@ impl Life {
     pub(super) fn new(kind: ConnectionKind, bytes: f64, now: Moment) -> Life {
         Life {
             kind,
-            transport: Transport::V1,
             blocks: 0,
             last_block: Moment(0),
             last_transaction: Moment(0),

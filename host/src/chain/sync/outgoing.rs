@@ -155,6 +155,14 @@ impl Sync {
     }
 
     fn next_connection(&mut self, now: Moment) -> Option<(NetAddress, ConnectionKind)> {
+        while let Some((addr, kind)) = self.connections.again.pop() {
+            let record = self.connections.book.get(&addr);
+            if let Some(address) = record.map(|record| record.address)
+                && self.may_connect(&address, now)
+            {
+                return Some((address, kind));
+            }
+        }
         let full = self.count(ConnectionKind::Full);
         let block_only = self.count(ConnectionKind::BlockOnly);
         if block_only < self.config.max_block_only {

@@ -10,12 +10,11 @@ use bitcoin::{BlockHash, Txid, Wtxid};
 use bytes::Bytes;
 
 use super::ShortIds;
-use super::book::Transport;
 use super::life::ConnectionKind;
 use crate::chain::block_check::{BadBlock, BlockContext};
 use crate::chain::header_rules::HeaderError;
 use crate::chain::header_tree::TipChange;
-use crate::wire::{Misbehaviour, Moment};
+use crate::wire::{Misbehaviour, Moment, TransportKind};
 
 /// One connection; chosen by the shell, never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -272,14 +271,16 @@ pub struct PeerInfo {
     pub name: String,
     /// What the connection is for.
     pub kind: ConnectionKind,
-    /// The transport that it took.
-    pub transport: Transport,
     /// Whether we connected to it.
     pub outbound: bool,
     /// Whether its handshake is done.
     pub ready: bool,
     /// The software it says it is; printable.
     pub user_agent: String,
+    /// Which transport it speaks; nothing while it is being agreed on.
+    pub transport: Option<TransportKind>,
+    /// The session id of an encrypted transport, as Core shows it.
+    pub session_id: Option<[u8; 32]>,
     /// Its protocol version.
     pub version: u32,
     /// What it offers.

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 use super::*;
-use crate::wire::codec::encode_frame;
+use crate::wire::codec::{Decoder, encode_frame};
 
 const MAGIC: [u8; 4] = [0xfa, 0xbf, 0xb5, 0xda];
 const OUR_NONCE: u64 = 77;

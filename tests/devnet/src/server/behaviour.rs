@@ -27,6 +27,16 @@ pub struct Behaviour {
     pub bad_pow_header: bool,
     /// `getheaders` is answered with no headers.
     pub empty_headers: bool,
+    /// Whoever begins with a key (BIP324) is dropped, and version 2 of the transport is not offered: a node of old.
+    pub no_v2: bool,
+    /// With `no_v2`: offers it all the same.
+    pub claims_v2: bool,
+    /// Whoever begins with version 1 is dropped.
+    pub only_v2: bool,
+    /// A key is answered with half of one and nothing more.
+    pub half_handshake: bool,
+    /// A key is answered with a key and garbage, as long as the client takes it.
+    pub endless_garbage: bool,
     /// Milliseconds that every message is held back. Messages wait side by side, so this takes nothing from the throughput.
     pub latency_ms: u64,
 }

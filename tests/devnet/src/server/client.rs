@@ -1,14 +1,14 @@
 //! One client: what it said of itself, and answers to what it asks.
 
 use std::collections::HashSet;
-use std::io::BufReader;
+use std::io::{BufReader, Cursor, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use bitcoin::p2p::address::Address;
 use bitcoin::p2p::message::NetworkMessage;
 use bitcoin::p2p::message_blockdata::{GetHeadersMessage, Inventory};
@@ -16,6 +16,7 @@ use bitcoin::p2p::message_network::VersionMessage;
 use bitcoin::p2p::{Magic, ServiceFlags};
 use bitcoin::{BlockHash, Transaction, Witness, Wtxid};
 
+use super::encrypted::{self, Sealer, V1_VERSION};
 use super::outbox::{Body, Outgoing};
 use super::{Behaviour, Shared, compact, frame, lock, outbox};
 use crate::blockfile::RawBlock;
@@ -45,6 +46,10 @@ pub struct Client {
     /// Sat per 1,000 virtual bytes, below which it wants to hear of no transaction (BIP133).
     fee_filter: AtomicU64,
     blocks_served: AtomicU64,
+    /// Set once version 2 of the transport is agreed on.
+    sealer: Mutex<Option<Sealer>>,
+    /// The session id of version 2.
+    session_id: Mutex<Option<[u8; 32]>>,
     /// Transactions that it told us of and need not be told of.
     told_us: Mutex<HashSet<Wtxid>>,
 }
@@ -66,6 +71,8 @@ impl Client {
             relay: AtomicBool::new(true),
             fee_filter: AtomicU64::new(0),
             blocks_served: AtomicU64::new(0),
+            sealer: Mutex::new(None),
+            session_id: Mutex::new(None),
             told_us: Mutex::new(HashSet::new()),
         };
         Ok((client, receiver))
@@ -77,6 +84,11 @@ impl Client {
 
     pub fn user_agent(&self) -> String {
         lock(&self.user_agent).clone()
+    }
+
+    /// The session id, if the transport is version 2.
+    pub fn session_id(&self) -> Option<[u8; 32]> {
+        *lock(&self.session_id)
     }
 
     /// Whether the handshake is over.
@@ -149,7 +161,7 @@ impl Client {
 pub fn serve(shared: &Arc<Shared>, client: &Arc<Client>, outgoing: Receiver<Outgoing>) {
     let served = std::thread::scope(|scope| {
         let stream = &client.stream;
-        scope.spawn(move || outbox::write_all(stream, &outgoing));
+        scope.spawn(move || outbox::write_all(stream, &outgoing, &client.sealer));
         let served = Session { shared, client }.run();
         client.ready.store(false, Ordering::SeqCst);
         // Without senders the writer ends, and a socket that is shut down frees it from a write.
@@ -170,7 +182,41 @@ pub(super) struct Session<'a> {
 impl Session<'_> {
     fn run(&self) -> Result<()> {
         let mut reader = BufReader::new(&self.client.stream);
-        while let Some(message) = frame::read(&mut reader, self.magic())? {
+        let mut first = [0; 16];
+        if reader.read_exact(&mut first).is_err() {
+            return Ok(());
+        }
+        let behaviour = self.shared.behaviour();
+        let v1 = first == *[&self.magic().to_bytes()[..], V1_VERSION].concat();
+        let mut reader = Cursor::new(first).chain(reader);
+        if v1 {
+            ensure!(!behaviour.only_v2, "speaks version 1");
+            while let Some(message) = frame::read(&mut reader, self.magic())? {
+                self.handle(message)?;
+            }
+            return Ok(());
+        }
+        if behaviour.no_v2 {
+            bail!("wrong magic");
+        }
+        let mut stream = &self.client.stream;
+        if behaviour.half_handshake {
+            stream.write_all(&[7; 40])?;
+            std::io::copy(&mut reader, &mut std::io::sink())?;
+            return Ok(());
+        }
+        if behaviour.endless_garbage {
+            loop {
+                stream.write_all(&[7; 1_000])?;
+            }
+        }
+        let cipher =
+            encrypted::shake_hands(&mut reader, stream, self.magic(), bip324::Role::Responder)?;
+        *lock(&self.client.session_id) = Some(*cipher.id());
+        let (mut inbound, outbound) = cipher.into_split();
+        *lock(&self.client.sealer) = Some(Sealer::new(outbound, self.magic()));
+        while let Some(message) = encrypted::read_message(&mut reader, &mut inbound, self.magic())?
+        {
             self.handle(message)?;
         }
         Ok(())
@@ -235,7 +281,11 @@ impl Session<'_> {
     }
 
     fn greet(&self, theirs: &VersionMessage) -> Result<()> {
-        let services = ServiceFlags::NETWORK | ServiceFlags::WITNESS;
+        let mut services = ServiceFlags::NETWORK | ServiceFlags::WITNESS;
+        let behaviour = self.shared.behaviour();
+        if !behaviour.no_v2 || behaviour.claims_v2 {
+            services |= ServiceFlags::P2P_V2;
+        }
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .context("clock before 1970")?;

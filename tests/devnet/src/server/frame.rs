@@ -4,6 +4,7 @@ use std::io::Read;
 
 use anyhow::{Context, Result, bail, ensure};
 use bitcoin::consensus::{deserialize, serialize};
+use bitcoin::hashes::{Hash, sha256d};
 use bitcoin::p2p::Magic;
 use bitcoin::p2p::message::{NetworkMessage, RawNetworkMessage};
 
@@ -12,7 +13,7 @@ use crate::blockfile::RawBlock;
 /// Bytes before the payload.
 pub const HEAD_LEN: usize = 24;
 /// Longest payload that is taken from a client (Core: `MAX_PROTOCOL_MESSAGE_LENGTH`).
-const MAX_PAYLOAD: usize = 4_000_000;
+pub const MAX_PAYLOAD: usize = 4_000_000;
 
 /// A whole message.
 pub fn encode(magic: Magic, message: NetworkMessage) -> Vec<u8> {
@@ -30,6 +31,12 @@ pub fn block_head(magic: Magic, block: &RawBlock) -> [u8; HEAD_LEN] {
     [
         m0, m1, m2, m3, b, l, o, c, k, 0, 0, 0, 0, 0, 0, 0, l0, l1, l2, l3, c0, c1, c2, c3,
     ]
+}
+
+/// What the last four bytes of a head are to be.
+pub fn checksum(payload: &[u8]) -> [u8; 4] {
+    let [a, b, c, d, ..] = sha256d::Hash::hash(payload).to_byte_array();
+    [a, b, c, d]
 }
 
 /// Reads one message. `None` when the client has gone.

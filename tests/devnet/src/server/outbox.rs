@@ -2,10 +2,13 @@
 
 use std::io::{self, IoSlice, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Instant;
 
+use super::encrypted::Sealer;
 use super::frame::HEAD_LEN;
+use super::lock;
 use crate::blockfile::RawBlock;
 
 /// Messages gathered into one write.
@@ -29,8 +32,8 @@ pub struct Outgoing {
     pub body: Body,
 }
 
-/// Writes until all senders are gone, the client is, or a message says to hang up.
-pub fn write_all(stream: &TcpStream, outbox: &Receiver<Outgoing>) {
+/// Writes until all senders are gone, the client is, or a message says to hang up. Once there is a sealer, packets.
+pub fn write_all(stream: &TcpStream, outbox: &Receiver<Outgoing>, sealer: &Mutex<Option<Sealer>>) {
     let mut batch = Vec::with_capacity(BATCH);
     while let Ok(first) = outbox.recv() {
         wait_until(first.due);
@@ -47,11 +50,10 @@ pub fn write_all(stream: &TcpStream, outbox: &Receiver<Outgoing>) {
             }
         }
         let hang_up = batch.iter().any(|body| matches!(body, Body::HalfBlock(..)));
-        let mut written = write(stream, &batch);
-        batch.clear();
+        let mut written = write(stream, &seal(&mut batch, sealer));
         if let (Ok(()), Some(late)) = (&written, held_back) {
             wait_until(late.due);
-            written = write(stream, &[late.body]);
+            written = write(stream, &seal(&mut vec![late.body], sealer));
         }
         if written.is_err() || hang_up {
             break;
@@ -64,6 +66,28 @@ fn wait_until(due: Option<Instant>) {
     if let Some(due) = due {
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
     }
+}
+
+/// The bodies as packets, if there is a sealer.
+fn seal(batch: &mut Vec<Body>, sealer: &Mutex<Option<Sealer>>) -> Vec<Body> {
+    let batch = batch.drain(..);
+    let mut sealer = lock(sealer);
+    let Some(sealer) = sealer.as_mut() else {
+        return batch.collect();
+    };
+    let packets = batch.map(|body| match body {
+        Body::Message(bytes) => {
+            let (head, payload) = bytes.split_at_checked(HEAD_LEN).unwrap_or_default();
+            sealer.seal(head, payload)
+        }
+        Body::Block(head, block) => sealer.seal(&head, block.bytes()),
+        Body::HalfBlock(head, block) => {
+            let mut packet = sealer.seal(&head, block.bytes());
+            packet.truncate(packet.len() / 2);
+            packet
+        }
+    });
+    packets.map(Body::Message).collect()
 }
 
 /// One vectored write for the whole batch, as often as the socket takes only a part.

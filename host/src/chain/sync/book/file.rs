@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use bitcoin::p2p::ServiceFlags;
 use serde::{Deserialize, Serialize};
 
-use super::{Book, Group, NetAddress, Place, Record, Transport};
+use super::{Book, Group, NetAddress, Place, Record};
 use crate::chain::sync::bans::{Ban, Bans, Subnet};
+use crate::wire::TransportKind;
 
 /// The first word of the file.
 const FORMAT: &str = "blockmill peers";
@@ -261,7 +262,7 @@ fn peer_line(record: &Record) -> PeerLine {
 
 fn record(line: PeerLine) -> Option<(Record, Table)> {
     let transport = match &line.transport {
-        Some(name) => Some(Transport::parse(name)?),
+        Some(name) => Some(TransportKind::parse(name)?),
         None => None,
     };
     let record = Record {

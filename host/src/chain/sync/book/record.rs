@@ -3,6 +3,7 @@
 use bitcoin::p2p::ServiceFlags;
 
 use super::address::{Group, NetAddress};
+use crate::wire::TransportKind;
 
 /// An address that was not seen for so long is not worth a try (Core's `ADDRMAN_HORIZON`).
 const HORIZON: u64 = 30 * 24 * 60 * 60;
@@ -18,32 +19,6 @@ const CLOCKS_DIFFER: u64 = 10 * 60;
 const TRIED_LATELY: u64 = 10 * 60;
 /// Bytes of a reason that are kept.
 const MAX_REASON: usize = 160;
-
-/// The transport that a peer took.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
-    /// Plain.
-    V1,
-    /// Encrypted (BIP324).
-    V2,
-}
-
-impl Transport {
-    /// As it is shown: `v1` or `v2`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Transport::V1 => "v1",
-            Transport::V2 => "v2",
-        }
-    }
-
-    /// Reads the name.
-    pub fn parse(name: &str) -> Option<Transport> {
-        [Transport::V1, Transport::V2]
-            .into_iter()
-            .find(|transport| transport.name() == name)
-    }
-}
 
 /// Where in the book a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +49,7 @@ pub struct Record {
     /// Tries since, that count.
     pub failures: u32,
     /// What it took.
-    pub transport: Option<Transport>,
+    pub transport: Option<TransportKind>,
     /// Why the last connection ended, and when.
     pub dropped: Option<(u64, String)>,
     /// Where it is.

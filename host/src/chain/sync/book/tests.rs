@@ -47,8 +47,8 @@ fn an_address_is_new_until_a_handshake_and_tried_from_then_on() {
     let (at, why) = book.get(&handle).unwrap().dropped.clone().unwrap();
     assert_eq!((at, why.as_str()), (NOW + 5, "é".repeat(80).as_str()));
     assert_eq!(book.transport(&handle), None);
-    book.took(&handle, Transport::V2);
-    assert_eq!(book.transport(&handle), Some(Transport::V2));
+    book.took(&handle, TransportKind::V2);
+    assert_eq!(book.transport(&handle), Some(TransportKind::V2));
 }
 
 #[test]
@@ -233,7 +233,7 @@ fn filled() -> (Book, Bans) {
     }
     let handle = address(0x0808_0808).handle();
     book.good(&handle, GOOD, NOW);
-    book.took(&handle, Transport::V2);
+    book.took(&handle, TransportKind::V2);
     book.ended(&handle, "no pong in time", NOW + 1);
     book.pin(NetAddress::ip(([127, 0, 0, 1], 1).into()), NOW);
     let onion = NetAddress::Tor([9; 32], 8333);

@@ -1,0 +1,220 @@
+//! The encrypted transport (BIP324) end to end: taken where the peer has it, given up for good where it has not, insisted
+//! on where the operator says so.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    missing_docs
+)]
+
+use std::time::Duration;
+
+use blockmill_tests::host::{ALL_ROWS, Host, Installation};
+use devnet::{Behaviour, Config, Devnet, Mining};
+use serde_json::Value;
+
+const LIMIT: Duration = Duration::from_secs(60);
+const BLOCKS: u32 = 300;
+/// What the event log says when version 1 is tried instead.
+const FALLBACK: &str = ",fallback,";
+
+fn chain(behaviour: Behaviour) -> Devnet {
+    let devnet = Devnet::start(Config {
+        seed: 11,
+        mining: Mining {
+            txs_per_block: 4,
+            ..Config::default().mining
+        },
+        behaviour,
+        ..Config::default()
+    })
+    .unwrap();
+    devnet.mine(BLOCKS).unwrap();
+    devnet
+}
+
+fn installation(devnet: &Devnet, transport: &str) -> Installation {
+    Installation::new("regtest", &[devnet.p2p_addr()])
+        .unwrap()
+        .key("peers", &format!("transport = \"{transport}\""))
+        .key("peers", "event_log = \"{data_dir}/events.csv\"")
+        .key("peers", "handshake_timeout = \"3s\"")
+        .plugins(ALL_ROWS)
+}
+
+/// The transport and session id of the only peer, once there is one.
+fn peer(host: &mut Host) -> (String, Option<String>) {
+    host.wait_for("a peer", LIMIT, |status| {
+        let peer = status["peers"].get(0)?;
+        let id = peer.get("session_id").and_then(Value::as_str);
+        Some((
+            peer["transport"].as_str()?.to_owned(),
+            id.map(str::to_owned),
+        ))
+    })
+    .unwrap()
+}
+
+fn fallbacks(host: &Host) -> usize {
+    let events = host.installation().data().join("events.csv");
+    let text = std::fs::read_to_string(events).unwrap_or_default();
+    text.lines().filter(|line| line.contains(FALLBACK)).count()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn assert_same_coins(host: &mut Host, devnet: &Devnet) {
+    let tip = devnet.status().tip.to_string();
+    let ours = host.coins_at(&tip, LIMIT).unwrap();
+    assert_eq!(ours["muhash"], devnet.utxo_set().unwrap().muhash);
+}
+
+#[test]
+fn a_sync_over_version_2_ends_with_the_same_coins_and_both_ends_show_the_same_session() {
+    let devnet = chain(Behaviour {
+        only_v2: true,
+        ..Behaviour::default()
+    });
+    for transport in ["prefer-v2", "v2"] {
+        let mut host = installation(&devnet, transport).start().unwrap();
+        assert_same_coins(&mut host, &devnet);
+        let (kind, id) = peer(&mut host);
+        assert_eq!(kind, "v2");
+        let theirs: Vec<String> = devnet
+            .session_ids()
+            .iter()
+            .flatten()
+            .map(|id| hex(id))
+            .collect();
+        assert_eq!(theirs, [id.unwrap()]);
+        assert_eq!(fallbacks(&host), 0);
+        // What is mined is heard of as before.
+        devnet.mine(2).unwrap();
+        assert_same_coins(&mut host, &devnet);
+        host.stop().unwrap();
+        devnet.disconnect_clients();
+    }
+}
+
+#[test]
+fn a_peer_without_version_2_is_spoken_to_in_version_1_at_once_and_not_asked_again() {
+    let devnet = chain(Behaviour {
+        no_v2: true,
+        ..Behaviour::default()
+    });
+    let mut host = installation(&devnet, "prefer-v2").start().unwrap();
+    assert_same_coins(&mut host, &devnet);
+    assert_eq!(peer(&mut host), ("v1".to_owned(), None));
+    assert_eq!(fallbacks(&host), 1);
+    devnet.disconnect_clients();
+    devnet.mine(1).unwrap();
+    assert_same_coins(&mut host, &devnet);
+    assert_eq!(peer(&mut host).0, "v1");
+    assert_eq!(fallbacks(&host), 1);
+    host.stop().unwrap();
+}
+
+#[test]
+fn a_peer_that_answers_a_key_with_nonsense_or_silence_is_spoken_to_in_version_1() {
+    for behaviour in [
+        Behaviour {
+            half_handshake: true,
+            ..Behaviour::default()
+        },
+        Behaviour {
+            endless_garbage: true,
+            ..Behaviour::default()
+        },
+    ] {
+        let devnet = chain(behaviour);
+        let mut host = installation(&devnet, "prefer-v2").start().unwrap();
+        assert_same_coins(&mut host, &devnet);
+        assert_eq!(peer(&mut host).0, "v1");
+        assert_eq!(fallbacks(&host), 1);
+        host.stop().unwrap();
+    }
+}
+
+#[test]
+fn who_insists_on_version_2_connects_to_nobody_without_it() {
+    let devnet = chain(Behaviour {
+        no_v2: true,
+        ..Behaviour::default()
+    });
+    let mut host = installation(&devnet, "v2").start().unwrap();
+    // Two tries, and neither in version 1.
+    let lost = |host: &Host| {
+        let events = host.installation().data().join("events.csv");
+        let text = std::fs::read_to_string(events).unwrap_or_default();
+        text.lines()
+            .filter(|line| line.contains(",disconnected,"))
+            .count()
+    };
+    host.wait_for("two tries", LIMIT, |_| Some(())).unwrap();
+    let end = std::time::Instant::now() + LIMIT;
+    while lost(&host) < 2 {
+        assert!(std::time::Instant::now() < end);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(devnet.session_ids().is_empty());
+    assert_eq!(fallbacks(&host), 0);
+    host.stop().unwrap();
+}
+
+#[test]
+fn on_regtest_version_2_is_spoken_once_the_peer_has_offered_it() {
+    let devnet = chain(Behaviour::default());
+    let mut host = installation(&devnet, "auto").start().unwrap();
+    host.wait_for_height(BLOCKS, LIMIT).unwrap();
+    assert_eq!(peer(&mut host).0, "v1");
+    devnet.disconnect_clients();
+    host.wait_for("version 2", LIMIT, |status| {
+        (status["peers"].get(0)?["transport"] == "v2").then_some(())
+    })
+    .unwrap();
+    // The peer takes it no more: version 1, at once.
+    devnet
+        .set_behaviour(
+            devnet.p2p_addr(),
+            Behaviour {
+                no_v2: true,
+                claims_v2: true,
+                ..Behaviour::default()
+            },
+        )
+        .unwrap();
+    devnet.disconnect_clients();
+    host.wait_for("version 1", LIMIT, |status| {
+        (status["peers"].get(0)?["transport"] == "v1").then_some(())
+    })
+    .unwrap();
+    assert_eq!(fallbacks(&host), 1);
+    host.stop().unwrap();
+}
+
+#[test]
+fn who_spoils_a_packet_is_dropped_and_the_sync_goes_on_with_another() {
+    let devnet = chain(Behaviour::default());
+    let bad = devnet
+        .add_server(
+            "/spoiler/",
+            Behaviour {
+                wrong_checksum: true,
+                only_v2: true,
+                ..Behaviour::default()
+            },
+        )
+        .unwrap();
+    let mut host = installation(&devnet, "prefer-v2")
+        .peers(&[bad, devnet.p2p_addr()])
+        .start()
+        .unwrap();
+    let dropped = |line: &str| line.contains("peer dropped") && line.contains("decrypted");
+    let line = host.wait_for_log("the drop", LIMIT, dropped).unwrap();
+    assert!(line.contains(&bad.to_string()), "{line}");
+    assert_same_coins(&mut host, &devnet);
+    host.stop().unwrap();
+}
