@@ -35,6 +35,7 @@ pub fn check(config: &Config) -> Result<Vec<CheckedPlugin>> {
     let engine = PluginEngine::new()?;
     let plugins = open::load_plugins(config, &engine)?;
     open::check_data_dir(config)?;
+    open::source_folder(config, config.network.params())?;
     for plugin in &plugins {
         Instance::check(
             &engine,

@@ -28,6 +28,7 @@ mod config;
 mod headers;
 mod output;
 mod session;
+mod source;
 mod status;
 mod transactions;
 
@@ -36,6 +37,8 @@ use blocks::Downloads;
 pub use config::SyncConfig;
 pub use output::{DropReason, Output, PeerEvent, PeerId, PeerInfo};
 use session::Session;
+use source::SourceBlocks;
+pub use source::SourceView;
 use transactions::TxRequests;
 
 /// How many fresh announcements of blocks are remembered with their time.
@@ -52,6 +55,7 @@ pub struct Sync {
     addresses: Addresses,
     downloads: Downloads,
     transactions: TxRequests,
+    source: SourceBlocks,
     outputs: VecDeque<Output>,
     /// The peer that is being asked for headers while we know of no end of the branch.
     header_peer: Option<PeerId>,
@@ -108,6 +112,7 @@ impl Sync {
             tree,
             peers: BTreeMap::new(),
             addresses,
+            source: SourceBlocks::default(),
             outputs: VecDeque::new(),
             header_peer: None,
             caught_up: false,
@@ -238,6 +243,9 @@ impl Sync {
 
     /// The result of checking a block that was given out as [`Output::Block`].
     pub fn block_checked(&mut self, hash: BlockHash, result: Result<(), BadBlock>, now: Moment) {
+        if let Some(id) = self.tree.id(&hash) {
+            self.source_done(id);
+        }
         self.on_block_checked(hash, result, now);
         self.pump(now);
     }
@@ -356,9 +364,13 @@ impl Sync {
 
     /// Everything that may be possible now: headers to ask for, blocks, transactions.
     fn pump(&mut self, now: Moment) {
+        self.connect_source(now);
+        self.give_source_blocks();
         self.ask_for_headers(now);
-        self.ask_for_blocks(now);
-        let connected = self.peers.values().any(|session| session.peer.is_ready());
+        if !self.source_is_scanning() {
+            self.ask_for_blocks(now);
+        }
+        let connected = self.anybody_there();
         if connected && self.at_the_end(now) {
             self.last_synced = Some(now);
         }

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::frame::Frame;
 use crate::lane::{Feed, LaneShared, LaneStage, PoolFeed, Position};
 use crate::net::{NetHandle, NetView};
+use crate::source::SourceProgress;
 use crate::status::{
     self, BlockInfo, Headers, Health, Plugin, PluginState, Status, Tip, TxOutSet, Values,
 };
@@ -16,7 +17,7 @@ use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
 use bitcoin::p2p::ServiceFlags;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Blocks that a lane may be behind the tip and still be called following.
@@ -32,6 +33,7 @@ pub(super) struct NodeBackend {
     net: NetHandle,
     pool: Option<Arc<PoolFeed>>,
     blocks: Arc<BlockLog>,
+    source: Option<Arc<Mutex<SourceProgress>>>,
     owner: OwnerToken,
 }
 
@@ -46,6 +48,7 @@ impl NodeBackend {
         net: NetHandle,
         pool: Option<Arc<PoolFeed>>,
         blocks: Arc<BlockLog>,
+        source: Option<Arc<Mutex<SourceProgress>>>,
         owner: OwnerToken,
     ) -> Self {
         let disabled = config.plugin.iter().filter(|(_, plugin)| !plugin.enabled);
@@ -63,6 +66,7 @@ impl NodeBackend {
             net,
             pool,
             blocks,
+            source,
             owner,
         }
     }
@@ -119,6 +123,30 @@ impl NodeBackend {
             plugins = lanes.join(" "),
             "block"
         );
+    }
+
+    fn source(&self, net: &NetView) -> Option<status::Source> {
+        let progress = self.source.as_ref()?;
+        let progress = progress
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let foreign = self.blocks.foreign();
+        Some(status::Source {
+            path: foreign
+                .and_then(|foreign| foreign.folder())
+                .map_or_else(String::new, |folder| folder.path().display().to_string()),
+            files: progress.files,
+            files_read: progress.files_read,
+            files_missing: progress.files_missing,
+            bytes: progress.bytes,
+            scanned: progress.scanned,
+            blocks: progress.blocks,
+            blocks_taken: foreign.map_or(0, |foreign| foreign.len() as u64),
+            blocks_waiting: net.source.waiting as u64,
+            blocks_unconnected: net.source.unconnected as u64,
+            error: progress.error,
+        })
     }
 
     fn synced(&self) -> bool {
@@ -245,12 +273,13 @@ impl Backend for NodeBackend {
             }),
             plugins: self.plugins(),
             reorgs: net.reorgs,
+            source: self.source(&net),
         }
     }
 
     fn health(&self) -> Health {
         let net = self.net.view();
-        if net.peers.is_empty() {
+        if net.peers.is_empty() && !(self.source.is_some() && self.feed.synced()) {
             return Health::NotFollowing("no peer is connected".to_owned());
         }
         if !self.feed.synced() {

@@ -320,6 +320,7 @@ pub(super) struct Sim {
     decoders: BTreeMap<PeerId, Decoder>,
     pub(super) headers: Vec<Header>,
     pub(super) blocks: Vec<(BlockHash, u32)>,
+    pub(super) from_source: Vec<(BlockHash, u32)>,
     pub(super) tips: Vec<TipChange>,
     pub(super) dropped: Vec<(SocketAddr, DropReason)>,
     pub(super) transactions: Vec<(PeerId, bitcoin::Txid)>,
@@ -359,6 +360,7 @@ impl Sim {
             decoders: BTreeMap::new(),
             headers: Vec::new(),
             blocks: Vec::new(),
+            from_source: Vec::new(),
             tips: Vec::new(),
             dropped: Vec::new(),
             transactions: Vec::new(),
@@ -525,6 +527,7 @@ impl Sim {
                     self.blocks.push((hash, height));
                     self.waiting.push(Waiting { hash, raw, context });
                 }
+                Output::SourceBlock { hash, height, .. } => self.from_source.push((hash, height)),
                 Output::Tip(change) => {
                     assert_eq!(self.sync.height_of(&change.hash), Some(change.height));
                     self.tips.push(change);
