@@ -4,10 +4,12 @@ mod backend;
 mod lanes;
 mod manager;
 mod open;
+mod snapshot;
 mod start;
 mod watch;
 
 pub(crate) use open::limits;
+pub use snapshot::{ImportReport, export_offline, import};
 
 use crate::cli::{CheckedPlugin, RunOptions};
 use crate::config::Config;

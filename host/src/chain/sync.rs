@@ -23,6 +23,7 @@ use crate::wire::message::Message;
 use crate::wire::{Misbehaviour, Moment, Peer, PeerConfig, PeerStep, RawMessage};
 
 mod addresses;
+mod base;
 mod blocks;
 mod config;
 mod headers;
@@ -33,6 +34,7 @@ mod status;
 mod transactions;
 
 use addresses::Addresses;
+pub use base::Base;
 use blocks::Downloads;
 pub use config::SyncConfig;
 pub use output::{DropReason, Output, PeerEvent, PeerId, PeerInfo};
@@ -56,6 +58,9 @@ pub struct Sync {
     downloads: Downloads,
     transactions: TxRequests,
     source: SourceBlocks,
+    base: Option<Base>,
+    /// It was said that the base is on no branch that counts.
+    base_missed: bool,
     outputs: VecDeque<Output>,
     /// The peer that is being asked for headers while we know of no end of the branch.
     header_peer: Option<PeerId>,
@@ -113,6 +118,8 @@ impl Sync {
             peers: BTreeMap::new(),
             addresses,
             source: SourceBlocks::default(),
+            base: None,
+            base_missed: false,
             outputs: VecDeque::new(),
             header_peer: None,
             caught_up: false,
@@ -365,9 +372,13 @@ impl Sync {
     /// Everything that may be possible now: headers to ask for, blocks, transactions.
     fn pump(&mut self, now: Moment) {
         self.connect_source(now);
-        self.give_source_blocks();
+        self.find_base(now);
         self.ask_for_headers(now);
-        if !self.source_is_scanning() {
+        let waits = self.waits_for_base();
+        if !waits {
+            self.give_source_blocks();
+        }
+        if !waits && !self.source_is_scanning() {
             self.ask_for_blocks(now);
         }
         let connected = self.anybody_there();

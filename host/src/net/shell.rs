@@ -3,7 +3,7 @@
 use super::checker::{BlockFrom, Checked, Checker, ToCheck, Verdict};
 use super::connection::{Connection, SocketEvent, connect};
 use super::event_log::EventLog;
-use crate::chain::sync::{PeerId, PeerInfo};
+use crate::chain::sync::{Base, PeerId, PeerInfo};
 use crate::chain::{HeaderTree, Output, SourceView, Sync, SyncConfig, TipChange};
 use crate::headers_file::HeadersFile;
 use crate::lane::{Feed, Position};
@@ -45,6 +45,8 @@ pub struct NetConfig {
     pub ahead_bytes: usize,
     /// Whether there is a coins lane to wait for.
     pub coins: bool,
+    /// The block of a snapshot that is not in the tree yet.
+    pub base: Option<Base>,
 }
 
 /// What others may know of the network.
@@ -140,6 +142,9 @@ impl Net {
         let mut machine = Sync::new(config.sync.clone(), config.params, tree, seed, now());
         if source.is_some() {
             machine.expect_source();
+        }
+        if let Some(base) = config.base {
+            machine.set_base(base);
         }
         let view = Arc::new(Mutex::new(NetView::default()));
         let handle = NetHandle { view: view.clone() };

@@ -6,8 +6,10 @@ use crate::api::{Backend, BlockId, OwnerToken, PluginAction, QueryFailure};
 use crate::block_log::BlockLog;
 use crate::config::Config;
 use crate::frame::Frame;
-use crate::lane::{Feed, LaneShared, LaneStage, PoolFeed, Position};
+use crate::lane::{Feed, LaneShared, LaneStage, LaneStores, PoolFeed, Position};
 use crate::net::{NetHandle, NetView};
+use crate::network::Params;
+use crate::snapshot::{self, Exported};
 use crate::source::SourceProgress;
 use crate::status::{
     self, BlockInfo, Headers, Health, Plugin, PluginState, Status, Tip, TxOutSet, Values,
@@ -25,6 +27,7 @@ const MAX_LAG: u32 = 2;
 
 pub(super) struct NodeBackend {
     network: &'static str,
+    params: &'static Params,
     started: Instant,
     feed: Arc<Feed>,
     lanes: Arc<Lanes>,
@@ -35,6 +38,7 @@ pub(super) struct NodeBackend {
     blocks: Arc<BlockLog>,
     source: Option<Arc<Mutex<SourceProgress>>>,
     owner: OwnerToken,
+    stores: LaneStores,
 }
 
 impl NodeBackend {
@@ -50,6 +54,7 @@ impl NodeBackend {
         blocks: Arc<BlockLog>,
         source: Option<Arc<Mutex<SourceProgress>>>,
         owner: OwnerToken,
+        stores: LaneStores,
     ) -> Self {
         let disabled = config.plugin.iter().filter(|(_, plugin)| !plugin.enabled);
         board
@@ -58,6 +63,7 @@ impl NodeBackend {
             .extend(disabled.map(|(name, _)| (name.clone(), Idle::Disabled)));
         Self {
             network: config.network.name(),
+            params: config.network.params(),
             started: Instant::now(),
             feed,
             lanes,
@@ -68,6 +74,7 @@ impl NodeBackend {
             blocks,
             source,
             owner,
+            stores,
         }
     }
 
@@ -449,6 +456,30 @@ impl Backend for NodeBackend {
 
     fn manage(&self, plugin: Option<(String, PluginAction)>) -> Result<String, QueryFailure> {
         self.asker.ask(plugin)
+    }
+
+    fn export_snapshot(
+        &self,
+        plugin: &str,
+        file: &std::path::Path,
+        at: Option<u32>,
+    ) -> Result<Exported, QueryFailure> {
+        let lane = self.lane(plugin)?;
+        let failed = |error: anyhow::Error| QueryFailure::Failed(format!("{error:#}"));
+        let note = self
+            .stores
+            .rows
+            .note(plugin)
+            .map_err(|error| failed(error.into()))?;
+        let note =
+            note.ok_or_else(|| QueryFailure::Busy("no block has been stored yet".to_owned()))?;
+        let coins = lane.program().descriptor.coins;
+        let about = super::snapshot::about(self.params, plugin, &note, coins).map_err(failed)?;
+        let fork = self.stores.state.fork(&note.slot.lane(plugin));
+        let fork = fork.map_err(|error| failed(error.into()))?;
+        Ok(snapshot::export(fork, about, file, at, || {
+            !self.feed.stopping()
+        })?)
     }
 
     fn txoutset(&self) -> Result<TxOutSet, QueryFailure> {

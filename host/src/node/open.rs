@@ -3,6 +3,7 @@
 use super::manager::Components;
 use crate::block_log::core_folder::{CoreFolder, FolderError};
 use crate::block_log::{BlockLog, ForeignBlocks, SegmentLogOptions, SpentLog};
+use crate::chain::sync::Base;
 use crate::chain::{BlockContext, HeaderTree, check_block};
 use crate::config::{CheckStart, Config, ConfigError, EnabledPlugin};
 use crate::frame::Frame;
@@ -216,6 +217,8 @@ pub(super) struct OpenChain {
     pub headers: HeadersFile,
     pub blocks: Arc<BlockLog>,
     pub spent: Arc<SpentLog>,
+    /// The block of a snapshot, while the headers do not have it.
+    pub base: Option<Base>,
 }
 
 /// Looks at the folder that is the source of blocks, if there is one. Nothing on the disk is touched.
@@ -276,6 +279,14 @@ pub(super) fn chain(
                 .map_err(|e| anyhow::anyhow!("the headers file cannot be used: {e}"))?
         }
     };
+    let mut base = super::snapshot::base(folder.path())?;
+    if let Some(block) = base
+        && tree.best_hash_at(block.height) == Some(block.hash)
+        && tree.best_work() >= params.minimum_chain_work
+    {
+        tree.mark_checked_through(&block.hash);
+        base = None;
+    }
     let pruned = pruned_below(folder);
     for header in &kept {
         let hash = header.block_hash();
@@ -294,6 +305,7 @@ pub(super) fn chain(
         headers: file,
         blocks: Arc::new(blocks),
         spent: Arc::new(spent),
+        base,
     })
 }
 

@@ -86,6 +86,7 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
         headers,
         blocks,
         spent,
+        base,
     } = open::chain(&config, params, &folder, source_folder.clone())?;
     let state = StateStore::open(&folder.state(), config.database.block_cache)?;
     let rows = Arc::new(RowStore::open(&config.database_url())?);
@@ -94,6 +95,7 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
         .any(|plugin| plugin.descriptor.columns.raw || plugin.descriptor.columns.witnesses);
     let feed = Arc::new(Feed::new(blocks.clone(), spent.clone(), RECENT, keep_raw));
     feed.set_last(options.stop_at_height);
+    feed.set_base(super::snapshot::base(folder.path())?.map(|base| base.height));
     let chain = net::chain_of(&tree);
     feed.set_chain(
         None,
@@ -140,6 +142,8 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
         start.start(LaneKind::Serving, program)?;
     }
     let lanes = start.lanes.clone();
+    let state = start.stores.state.clone();
+    let rows = start.stores.rows.clone();
 
     let mut sink: Option<Box<dyn TransactionSink>> = None;
     let mut pool_thread = None;
@@ -177,6 +181,7 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
         stop_at: options.stop_at_height,
         ahead_bytes: AHEAD,
         coins: coins.is_some(),
+        base,
     };
     let (source, source_events) = match source_folder {
         Some(folder) => {
@@ -220,6 +225,7 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
         blocks.clone(),
         source.as_ref().map(BlocksDir::progress),
         OwnerToken::create(folder.path())?,
+        LaneStores { state, rows },
     ));
     let server = listener.map(|listener| {
         let mut stopping = stopping.clone();
