@@ -322,3 +322,110 @@ fn entry(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (value, rest) = rest.split_at_checked(u32::from_le_bytes(*value) as usize)?;
     Some((key, value, rest))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+    use super::*;
+
+    fn entries() -> Vec<(Vec<u8>, Vec<u8>)> {
+        (0..40u8)
+            .map(|n| (vec![n, 7], vec![n; usize::from(n)]))
+            .collect()
+    }
+
+    /// A whole file, as an export writes it.
+    fn file(entries: &[(Vec<u8>, Vec<u8>)]) -> (Header, Vec<u8>) {
+        let mut chunks = ChunkWriter::new(Vec::new());
+        for (key, value) in entries {
+            chunks.put(key, value).unwrap();
+        }
+        let (body, count, state_hash) = chunks.finish().unwrap();
+        let header = Header {
+            magic: [1, 2, 3, 4],
+            plugin: "watch".to_owned(),
+            state_version: 5,
+            component: [6; 32],
+            cursor: Cursor {
+                height: 7,
+                hash: [8; 32],
+            },
+            entries: count,
+            state_hash,
+            coins: Some([9; 32]),
+        };
+        let mut bytes = header.encode().to_vec();
+        bytes.extend_from_slice(&body);
+        bytes.extend_from_slice(&Sha256::digest(&bytes));
+        (header, bytes)
+    }
+
+    type Read = (Header, Vec<(Vec<u8>, Vec<u8>)>);
+
+    fn read(bytes: &[u8]) -> Result<Read, SnapshotError> {
+        let reader = SnapshotReader::open(bytes)?;
+        let header = reader.header().clone();
+        let mut entries = Vec::new();
+        reader.entries(|key, value| {
+            entries.push((key.to_vec(), value.to_vec()));
+            Ok(())
+        })?;
+        Ok((header, entries))
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let (header, bytes) = file(&entries());
+        assert_eq!(read(&bytes).unwrap(), (header, entries()));
+        let (header, bytes) = file(&[]);
+        assert_eq!(read(&bytes).unwrap(), (header, Vec::new()));
+    }
+
+    #[test]
+    fn chunks_are_cut_and_the_state_hash_does_not_depend_on_them() {
+        let large: Vec<_> = (0..3u8).map(|n| (vec![n], vec![n; 700_000])).collect();
+        let (header, bytes) = file(&large);
+        assert_eq!(read(&bytes).unwrap(), (header.clone(), large.clone()));
+        let mut hash = Sha256::new();
+        for (key, value) in &large {
+            hash.update((key.len() as u16).to_le_bytes());
+            hash.update((value.len() as u32).to_le_bytes());
+            hash.update(key);
+            hash.update(value);
+        }
+        assert_eq!(header.state_hash, <[u8; 32]>::from(hash.finalize()));
+    }
+
+    #[test]
+    fn a_file_torn_at_any_byte_is_refused() {
+        let (_, bytes) = file(&entries());
+        for length in 0..bytes.len() {
+            let error = read(&bytes[..length]).unwrap_err();
+            let torn = matches!(error, SnapshotError::Torn(_));
+            let nothing = length < TAG.len() && matches!(error, SnapshotError::NotASnapshot);
+            assert!(torn || nothing, "{length}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_file_in_which_any_byte_was_changed_is_refused() {
+        let (_, bytes) = file(&entries());
+        for at in 0..bytes.len() {
+            let mut altered = bytes.clone();
+            altered[at] ^= 0x20;
+            assert!(read(&altered).is_err(), "byte {at}");
+        }
+        let mut longer = bytes;
+        longer.push(0);
+        assert!(read(&longer).is_err());
+    }
+
+    #[test]
+    fn a_newer_version_is_named() {
+        let (_, mut bytes) = file(&entries());
+        bytes[8] = 2;
+        let error = read(&bytes).unwrap_err().to_string();
+        assert!(error.contains("version 2"), "{error}");
+    }
+}

@@ -128,3 +128,92 @@ fn next_magic(
     }
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+    use super::*;
+    use bitcoin::Network;
+    use bitcoin::constants::genesis_block;
+
+    const MAGIC: [u8; 4] = [0xfa, 0xbf, 0xb5, 0xda];
+    const KEY: [u8; 8] = [0xa1, 0, 0x17, 0xff, 5, 6, 7, 0x80];
+
+    fn frame() -> Vec<u8> {
+        let block = bitcoin::consensus::serialize(&genesis_block(Network::Regtest));
+        let mut frame = MAGIC.to_vec();
+        frame.extend_from_slice(&(block.len() as u32).to_le_bytes());
+        frame.extend_from_slice(&block);
+        frame
+    }
+
+    /// Where the blocks begin in a file of these bytes, kept under a key, and where it is looked at again.
+    fn scan(bytes: &[u8], key: [u8; 8]) -> (Vec<u64>, u64) {
+        let dir = tempfile::tempdir().unwrap();
+        let masked: Vec<u8> = bytes
+            .iter()
+            .enumerate()
+            .map(|(at, byte)| byte ^ key[at % 8])
+            .collect();
+        std::fs::write(dir.path().join("blk00000.dat"), masked).unwrap();
+        std::fs::write(dir.path().join("xor.dat"), key).unwrap();
+        let folder = CoreFolder::open(dir.path(), MAGIC).unwrap();
+        let (mut at, mut found) = (0, Vec::new());
+        loop {
+            match next_block(&folder, 0, at, bytes.len() as u64).unwrap() {
+                Step::Block(block, next) => {
+                    assert!(next > at, "it gets on");
+                    found.push(u64::from(block.at.offset) - 8);
+                    at = next;
+                }
+                Step::End(end) => return (found, end),
+            }
+        }
+    }
+
+    #[test]
+    fn frames_are_found_through_any_key_up_to_the_room_made_in_advance() {
+        let frame = frame();
+        let length = frame.len() as u64;
+        let bytes = [frame.clone(), frame.clone(), vec![0; 5_000]].concat();
+        for key in [[0; 8], KEY] {
+            assert_eq!(scan(&bytes, key), (vec![0, length], 2 * length));
+        }
+    }
+
+    #[test]
+    fn a_file_that_ends_anywhere_has_the_blocks_that_are_whole() {
+        let frame = frame();
+        let length = frame.len();
+        let bytes = [frame.clone(), frame].concat();
+        for end in length..2 * length {
+            assert_eq!(scan(&bytes[..end], KEY), (vec![0], length as u64), "{end}");
+        }
+    }
+
+    #[test]
+    fn what_follows_a_frame_that_was_cut_is_found() {
+        let frame = frame();
+        let cut = frame[..200].to_vec();
+        let bytes = [frame.clone(), cut, frame.clone(), frame.clone()].concat();
+        let first = frame.len() as u64;
+        let (found, end) = scan(&bytes, KEY);
+        // That of the cut one is tried and found spoiled by whoever reads it.
+        assert_eq!(found, [0, first, first + 200, 2 * first + 200]);
+        assert_eq!(end, bytes.len() as u64);
+    }
+
+    #[test]
+    fn rubbish_between_frames_is_passed_over_and_looked_at_again() {
+        let frame = frame();
+        let length = frame.len() as u64;
+        let mut rubbish = vec![0x55; 3_000];
+        // A magic that begins nothing.
+        rubbish[100..104].copy_from_slice(&MAGIC);
+        let bytes = [frame.clone(), rubbish.clone(), frame, rubbish].concat();
+        let (found, end) = scan(&bytes, [0; 8]);
+        assert_eq!(found, [0, length + 3_000]);
+        assert_eq!(end, 2 * length + 3_000);
+    }
+}
