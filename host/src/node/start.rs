@@ -281,13 +281,14 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
     if let Some(server) = server {
         let _ = runtime.block_on(async { tokio::time::timeout(TASKS_END, server).await });
     }
-    if let Some(source) = source {
-        source.stop();
-    }
     let synced = feed.sync();
     // Queries that still run are cut short.
     engine.interrupt();
     runtime.shutdown_timeout(RUNTIME_END);
+    // Nobody hears its events any more.
+    if let Some(source) = source {
+        source.stop();
+    }
     tracing::info!(took = ?began.elapsed(), "stopped");
     outcome?;
     lanes_ended?;

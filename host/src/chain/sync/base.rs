@@ -46,6 +46,7 @@ impl Sync {
         if self.tree.best_hash_at(base.height) == Some(base.hash) {
             self.base = None;
             let change = self.tree.mark_checked_through(&base.hash);
+            self.forget_source_below(base.height);
             tracing::info!(height = base.height, hash = %base.hash, "the block of the snapshot is on the chain");
             self.tip_changed(change, now);
         } else if !self.base_missed {

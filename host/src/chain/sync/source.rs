@@ -101,15 +101,23 @@ impl Sync {
         self.source.scanning
     }
 
-    /// The source takes the place of a peer: everything in it was seen.
+    /// The source takes the place of a peer: everything in it was seen, and stands on something.
     pub(super) fn source_counts_as_peer(&self) -> bool {
-        self.source.scanned
+        self.source.scanned && self.source.orphan_count == 0
     }
 
     /// The block was checked, or is lost.
     pub(super) fn source_done(&mut self, id: Id) {
         self.source.waiting.remove(&id);
         self.source.given.remove(&id);
+    }
+
+    /// The blocks up to this height are not needed.
+    pub(super) fn forget_source_below(&mut self, height: u32) {
+        let tree = &self.tree;
+        self.source
+            .waiting
+            .retain(|id, _| tree.node(*id).height > height);
     }
 
     /// Headers of peers may be the parents of blocks that the source has.

@@ -7,9 +7,12 @@ use crate::store::Cursor;
 use crate::store::error::StoreError;
 use crate::store::state::CURSOR_KEY;
 
+/// Writes an entry.
+type Write<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> fjall::Result<()>;
+
 /// Takes the entries of a state in the order of their keys.
 pub struct Loading<'a> {
-    write: &'a mut dyn FnMut(&[u8], &[u8]) -> fjall::Result<()>,
+    write: Write<'a>,
     last: Vec<u8>,
     count: u64,
     lane: String,
