@@ -71,6 +71,21 @@ pub trait Backend: Send + Sync + 'static {
     /// Why nothing was.
     fn manage(&self, plugin: Option<(String, PluginAction)>) -> Result<String, QueryFailure>;
 
+    /// Writes the state of a plugin into a file of this machine, as of the last block stored or of one a little below. May take
+    /// minutes.
+    ///
+    /// # Errors
+    /// Why it was not written.
+    fn export_snapshot(
+        &self,
+        plugin: &str,
+        file: &std::path::Path,
+        at: Option<u32>,
+    ) -> Result<crate::snapshot::Exported, QueryFailure> {
+        let _ = (file, at);
+        Err(QueryFailure::NoSuchPlugin(plugin.to_owned()))
+    }
+
     /// The set of unspent outputs, on a snapshot. May take minutes.
     ///
     /// # Errors

@@ -12,4 +12,4 @@ pub(crate) mod fixtures;
 pub use block_check::{BadBlock, BlockContext, BlockView, check_block};
 pub use header_rules::HeaderError;
 pub use header_tree::{HeaderTree, Inserted, TipChange};
-pub use sync::{Output, Sync, SyncConfig};
+pub use sync::{Output, SourceView, Sync, SyncConfig};

@@ -4,6 +4,7 @@ mod change;
 mod client;
 mod plugin;
 mod replay;
+mod snapshot;
 mod table;
 
 use std::{
@@ -138,6 +139,16 @@ enum Command {
         /// Print the JSON of GET /api/v1/txoutset
         #[arg(long)]
         json: bool,
+    },
+    /// Write a plugin's state into a file, or begin a plugin with one
+    #[command(
+        long_about = "Write the state of a plugin as of a block into a file, or begin a plugin that has no data with the state in \
+                      such a file.",
+        after_help = "Example:\n  blockmill snapshot export utxo-tracker utxo.snapshot"
+    )]
+    Snapshot {
+        #[command(subcommand)]
+        command: snapshot::SnapshotCommand,
     },
     /// Write, test and compare plugins; list, ask and change those of a running host
     #[command(
@@ -338,6 +349,7 @@ fn execute(command: &Command, hooks: &Hooks, out: &mut dyn Write) -> Result<()> 
                 table::txoutset(out, &set)
             }
         }
+        Command::Snapshot { command } => snapshot::execute(command, out),
         Command::Plugin {
             command: PluginCommand::Offline(command),
         } => plugin::execute(command, out),

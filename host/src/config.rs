@@ -24,7 +24,7 @@ pub use self::{
     layer::{ENVIRONMENT_PREFIX, Overrides},
     sections::{
         Api, Chain, CheckStart, Database, KeepBlocks, Log, LogFormat, Mempool, MinimumWork, Peers,
-        Plugin, Plugins, Wasi,
+        Plugin, Plugins, Source, SourceKind, Wasi,
     },
 };
 pub use crate::network::Network;
@@ -45,6 +45,8 @@ pub struct Config {
     pub log: Log,
     /// The peer-to-peer network.
     pub peers: Peers,
+    /// Where blocks come from besides peers.
+    pub source: Source,
     /// Headers, blocks and the block log.
     pub chain: Chain,
     /// State and rows.
@@ -71,6 +73,7 @@ impl Default for Config {
             data_dir: "~/.blockmill".into(),
             log: Log::default(),
             peers: Peers::default(),
+            source: Source::default(),
             chain: Chain::default(),
             database: Database::default(),
             mempool: Mempool::default(),
@@ -219,6 +222,14 @@ impl Config {
     /// The CSV file of peer and message events, if there is to be one.
     pub fn event_log(&self) -> Option<PathBuf> {
         (!self.peers.event_log.as_os_str().is_empty()).then(|| self.resolve(&self.peers.event_log))
+    }
+
+    /// Bitcoin Core's block folder, if blocks come from there.
+    pub fn source_path(&self) -> Option<PathBuf> {
+        match self.source.kind {
+            SourceKind::Peers => None,
+            SourceKind::BlocksDir => Some(self.resolve(&self.source.path)),
+        }
     }
 
     /// `peers.connect` as (host, port), the network's own port where none is given.

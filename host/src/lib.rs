@@ -23,6 +23,8 @@ pub mod offline;
 pub mod plugin;
 pub mod progress;
 pub mod signals;
+pub mod snapshot;
+pub mod source;
 pub mod status;
 pub mod store;
 pub mod wire;

@@ -8,6 +8,6 @@ mod connection;
 mod event_log;
 mod shell;
 
-pub use checker::{Checked, Checker, ToCheck};
+pub use checker::{BlockFrom, Checked, Checker, ToCheck};
 pub use event_log::EventLog;
 pub use shell::{Net, NetConfig, NetHandle, NetParts, NetView, TransactionSink, chain_of};

@@ -4,10 +4,12 @@ mod backend;
 mod lanes;
 mod manager;
 mod open;
+mod snapshot;
 mod start;
 mod watch;
 
 pub(crate) use open::limits;
+pub use snapshot::{ImportReport, export_offline, import};
 
 use crate::cli::{CheckedPlugin, RunOptions};
 use crate::config::Config;
@@ -35,6 +37,7 @@ pub fn check(config: &Config) -> Result<Vec<CheckedPlugin>> {
     let engine = PluginEngine::new()?;
     let plugins = open::load_plugins(config, &engine)?;
     open::check_data_dir(config)?;
+    open::source_folder(config, config.network.params())?;
     for plugin in &plugins {
         Instance::check(
             &engine,

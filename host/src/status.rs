@@ -30,6 +30,9 @@ pub struct Status {
     /// Reorganisations since the start.
     #[serde(default)]
     pub reorgs: u64,
+    /// The folder that blocks are read from, if there is one besides the peers.
+    #[serde(default)]
+    pub source: Option<Source>,
     /// What is wrong with the configuration file as it is now; the one before is in force.
     #[serde(default)]
     pub config_error: Option<String>,
@@ -54,6 +57,33 @@ pub struct Tip {
 pub struct Headers {
     /// Height of its end.
     pub height: u32,
+}
+
+/// A folder of Bitcoin Core's that blocks are read from in place.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// The folder.
+    pub path: String,
+    /// How many block files it has.
+    pub files: u64,
+    /// How many of them were looked through.
+    pub files_read: u64,
+    /// How many are missing before the first one, because Core has pruned them.
+    pub files_missing: u32,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// Whether all were looked through once; until then no block is asked of a peer.
+    pub scanned: bool,
+    /// Blocks found since the start.
+    pub blocks: u64,
+    /// Blocks that were checked and are read there, and not from a log of ours.
+    pub blocks_taken: u64,
+    /// Blocks that are not checked yet.
+    pub blocks_waiting: u64,
+    /// Blocks whose parents are neither there nor known from peers.
+    pub blocks_unconnected: u64,
+    /// Why the folder cannot be read at the moment.
+    pub error: Option<String>,
 }
 
 /// A peer.
@@ -414,6 +444,7 @@ pub(crate) mod tests {
                 },
             ],
             reorgs: 2,
+            source: None,
             config_error: None,
             needs_restart: Vec::new(),
         }

@@ -32,11 +32,13 @@ mod undo;
 #[cfg(test)]
 mod tests;
 
-pub use coins::{COIN_KEY_LEN, Coin, CoinView, OutPointKey, coin_key, encode_coin, is_unspendable};
+pub use coins::{
+    COIN_KEY_LEN, COIN_PREFIX, Coin, CoinView, OutPointKey, coin_key, encode_coin, is_unspendable,
+};
 pub use columns::{Keys, ScanPage, ValueColumn, Values};
 pub use data_dir::DataDir;
 pub use error::{ArgumentError, RewindError, StoreError};
-pub use lane_state::{LaneState, StateChanges, Value};
+pub use lane_state::{LaneState, Loading, StateChanges, Value};
 pub(crate) use lane_state::{check_key, check_value};
 pub use recovery::{Reconciled, Recovery, RecoveryError, reconcile};
 pub use row_buffer::{Column, ColumnData, RowAction, RowBuffer, RowWrite, TableWrites};
@@ -45,7 +47,7 @@ pub use rows::{OtherSet, PluginNote, RowStore, Slot, SqlValue, other_rows};
 pub use snapshot::{SnapshotIter, StateSnapshot};
 pub use state::{StateStore, UNDO_DEPTH};
 pub use table_spec::{ColumnKind, ColumnSpec, TableKind, TableSpec};
-pub use txoutset::{TxOutSet, TxOutSetProgress, txoutset};
+pub use txoutset::{CoinHash, TxOutSet, TxOutSetProgress, txoutset};
 
 /// The longest state key, in bytes.
 pub const MAX_KEY: usize = 1024;

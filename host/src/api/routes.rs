@@ -60,6 +60,7 @@ pub(super) fn router<B: Backend>(backend: Arc<B>, metrics: Metrics, bounds: Boun
             get(query::<B>).post(change::<B>),
         )
         .route("/api/v1/txoutset", get(txoutset::<B>))
+        .route("/api/v1/plugins/{name}/snapshot", post(snapshot::<B>))
         .route("/api/v1/plugins/{name}/{action}", post(manage::<B>))
         .route("/api/v1/config/reload", post(reload_config::<B>))
         .fallback(unknown)
@@ -300,6 +301,33 @@ async fn manage<B: Backend>(
         return Err(Refusal::not_found(message));
     };
     host.manage(&headers, Some((name, action))).await
+}
+
+/// Writes a plugin's state into a file that the owner names.
+async fn snapshot<B: Backend>(
+    State(host): Host<B>,
+    name: Result<Path<String>, PathRejection>,
+    params: Result<Query<Vec<(String, String)>>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    owner_only(&host, &headers)?;
+    let Path(name) = name.map_err(|why| Refusal::bad_request(why.body_text()))?;
+    let Query(params) = params.map_err(|why| Refusal::bad_request(why.body_text()))?;
+    let param = |key: &str| params.iter().find(|(name, _)| name == key).map(|(_, v)| v);
+    let file = param("file")
+        .map(std::path::PathBuf::from)
+        .filter(|file| file.is_absolute())
+        .ok_or_else(|| Refusal::bad_request("`file` must be an absolute path on this machine"))?;
+    let at = param("at")
+        .map(|at| at.parse::<u32>())
+        .transpose()
+        .map_err(|_| Refusal::bad_request("`at` must be a height"))?;
+    let exported = host
+        .call(&host.txoutset, host.bounds.txoutset_time, move |backend| {
+            backend.export_snapshot(&name, &file, at)
+        })
+        .await??;
+    Ok(json(StatusCode::OK, &exported))
 }
 
 async fn reload_config<B: Backend>(

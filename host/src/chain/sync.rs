@@ -25,6 +25,7 @@ use crate::wire::{Misbehaviour, Moment, Peer, PeerConfig, PeerStep, RawMessage, 
 
 mod addresses;
 pub mod bans;
+mod base;
 mod blocks;
 pub mod book;
 mod chance;
@@ -41,11 +42,13 @@ mod outgoing;
 mod output;
 mod presync;
 mod session;
+mod source;
 mod status;
 mod transactions;
 mod transports;
 
 use addresses::Addresses;
+pub use base::Base;
 use blocks::Downloads;
 use compact::COMPACT_VERSION;
 pub use compact::ShortIds;
@@ -57,6 +60,8 @@ pub use operator::{MAX_ADDED, PeerChange, PeerChangeError, PeerRef};
 pub use output::{DropReason, Output, PeerEvent, PeerId, PeerInfo};
 pub use presync::Refusal;
 use session::Session;
+use source::SourceBlocks;
+pub use source::SourceView;
 use transactions::TxRequests;
 use transports::Transports;
 pub use transports::{KnownTransport, TransportPreference};
@@ -82,6 +87,10 @@ pub struct Sync {
     /// Blocks that were put together once, and are not asked for in their compact form again.
     whole_only: VecDeque<Id>,
     transports: Transports,
+    source: SourceBlocks,
+    base: Option<Base>,
+    /// It was said that the base is on no branch that counts.
+    base_missed: bool,
     outputs: VecDeque<Output>,
     /// The peer that is being asked for headers while we know of no end of the branch, and until when it may take.
     header_peer: Option<(PeerId, Moment)>,
@@ -148,6 +157,9 @@ impl Sync {
             peers: BTreeMap::new(),
             addresses,
             whole_only: VecDeque::new(),
+            source: SourceBlocks::default(),
+            base: None,
+            base_missed: false,
             outputs: VecDeque::new(),
             header_peer: None,
             seed,
@@ -294,6 +306,9 @@ impl Sync {
 
     /// The result of checking a block that was given out as [`Output::Block`].
     pub fn block_checked(&mut self, hash: BlockHash, result: Result<(), BadBlock>, now: Moment) {
+        if let Some(id) = self.tree.id(&hash) {
+            self.source_done(id);
+        }
         self.on_block_checked(hash, result, now);
         self.pump(now);
     }
@@ -441,9 +456,17 @@ impl Sync {
 
     /// Everything that may be possible now: headers to ask for, blocks, transactions.
     fn pump(&mut self, now: Moment) {
+        self.connect_source(now);
+        self.find_base(now);
         self.ask_for_headers(now);
-        self.ask_for_blocks(now);
-        let connected = self.peers.values().any(|session| session.peer.is_ready());
+        let waits = self.waits_for_base();
+        if !waits {
+            self.give_source_blocks();
+        }
+        if !waits && !self.source_is_scanning() {
+            self.ask_for_blocks(now);
+        }
+        let connected = self.anybody_there();
         if connected && self.at_the_end(now) {
             self.last_synced = Some(now);
         }

@@ -89,6 +89,26 @@ impl Client {
 
     /// As [`Client::get`], from the host's owner, whose question may change something.
     pub fn post(&self, path: &str, params: &[(String, String)], token: &str) -> Result<String> {
+        self.post_within(path, params, token, ANSWER_TIME)
+    }
+
+    /// As [`Client::post`], for what takes long.
+    pub fn post_slow(
+        &self,
+        path: &str,
+        params: &[(String, String)],
+        token: &str,
+    ) -> Result<String> {
+        self.post_within(path, params, token, SLOW_ANSWER_TIME)
+    }
+
+    fn post_within(
+        &self,
+        path: &str,
+        params: &[(String, String)],
+        token: &str,
+        time: Duration,
+    ) -> Result<String> {
         let mut request = self.agent.post(format!("http://{}{path}", self.address));
         for (name, value) in params {
             request = request.query(name, value);
@@ -96,7 +116,7 @@ impl Client {
         let sent = request
             .header("authorization", format!("Bearer {token}"))
             .config()
-            .timeout_global(Some(ANSWER_TIME))
+            .timeout_global(Some(time))
             .build()
             .send_empty();
         self.text(path, sent)

@@ -86,6 +86,27 @@ pub(super) fn status(out: &mut dyn Write, status: &Status) -> Result<()> {
         "mempool   {} transactions, {} vB, {} sat of fees",
         status.mempool.txs, status.mempool.vbytes, status.mempool.fees_sats
     )?;
+    if let Some(source) = &status.source {
+        let looked = match (&source.error, source.scanned) {
+            (Some(error), _) => cut(error, MAX_ERROR),
+            (None, true) => format!("{} files", source.files),
+            (None, false) => format!("{} of {} files", source.files_read, source.files),
+        };
+        writeln!(
+            out,
+            "source    {}: {looked}, {} blocks taken, {} to be checked",
+            clean(&source.path),
+            source.blocks_taken,
+            source.blocks_waiting
+        )?;
+        if source.files_missing > 0 || source.blocks_unconnected > 0 {
+            writeln!(
+                out,
+                "          {} files before the first are missing, {} blocks have no parent yet",
+                source.files_missing, source.blocks_unconnected
+            )?;
+        }
+    }
     if let Some(error) = &status.config_error {
         writeln!(
             out,

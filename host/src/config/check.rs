@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 use crate::logging;
 
-use super::{Config, ConfigError, KeepBlocks, MinimumWork, Origin, units::size};
+use super::{Config, ConfigError, KeepBlocks, MinimumWork, Origin, SourceKind, units::size};
 
 /// Names of plugins are part of paths, labels and URLs.
 const MAX_PLUGIN_NAME: usize = 64;
@@ -117,6 +117,21 @@ pub(super) fn values(config: &Config) -> Result<(), ConfigError> {
         );
     }
 
+    let path = config.source.path.as_os_str();
+    if config.source.kind == SourceKind::BlocksDir && path.is_empty() {
+        return wrong(
+            "source.path",
+            "it is empty, and source.kind is \"blocks-dir\"",
+            "give Bitcoin Core's block folder, such as \"~/.bitcoin/blocks\"",
+        );
+    }
+    if config.source.kind == SourceKind::Peers && !path.is_empty() {
+        return wrong(
+            "source.path",
+            "it is given, and source.kind is \"peers\"",
+            "give source.kind = \"blocks-dir\" too, or no path",
+        );
+    }
     at_least_one(config, "chain.undo_depth", config.chain.undo_depth)?;
     at_least_one(
         config,

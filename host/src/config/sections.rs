@@ -78,6 +78,27 @@ pub struct Peers {
     pub event_log: PathBuf,
 }
 
+/// `[source]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Source {
+    /// Where blocks come from.
+    pub kind: SourceKind,
+    /// Bitcoin Core's block folder, for `blocks-dir`. See [`Config::source_path`].
+    pub path: PathBuf,
+}
+
+/// Where blocks come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SourceKind {
+    /// From peers alone.
+    #[default]
+    Peers,
+    /// From Bitcoin Core's block folder, and what is not there from peers.
+    BlocksDir,
+}
+
 /// `[chain]`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

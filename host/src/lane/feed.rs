@@ -56,6 +56,8 @@ struct Progress {
     /// Where the lane with the role `coins` is, by what it has given to the others.
     coins: Option<Position>,
     refusals: Vec<Refusal>,
+    /// See [`Feed::set_base`].
+    base: Option<u32>,
     /// Height of the best header.
     best: u32,
     /// The chain is at its end, as far as anybody knows.
@@ -314,6 +316,16 @@ impl Feed {
     /// Whether the blocks have reached the end of the best chain of headers.
     pub fn synced(&self) -> bool {
         lock(&self.progress).synced
+    }
+
+    /// Plugins began at this height, from snapshots: there are no blocks at and below it, so that none can begin anew.
+    pub fn set_base(&self, height: Option<u32>) {
+        lock(&self.progress).base = height;
+    }
+
+    /// See [`Feed::set_base`].
+    pub fn base(&self) -> Option<u32> {
+        lock(&self.progress).base
     }
 
     /// Names the last block of this run.

@@ -435,9 +435,17 @@ impl Worker {
         };
         let (name, rows_name) = (self.name().to_owned(), self.lane.rows_name());
         let rows_store = self.lane.stores.rows.clone();
+        let base = self.lane.feed.base();
         let (state, rows) = self.stores()?;
         let rewound = match target {
             Some(target) => match state.rewind(target) {
+                // What it began with cannot be taken back, and the blocks to begin anew are not here.
+                Err(StoreError::Rewind(error)) if base.is_some() => {
+                    anyhow::bail!(
+                        "the state began with a snapshot, and the chain has left its block ({error}): it waits for the chain to \
+                         come back; or begin again in another data folder, with a snapshot of this chain"
+                    );
+                }
                 Err(StoreError::Rewind(error)) => {
                     tracing::warn!(plugin = name, %error, "built anew from the first block");
                     None

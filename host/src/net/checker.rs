@@ -8,6 +8,7 @@ use crate::frame::Frame;
 use crate::lane::{Feed, PoolFeed};
 use crate::metrics::{Metrics, Stage};
 use bitcoin::BlockHash;
+use bitcoin::hashes::Hash as _;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -15,14 +16,22 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
 
-/// A block that a peer sent.
+/// A block that a peer sent, or that the source has.
 pub struct ToCheck {
     pub hash: BlockHash,
     pub height: u32,
     pub context: BlockContext,
-    pub raw: Bytes,
-    /// When the peer announced it.
-    pub announced: Instant,
+    pub from: BlockFrom,
+    /// When the peer announced it; none for one of the source.
+    pub announced: Option<Instant>,
+}
+
+/// Where a block's bytes are.
+pub enum BlockFrom {
+    /// A peer sent them.
+    Peer(Bytes),
+    /// In the folder that is the source: they are read here, and stay there.
+    Source,
 }
 
 /// A compact block, whose transactions are looked for in the pool.
@@ -55,6 +64,8 @@ pub enum Verdict {
     },
     /// It could not be kept: the disk is full or broken. It has to be asked for again.
     NotKept,
+    /// The source does not have it any more.
+    Lost,
 }
 
 /// The thread.
@@ -153,27 +164,56 @@ impl Worker {
 
     fn check(&self, block: ToCheck) -> Verdict {
         let time = |stage| self.metrics.stage(stage);
-        let frame = match time(Stage::Decode).time(|| Frame::decode(block.raw)) {
-            Ok(frame) => frame,
-            Err(error) => {
-                tracing::debug!(height = block.height, %error, "a block cannot be decoded");
-                return Verdict::Bad(BadBlock::Mutated(Mutation::Undecodable));
+        let (raw, source) = match block.from {
+            BlockFrom::Peer(raw) => (raw, None),
+            BlockFrom::Source => {
+                let source = self.log.foreign();
+                let read = || source?.read(block.hash.as_byte_array());
+                match time(Stage::Log).time(read) {
+                    Some(raw) => (raw, source),
+                    None => return Verdict::Lost,
+                }
             }
         };
-        if frame.hash != block.hash {
-            return Verdict::Bad(BadBlock::Mutated(Mutation::Undecodable));
-        }
-        if let Err(bad) = time(Stage::Check).time(|| check_block(&frame, &block.context)) {
-            return Verdict::Bad(bad);
-        }
-        let kept = time(Stage::Log).time(|| self.log.append(&frame.hash, block.height, &frame.raw));
+        let checked = time(Stage::Decode)
+            .time(|| Frame::decode(raw))
+            .map_err(|error| {
+                tracing::debug!(height = block.height, %error, "a block cannot be decoded");
+                BadBlock::Mutated(Mutation::Undecodable)
+            })
+            .and_then(|frame| match frame.hash == block.hash {
+                true => Ok(frame),
+                false => Err(BadBlock::Mutated(Mutation::Undecodable)),
+            })
+            .and_then(|frame| {
+                time(Stage::Check).time(|| check_block(&frame, &block.context))?;
+                Ok(frame)
+            });
+        let frame = match (checked, source) {
+            (Ok(frame), _) => frame,
+            // Half written, or spoiled by the disk: another has it whole.
+            (Err(bad), Some(source)) if !bad.condemns() => {
+                tracing::debug!(height = block.height, %bad, "a block of the folder is not whole");
+                source.forget(block.hash.as_byte_array());
+                return Verdict::Lost;
+            }
+            (Err(bad), _) => return Verdict::Bad(bad),
+        };
+        let kept = time(Stage::Log).time(|| match source {
+            Some(source) => {
+                let crc = crc32fast::hash(&frame.raw);
+                source.checked(block.hash.as_byte_array(), block.height, crc);
+                Ok(true)
+            }
+            None => self.log.append(&frame.hash, block.height, &frame.raw),
+        });
         if let Err(error) = kept {
             tracing::error!(height = block.height, error = %error, "a block cannot be kept");
             return Verdict::NotKept;
         }
         self.metrics.blocks.inc();
         self.metrics.transactions.inc_by(frame.tx_count() as u64);
-        self.feed.add_recent(frame, Some(block.announced));
+        self.feed.add_recent(frame, block.announced);
         Verdict::Good
     }
 }

@@ -1,15 +1,16 @@
 //! The task that owns the network machine.
 
-use super::checker::{Checked, Checker, ToCheck, ToFill, Verdict};
+use super::checker::{BlockFrom, Checked, Checker, ToCheck, ToFill, Verdict};
 use super::connection::{Connection, SocketEvent, connect};
 use super::event_log::EventLog;
 use crate::chain::sync::book::NetAddress;
-use crate::chain::sync::{PeerId, PeerInfo};
-use crate::chain::{HeaderTree, Output, Sync, SyncConfig, TipChange};
+use crate::chain::sync::{Base, PeerId, PeerInfo};
+use crate::chain::{HeaderTree, Output, SourceView, Sync, SyncConfig, TipChange};
 use crate::headers_file::HeadersFile;
 use crate::lane::{Feed, Position};
 use crate::metrics::Metrics;
 use crate::network::Params;
+use crate::source::SourceEvent;
 use crate::wire::Moment;
 use bitcoin::BlockHash;
 use bitcoin::block::Header;
@@ -45,6 +46,8 @@ pub struct NetConfig {
     pub ahead_bytes: usize,
     /// Whether there is a coins lane to wait for.
     pub coins: bool,
+    /// The block of a snapshot that is not in the tree yet.
+    pub base: Option<Base>,
 }
 
 /// What others may know of the network.
@@ -54,6 +57,7 @@ pub struct NetView {
     pub best_header: u32,
     pub synced: bool,
     pub reorgs: u64,
+    pub source: SourceView,
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub peers_dropped: u64,
@@ -85,6 +89,7 @@ pub struct Net {
     sink: Option<Box<dyn TransactionSink>>,
     checker: Checker,
     verdicts: mpsc::UnboundedReceiver<Checked>,
+    source: Option<mpsc::Receiver<SourceEvent>>,
     view: Arc<Mutex<NetView>>,
     connections: HashMap<PeerId, Connection>,
     sockets: mpsc::Sender<SocketEvent>,
@@ -113,6 +118,8 @@ pub struct NetParts {
     /// Where blocks go, and where its verdicts come from.
     pub checker: Checker,
     pub verdicts: mpsc::UnboundedReceiver<Checked>,
+    /// Where the source says what it has, if there is one beside the peers.
+    pub source: Option<mpsc::Receiver<SourceEvent>>,
 }
 
 impl Net {
@@ -127,12 +134,19 @@ impl Net {
             sink,
             checker,
             verdicts,
+            source,
         } = parts;
         let seed = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |t| t.as_nanos() as u64)
             ^ u64::from(std::process::id());
-        let machine = Sync::new(config.sync.clone(), config.params, tree, seed, now());
+        let mut machine = Sync::new(config.sync.clone(), config.params, tree, seed, now());
+        if source.is_some() {
+            machine.expect_source();
+        }
+        if let Some(base) = config.base {
+            machine.set_base(base);
+        }
         let view = Arc::new(Mutex::new(NetView::default()));
         let handle = NetHandle { view: view.clone() };
         let (sockets, incoming) = mpsc::channel(WAITING_CHUNKS);
@@ -146,6 +160,7 @@ impl Net {
             sink,
             checker,
             verdicts,
+            source,
             view,
             connections: HashMap::new(),
             sockets,
@@ -174,6 +189,7 @@ impl Net {
                 _ = stop.wait_for(|stop| *stop) => break,
                 Some(event) = self.incoming.recv() => self.socket(event),
                 Some(checked) = self.verdicts.recv() => self.verdict(checked),
+                Some(event) = next_of(&mut self.source) => self.source(event),
                 _ = ticks.tick() => self.tick(),
             }
             self.outputs()?;
@@ -248,6 +264,14 @@ impl Net {
                     .compact_found(peer, checked.hash, transactions, now());
             }
             Verdict::NotKept => self.machine.block_lost(checked.hash, now()),
+            Verdict::Lost => self.machine.source_lost(checked.hash, now()),
+        }
+    }
+
+    fn source(&mut self, event: SourceEvent) {
+        match event {
+            SourceEvent::Found(blocks) => self.machine.source_found(blocks, now()),
+            SourceEvent::Scanned => self.machine.source_scanned(now()),
         }
     }
 
@@ -284,6 +308,7 @@ impl Net {
             best_header,
             synced,
             reorgs: self.reorgs,
+            source: self.machine.source_view(),
             bytes_in: self.gone.0,
             bytes_out: self.gone.1,
             peers_dropped: self.dropped,
@@ -306,6 +331,7 @@ impl Net {
             let coins = self.feed.coins().map_or(0, |position| position.height);
             limit = Some(limit.unwrap_or(u32::MAX).min(coins.saturating_add(ahead)));
         }
+        self.machine.set_source_limit(limit, now);
         self.machine.set_download_limit(limit, now);
     }
 
@@ -351,8 +377,24 @@ impl Net {
                         hash,
                         height,
                         context,
-                        raw,
-                        announced,
+                        from: BlockFrom::Peer(raw),
+                        announced: Some(announced),
+                    });
+                }
+                Output::SourceBlock {
+                    hash,
+                    height,
+                    bytes,
+                    context,
+                } => {
+                    self.blocks.0 += u64::from(bytes);
+                    self.blocks.1 += 1;
+                    self.checker.check(ToCheck {
+                        hash,
+                        height,
+                        context,
+                        from: BlockFrom::Source,
+                        announced: None,
                     });
                 }
                 Output::Compact { peer, hash, wanted } => {
@@ -404,6 +446,14 @@ impl Net {
             blocks.iter().map(|(hash, header)| (*hash, header)),
         );
         self.metrics.blocks_height.set(i64::from(change.height));
+    }
+}
+
+/// The next event of a source; never, where there is none or it has ended.
+async fn next_of(source: &mut Option<mpsc::Receiver<SourceEvent>>) -> Option<SourceEvent> {
+    match source {
+        Some(source) => source.recv().await,
+        None => None,
     }
 }
 

@@ -6,8 +6,11 @@ use crate::api::{Backend, BlockId, OwnerToken, PluginAction, QueryFailure};
 use crate::block_log::BlockLog;
 use crate::config::Config;
 use crate::frame::Frame;
-use crate::lane::{Feed, LaneShared, LaneStage, PoolFeed, Position};
+use crate::lane::{Feed, LaneShared, LaneStage, LaneStores, PoolFeed, Position};
 use crate::net::{NetHandle, NetView};
+use crate::network::Params;
+use crate::snapshot::{self, Exported};
+use crate::source::SourceProgress;
 use crate::status::{
     self, BlockInfo, Headers, Health, Plugin, PluginState, Status, Tip, TxOutSet, Values,
 };
@@ -17,7 +20,7 @@ use bitcoin::hashes::Hash;
 use bitcoin::hex::DisplayHex;
 use bitcoin::p2p::ServiceFlags;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Blocks that a lane may be behind the tip and still be called following.
@@ -25,6 +28,7 @@ const MAX_LAG: u32 = 2;
 
 pub(super) struct NodeBackend {
     network: &'static str,
+    params: &'static Params,
     started: Instant,
     feed: Arc<Feed>,
     lanes: Arc<Lanes>,
@@ -33,7 +37,9 @@ pub(super) struct NodeBackend {
     net: NetHandle,
     pool: Option<Arc<PoolFeed>>,
     blocks: Arc<BlockLog>,
+    source: Option<Arc<Mutex<SourceProgress>>>,
     owner: OwnerToken,
+    stores: LaneStores,
 }
 
 impl NodeBackend {
@@ -47,7 +53,9 @@ impl NodeBackend {
         net: NetHandle,
         pool: Option<Arc<PoolFeed>>,
         blocks: Arc<BlockLog>,
+        source: Option<Arc<Mutex<SourceProgress>>>,
         owner: OwnerToken,
+        stores: LaneStores,
     ) -> Self {
         let disabled = config.plugin.iter().filter(|(_, plugin)| !plugin.enabled);
         board
@@ -56,6 +64,7 @@ impl NodeBackend {
             .extend(disabled.map(|(name, _)| (name.clone(), Idle::Disabled)));
         Self {
             network: config.network.name(),
+            params: config.network.params(),
             started: Instant::now(),
             feed,
             lanes,
@@ -64,7 +73,9 @@ impl NodeBackend {
             net,
             pool,
             blocks,
+            source,
             owner,
+            stores,
         }
     }
 
@@ -120,6 +131,30 @@ impl NodeBackend {
             plugins = lanes.join(" "),
             "block"
         );
+    }
+
+    fn source(&self, net: &NetView) -> Option<status::Source> {
+        let progress = self.source.as_ref()?;
+        let progress = progress
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let foreign = self.blocks.foreign();
+        Some(status::Source {
+            path: foreign
+                .and_then(|foreign| foreign.folder())
+                .map_or_else(String::new, |folder| folder.path().display().to_string()),
+            files: progress.files,
+            files_read: progress.files_read,
+            files_missing: progress.files_missing,
+            bytes: progress.bytes,
+            scanned: progress.scanned,
+            blocks: progress.blocks,
+            blocks_taken: foreign.map_or(0, |foreign| foreign.len() as u64),
+            blocks_waiting: net.source.waiting as u64,
+            blocks_unconnected: net.source.unconnected as u64,
+            error: progress.error,
+        })
     }
 
     fn synced(&self) -> bool {
@@ -250,12 +285,13 @@ impl Backend for NodeBackend {
             }),
             plugins: self.plugins(),
             reorgs: net.reorgs,
+            source: self.source(&net),
         }
     }
 
     fn health(&self) -> Health {
         let net = self.net.view();
-        if net.peers.is_empty() {
+        if net.peers.is_empty() && !(self.source.is_some() && self.feed.synced()) {
             return Health::NotFollowing("no peer is connected".to_owned());
         }
         if !self.feed.synced() {
@@ -425,6 +461,30 @@ impl Backend for NodeBackend {
 
     fn manage(&self, plugin: Option<(String, PluginAction)>) -> Result<String, QueryFailure> {
         self.asker.ask(plugin)
+    }
+
+    fn export_snapshot(
+        &self,
+        plugin: &str,
+        file: &std::path::Path,
+        at: Option<u32>,
+    ) -> Result<Exported, QueryFailure> {
+        let lane = self.lane(plugin)?;
+        let failed = |error: anyhow::Error| QueryFailure::Failed(format!("{error:#}"));
+        let note = self
+            .stores
+            .rows
+            .note(plugin)
+            .map_err(|error| failed(error.into()))?;
+        let note =
+            note.ok_or_else(|| QueryFailure::Busy("no block has been stored yet".to_owned()))?;
+        let coins = lane.program().descriptor.coins;
+        let about = super::snapshot::about(self.params, plugin, &note, coins).map_err(failed)?;
+        let fork = self.stores.state.fork(&note.slot.lane(plugin));
+        let fork = fork.map_err(|error| failed(error.into()))?;
+        Ok(snapshot::export(fork, about, file, at, || {
+            !self.feed.stopping()
+        })?)
     }
 
     fn txoutset(&self) -> Result<TxOutSet, QueryFailure> {

@@ -1,13 +1,16 @@
 //! Opening: plugins, data folder, chain. Everything that can be wrong is found here, before anything is started.
 
 use super::manager::Components;
-use crate::block_log::{BlockLog, SegmentLogOptions, SpentLog};
+use crate::block_log::core_folder::{CoreFolder, FolderError};
+use crate::block_log::{BlockLog, ForeignBlocks, SegmentLogOptions, SpentLog};
+use crate::chain::sync::Base;
 use crate::chain::{BlockContext, HeaderTree, check_block};
 use crate::config::{CheckStart, Config, ConfigError, EnabledPlugin};
 use crate::frame::Frame;
 use crate::headers_file::HeadersFile;
 use crate::network::Params;
 use crate::plugin::{Compiled, Descriptor, Instance, Limits, PluginEngine};
+use crate::source;
 use crate::store::{DataDir, RowStore, StoreError};
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
@@ -214,16 +217,53 @@ pub(super) struct OpenChain {
     pub headers: HeadersFile,
     pub blocks: Arc<BlockLog>,
     pub spent: Arc<SpentLog>,
+    /// The block of a snapshot, while the headers do not have it.
+    pub base: Option<Base>,
 }
 
-/// Opens headers and blocks, and finds the chain that they make.
+/// Looks at the folder that is the source of blocks, if there is one. Nothing on the disk is touched.
+pub(super) fn source_folder(config: &Config, params: &Params) -> Result<Option<Arc<CoreFolder>>> {
+    let Some(path) = config.source_path() else {
+        return Ok(None);
+    };
+    if source::is_own(&path, &config.network_dir().join("blocks")) {
+        let problem = format!(
+            "{} is where this blockmill keeps its own blocks",
+            path.display()
+        );
+        let hint = "give Bitcoin Core's block folder, such as \"~/.bitcoin/blocks\"";
+        return Err(config.error("source.path", problem, hint).into());
+    }
+    let folder = CoreFolder::open(&path, params.magic).map_err(|error| {
+        let hint = match &error {
+            FolderError::OneFurther { inside, .. } => format!("give \"{}\"", inside.display()),
+            FolderError::OtherNetwork { .. } => {
+                "give the folder of this network, or the other network".to_owned()
+            }
+            FolderError::Io { .. } => {
+                "let the user that blockmill runs as read the folder and its files".to_owned()
+            }
+            FolderError::BadKey { .. } => "xor.dat is Bitcoin Core's: 8 bytes".to_owned(),
+            _ => "give the folder in which Bitcoin Core keeps blk00000.dat".to_owned(),
+        };
+        config.error("source.path", error.to_string(), hint)
+    })?;
+    Ok(Some(Arc::new(folder)))
+}
+
+/// Opens headers and blocks, and finds the chain that they make. Blocks may also lie in `source`.
 pub(super) fn chain(
     config: &Config,
     params: &'static Params,
     folder: &DataDir,
+    source: Option<Arc<CoreFolder>>,
 ) -> Result<OpenChain> {
     let dir = folder.path().join("blocks");
-    let blocks = BlockLog::open(&dir, params.magic, SegmentLogOptions::default())?;
+    let mut blocks = BlockLog::open(&dir, params.magic, SegmentLogOptions::default())?;
+    let foreign = dir.join("foreign.index");
+    if source.is_some() || foreign.is_file() {
+        blocks = blocks.with_foreign(ForeignBlocks::open(foreign, params.magic, source)?);
+    }
     let spent = SpentLog::open(&dir, params.magic, SegmentLogOptions::default())?;
     let genesis = params.genesis_block.clone();
     blocks.append(&params.genesis_hash, 0, &genesis)?;
@@ -239,10 +279,18 @@ pub(super) fn chain(
                 .map_err(|e| anyhow::anyhow!("the headers file cannot be used: {e}"))?
         }
     };
+    let mut base = super::snapshot::base(folder.path())?;
+    if let Some(block) = base
+        && tree.best_hash_at(block.height) == Some(block.hash)
+        && tree.best_work() >= params.minimum_chain_work
+    {
+        tree.mark_checked_through(&block.hash);
+        base = None;
+    }
     let pruned = pruned_below(folder);
     for header in &kept {
         let hash = header.block_hash();
-        if !blocks.contains(&hash) {
+        if !blocks.was_checked(&hash) {
             continue;
         }
         // Blocks below were checked once, and pruned.
@@ -257,6 +305,7 @@ pub(super) fn chain(
         headers: file,
         blocks: Arc::new(blocks),
         spent: Arc::new(spent),
+        base,
     })
 }
 

@@ -16,8 +16,11 @@ use crate::net::{self, Checker, EventLog, Net, NetConfig, NetParts, TransactionS
 use crate::network::Params;
 use crate::plugin::PluginEngine;
 use crate::signals;
+use crate::source::BlocksDir;
 use crate::store::{RowStore, StateStore};
 use anyhow::{Context, Result};
+use bitcoin::BlockHash;
+use bitcoin::hashes::Hash as _;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -28,6 +31,8 @@ use tokio::sync::{mpsc, watch};
 const AHEAD: usize = 24 << 20;
 /// Decoded blocks that are kept at hand, in bytes.
 const RECENT: usize = 64 << 20;
+/// Messages of the source that may wait for the network machine.
+const SOURCE_EVENTS: usize = 16;
 /// How long requests that are being answered may take to end.
 const RUNTIME_END: Duration = Duration::from_secs(1);
 /// How long tasks may take to end by themselves.
@@ -66,6 +71,7 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
     engine.set_cache(config.network_dir().join("compiled"));
     let engine = Arc::new(engine);
     let plugins = open::load_plugins(&config, &engine)?;
+    let source_folder = open::source_folder(&config, params)?;
 
     let folder = open::data_dir(&config, params)?;
     for plugin in &plugins {
@@ -80,7 +86,8 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
         headers,
         blocks,
         spent,
-    } = open::chain(&config, params, &folder)?;
+        base,
+    } = open::chain(&config, params, &folder, source_folder.clone())?;
     let state = StateStore::open(&folder.state(), config.database.block_cache)?;
     let rows = Arc::new(RowStore::open(&config.database_url())?);
     let keep_raw = plugins
@@ -88,6 +95,7 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
         .any(|plugin| plugin.descriptor.columns.raw || plugin.descriptor.columns.witnesses);
     let feed = Arc::new(Feed::new(blocks.clone(), spent.clone(), RECENT, keep_raw));
     feed.set_last(options.stop_at_height);
+    feed.set_base(super::snapshot::base(folder.path())?.map(|base| base.height));
     let chain = net::chain_of(&tree);
     feed.set_chain(
         None,
@@ -134,6 +142,8 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
         start.start(LaneKind::Serving, program)?;
     }
     let lanes = start.lanes.clone();
+    let state = start.stores.state.clone();
+    let rows = start.stores.rows.clone();
 
     let mut sink: Option<Box<dyn TransactionSink>> = None;
     let mut pool_thread = None;
@@ -177,8 +187,24 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
         stop_at: options.stop_at_height,
         ahead_bytes: AHEAD,
         coins: coins.is_some(),
+        base,
+    };
+    let (source, source_events) = match source_folder {
+        Some(folder) => {
+            let known = |hash: &[u8; 32]| tree.contains(&BlockHash::from_byte_array(*hash));
+            let known = blocks
+                .foreign()
+                .map(|foreign| foreign.checked_frames(known));
+            let (sender, events) = mpsc::channel(SOURCE_EVENTS);
+            let source =
+                BlocksDir::start(blocks.clone(), folder, known.unwrap_or_default(), sender)
+                    .context("failed to start a thread")?;
+            (Some(source), Some(events))
+        }
+        None => (None, None),
     };
     let parts = NetParts {
+        source: source_events,
         tree,
         feed: feed.clone(),
         metrics: metrics.clone(),
@@ -203,7 +229,9 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
         handle,
         pool,
         blocks.clone(),
+        source.as_ref().map(BlocksDir::progress),
         OwnerToken::create(folder.path())?,
+        LaneStores { state, rows },
     ));
     let server = listener.map(|listener| {
         let mut stopping = stopping.clone();
@@ -263,6 +291,10 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
     // Queries that still run are cut short.
     engine.interrupt();
     runtime.shutdown_timeout(RUNTIME_END);
+    // Nobody hears its events any more.
+    if let Some(source) = source {
+        source.stop();
+    }
     tracing::info!(took = ?began.elapsed(), "stopped");
     outcome?;
     lanes_ended?;

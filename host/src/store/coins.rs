@@ -14,7 +14,7 @@ use super::error::StoreError;
 use super::snapshot::StateSnapshot;
 
 /// First byte of a coin's key.
-pub(super) const COIN_PREFIX: u8 = b'C';
+pub const COIN_PREFIX: u8 = b'C';
 /// Bytes of a coin's key.
 pub const COIN_KEY_LEN: usize = 37;
 /// Bytes of a coin's value before the script.

@@ -4,6 +4,7 @@ mod changes;
 mod disk;
 mod flush;
 mod fork;
+mod load;
 mod rewind;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +23,7 @@ use super::undo::UndoWriter;
 use super::{Cursor, MAX_KEY, MAX_VALUE};
 
 pub use changes::StateChanges;
+pub use load::Loading;
 
 /// From this many changes on a flush is loaded as tables. Below it the engine's journal, one sequential write and one
 /// sync, is quicker than making files.

@@ -113,6 +113,33 @@ pub fn txoutset(
     })
 }
 
+/// Bitcoin Core's `hash_serialized_3` of coins that are given in the order of their keys.
+#[derive(Default)]
+pub struct CoinHash {
+    hash: Sha256,
+    chunk: Chunk,
+}
+
+impl CoinHash {
+    /// The next coin, by its key and value in the state.
+    ///
+    /// # Errors
+    ///
+    /// When it is no coin.
+    pub fn push(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        self.chunk.bytes.clear();
+        self.chunk.ends.clear();
+        serialize(key, value, &mut self.chunk).ok_or_else(damaged)?;
+        self.hash.update(&self.chunk.bytes);
+        Ok(())
+    }
+
+    /// The hash as displayed.
+    pub fn finish(self) -> String {
+        display(Sha256::digest(self.hash.finalize()).into())
+    }
+}
+
 /// Multiplies the chunks that it gets hold of until there are no more.
 fn multiply(chunks: &Mutex<Receiver<Chunk>>) -> MuHash {
     let mut product = MuHash::new();

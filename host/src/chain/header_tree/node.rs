@@ -10,7 +10,7 @@ pub struct Id(u32);
 impl Id {
     pub(crate) const GENESIS: Id = Id(0);
 
-    pub(super) fn new(index: usize) -> Id {
+    pub(crate) fn new(index: usize) -> Id {
         // The tree refuses headers long before an index passes 32 bits.
         Id(u32::try_from(index).unwrap_or(u32::MAX))
     }

@@ -83,6 +83,18 @@ pub enum Output {
         /// What to look for.
         wanted: ShortIds,
     },
+    /// A block that the source has: read it, check it in its context, then call `block_checked`, or `source_lost` if it cannot
+    /// be read.
+    SourceBlock {
+        /// Its hash.
+        hash: BlockHash,
+        /// Its height.
+        height: u32,
+        /// Its length in bytes.
+        bytes: u32,
+        /// What [`check_block`](crate::chain::check_block) needs.
+        context: BlockContext,
+    },
     /// The active chain has another tip.
     Tip(TipChange),
     /// A transaction that was asked for; decoded once, not checked.

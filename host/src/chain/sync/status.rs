@@ -48,11 +48,16 @@ impl Sync {
     /// with enough work, a peer is there, and the tip is recent or no peer has more. On regtest time means nothing.
     /// It stays so for [`synced_grace`](SyncConfig::synced_grace) while a block that was announced is fetched.
     pub fn synced(&self, now: Moment) -> bool {
-        let connected = self.peers.values().any(|session| session.peer.is_ready());
+        let connected = self.anybody_there();
         let lately = self
             .last_synced
             .is_some_and(|at| now.since(at) <= self.config.synced_grace);
         connected && (lately || self.at_the_end(now))
+    }
+
+    /// Whether anybody is there who could show more.
+    pub(super) fn anybody_there(&self) -> bool {
+        self.source_counts_as_peer() || self.peers.values().any(|session| session.peer.is_ready())
     }
 
     pub(super) fn at_the_end(&self, now: Moment) -> bool {
@@ -66,7 +71,14 @@ impl Sync {
         let recent =
             self.params.network != Network::Regtest && age <= self.config.recent_tip.as_secs();
         // A recent tip may come from our own files: somebody must have shown that there is no more above it.
-        self.caught_up && (recent || self.nobody_has_more())
+        let shown = self.caught_up || self.source_counts_as_peer();
+        shown && (recent || (self.nobody_has_more() && self.somebody_can_tell()))
+    }
+
+    /// An old tip is the end only if a peer says so; our own files may have been left behind. On regtest they are all there is.
+    fn somebody_can_tell(&self) -> bool {
+        self.params.network == Network::Regtest
+            || self.peers.values().any(|session| session.peer.is_ready())
     }
 
     /// The peers, for `status`.

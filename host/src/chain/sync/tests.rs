@@ -6,4 +6,5 @@ mod headers;
 mod network;
 mod peers;
 mod presync;
+mod source;
 mod transactions;

@@ -369,6 +369,7 @@ pub(super) struct Sim {
     decoders: BTreeMap<PeerId, Decoder>,
     pub(super) headers: Vec<Header>,
     pub(super) blocks: Vec<(BlockHash, u32)>,
+    pub(super) from_source: Vec<(BlockHash, u32)>,
     pub(super) tips: Vec<TipChange>,
     pub(super) dropped: Vec<(SocketAddr, DropReason)>,
     pub(super) transactions: Vec<(PeerId, bitcoin::Txid)>,
@@ -414,6 +415,7 @@ impl Sim {
             decoders: BTreeMap::new(),
             headers: Vec::new(),
             blocks: Vec::new(),
+            from_source: Vec::new(),
             tips: Vec::new(),
             dropped: Vec::new(),
             transactions: Vec::new(),
@@ -596,6 +598,7 @@ impl Sim {
                     let found = found.collect();
                     self.sync.compact_found(peer, hash, found, self.now);
                 }
+                Output::SourceBlock { hash, height, .. } => self.from_source.push((hash, height)),
                 Output::Tip(change) => {
                     assert_eq!(self.sync.height_of(&change.hash), Some(change.height));
                     self.tips.push(change);
