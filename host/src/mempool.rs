@@ -531,6 +531,16 @@ impl Mempool {
         }
     }
 
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.graph.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.graph.is_empty()
+    }
+
     /// An entry, with its figures as of now.
     pub fn get(&self, txid: &Txid) -> Option<Arc<Entry>> {
         self.graph.get(txid).cloned()

@@ -36,6 +36,7 @@ use blocks::Downloads;
 pub use config::SyncConfig;
 pub use output::{DropReason, Output, PeerEvent, PeerId, PeerInfo};
 use session::Session;
+pub use transactions::PoolVerdict;
 use transactions::TxRequests;
 
 /// How many fresh announcements of blocks are remembered with their time.
@@ -318,6 +319,7 @@ impl Sync {
     }
 
     fn on_inventory(&mut self, peer: PeerId, inventory: &[Inventory], now: Moment) {
+        self.tell_announced(peer, inventory);
         let mut unknown = false;
         for item in inventory {
             match item {
@@ -391,6 +393,7 @@ impl Sync {
     fn tip_changed(&mut self, change: Option<TipChange>, now: Moment) {
         if let Some(change) = change {
             self.downloads.tip_moved(&self.config, now);
+            self.transactions.new_tip();
             self.outputs.push_back(Output::Tip(change));
         }
     }

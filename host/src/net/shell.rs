@@ -3,7 +3,7 @@
 use super::checker::{Checked, Checker, ToCheck, Verdict};
 use super::connection::{Connection, SocketEvent, connect};
 use super::event_log::EventLog;
-use crate::chain::sync::{PeerId, PeerInfo};
+use crate::chain::sync::{PeerId, PeerInfo, PoolVerdict};
 use crate::chain::{HeaderTree, Output, Sync, SyncConfig, TipChange};
 use crate::headers_file::HeadersFile;
 use crate::lane::{Feed, Position};
@@ -14,6 +14,7 @@ use bitcoin::BlockHash;
 use bitcoin::block::Header;
 use bytes::Bytes;
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
@@ -29,8 +30,10 @@ const VIEW: Duration = Duration::from_millis(500);
 
 /// Takes the transactions that peers send.
 pub trait TransactionSink: Send {
-    /// A transaction, not checked.
-    fn transaction(&mut self, raw: Bytes);
+    /// A transaction, not checked, from a peer. False when there is no room for it now.
+    fn transaction(&mut self, peer: PeerId, addr: SocketAddr, raw: Bytes) -> bool;
+    /// A peer announced transactions: by txid or wtxid, internal byte order.
+    fn announced(&mut self, addr: SocketAddr, hashes: Vec<[u8; 32]>);
 }
 
 /// What the shell needs beside the machine's own settings.
@@ -84,6 +87,7 @@ pub struct Net {
     sink: Option<Box<dyn TransactionSink>>,
     checker: Checker,
     verdicts: mpsc::UnboundedReceiver<Checked>,
+    pool_verdicts: mpsc::UnboundedReceiver<PoolVerdict>,
     view: Arc<Mutex<NetView>>,
     connections: HashMap<PeerId, Connection>,
     sockets: mpsc::Sender<SocketEvent>,
@@ -112,6 +116,8 @@ pub struct NetParts {
     /// Where blocks go, and where its verdicts come from.
     pub checker: Checker,
     pub verdicts: mpsc::UnboundedReceiver<Checked>,
+    /// What the pool says of the transactions that went to `sink`.
+    pub pool_verdicts: mpsc::UnboundedReceiver<PoolVerdict>,
 }
 
 impl Net {
@@ -126,6 +132,7 @@ impl Net {
             sink,
             checker,
             verdicts,
+            pool_verdicts,
         } = parts;
         let seed = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -145,6 +152,7 @@ impl Net {
             sink,
             checker,
             verdicts,
+            pool_verdicts,
             view,
             connections: HashMap::new(),
             sockets,
@@ -173,6 +181,7 @@ impl Net {
                 _ = stop.wait_for(|stop| *stop) => break,
                 Some(event) = self.incoming.recv() => self.socket(event),
                 Some(checked) = self.verdicts.recv() => self.verdict(checked),
+                Some(verdict) = self.pool_verdicts.recv() => self.machine.pool_verdict(verdict, now()),
                 _ = ticks.tick() => self.tick(),
             }
             self.outputs()?;
@@ -350,9 +359,29 @@ impl Net {
                     });
                 }
                 Output::Tip(change) => self.tip(&change),
-                Output::Transaction { raw, .. } => {
-                    if let Some(sink) = &mut self.sink {
-                        sink.transaction(raw);
+                Output::Transaction {
+                    peer,
+                    raw,
+                    txid,
+                    wtxid,
+                } => {
+                    let connection = self.connections.get(&peer);
+                    let taken = match (&mut self.sink, connection) {
+                        (Some(sink), Some(connection)) => {
+                            sink.transaction(peer, connection.addr, raw)
+                        }
+                        _ => false,
+                    };
+                    if !taken {
+                        let verdict = PoolVerdict::NotTaken { txid, wtxid };
+                        self.machine.pool_verdict(verdict, now());
+                    }
+                }
+                Output::Announced { peer, hashes } => {
+                    if let (Some(sink), Some(connection)) =
+                        (&mut self.sink, self.connections.get(&peer))
+                    {
+                        sink.announced(connection.addr, hashes);
                     }
                 }
                 Output::Event(event) => {
