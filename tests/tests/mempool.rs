@@ -284,9 +284,7 @@ fn the_host_says_how_much_of_each_block_it_had_seen_and_from_whom() {
             (rows == [[txids.len().to_string()]]).then_some(())
         })
         .unwrap();
-        until(&host, "status", |status| {
-            status["waited_for"].as_u64() >= Some(1)
-        });
+        until(&host, "status", |status| status["pool"] == txids.len());
         let block = devnet.mine_block().unwrap();
         host.wait_for_tip(&block.to_string(), LIMIT).unwrap();
         wait_for_pool(&mut host, 0);
@@ -296,7 +294,8 @@ fn the_host_says_how_much_of_each_block_it_had_seen_and_from_whom() {
         assert_eq!(last["txs"], last["seen"], "{status}");
         assert_eq!(last["txs"], txids.len());
         assert_eq!(status["mempool"]["coverage"]["blocks"], blocks);
-        assert!(host.get(&format!("mempool/tx/{}", txids[0])).is_err());
+        let gone = host.get(&format!("mempool/tx/{}", txids[0])).unwrap();
+        assert_eq!(gone["error"]["code"], "not_found");
     }
     let warm = until(&host, "recommended", |warm| warm["warming_up"] == false);
     assert_eq!(warm["coverage"]["blocks"], 4, "{warm}");

@@ -265,6 +265,7 @@ fn status(plugin: &FeeEstimator) -> Json {
         "coverage": shown(&coverage, &now),
         "height": plugin.estimator.height(),
         "following_pool": summary.current,
+        "pool": Pool::get().map_or(0, |txs| txs.len() as u32),
         "waited_for": waited_for,
         "blocks_watched": plugin.estimator.block_span(),
         "longest_target": plugin.estimator.max_usable_target(),
