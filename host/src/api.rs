@@ -9,7 +9,7 @@ mod owner;
 mod routes;
 mod server;
 
-use crate::status::{BlockInfo, Health, Plugin, Status, Tip, TxOutSet, Values};
+use crate::status::{BlockInfo, Health, Plugin, PoolTransaction, Status, Tip, TxOutSet, Values};
 
 pub use self::owner::OwnerToken;
 pub use self::server::{Bounds, bind, serve};
@@ -18,6 +18,9 @@ pub use self::server::{Bounds, bind, serve};
 pub trait Backend: Send + Sync + 'static {
     /// What the host is doing.
     fn status(&self) -> Status;
+
+    /// A transaction of the pool, if it is there.
+    fn pool_transaction(&self, txid: bitcoin::Txid) -> Option<PoolTransaction>;
 
     /// Whether it follows the chain.
     fn health(&self) -> Health;

@@ -11,6 +11,7 @@ mod feed;
 mod ladder;
 mod orders;
 mod pool_feed;
+mod pool_queue;
 mod pool_worker;
 mod status;
 mod worker;

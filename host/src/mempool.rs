@@ -10,16 +10,19 @@
 //!
 //! Form (as Bitcoin Core's `CheckTransaction`), standard weight, every input exists and is not
 //! spent by another entry, coinbase maturity, no more out than in, lock times, relative locks by
-//! height, the minimum fee rate, limits on chains of dependent entries, and the terms of a
+//! height, the minimum fee rate, limits on clusters of dependent entries, and the terms of a
 //! replacement.
 //!
 //! # What is not checked
 //!
 //! Scripts and signatures are not run, relative locks by time (BIP68) are not computed, and Core's
 //! standardness rules on scripts are not applied. So a peer can make us hold a transaction that no
-//! miner will take: an input it does not own, spent with a fee it names. Such an entry never
-//! confirms; it leaves when a block spends its input otherwise, when it expires, or by size. Until
-//! then it can push out honest entries that spend the same coin for a lower fee rate. A peer can
+//! miner will take: an input it does not own, spent with a fee it names. It must name a coin that is
+//! there, one for each such transaction, and outbid what the pool has for that coin; there is room for
+//! no more of them than for others. Such an entry never confirms; it leaves when a block spends its
+//! input otherwise, when it expires, or by size. Until then it can push out honest entries that spend
+//! the same coin for a lower fee rate. What several blocks passed over though it pays more than they
+//! took is counted and shown as suspicious. A peer can
 //! also send an honest transaction with other witnesses than its author made: the txid, the fee and
 //! the outputs are then right, the wtxid and the size are not. What is built on the pool (fee
 //! estimates, a list of unconfirmed payments) is therefore a statement about what peers relay,
@@ -29,16 +32,22 @@ mod blocks;
 mod changes;
 mod checks;
 mod coins;
+mod coverage;
+mod diagram;
 mod entry;
 mod file;
 mod graph;
+mod journal;
 mod minimum_fee;
 mod orphans;
+mod package;
 mod recent;
+mod replacement;
 mod returned;
 mod short_ids;
+mod sightings;
 
-use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bitcoin::{OutPoint, Txid, Wtxid};
@@ -47,22 +56,30 @@ use bytes::Bytes;
 pub use changes::{MempoolChanges, Origin, RemoveReason};
 pub use checks::{Malformed, Refused};
 pub use coins::{Coin, CoinLookup, Tip};
+pub use coverage::{Coverage, Heard};
 pub use entry::{Entry, Figures};
 pub use file::{PoolFileError, load, save};
+pub use journal::{Journal, Restored, restore};
+pub use sightings::Sighting;
 
 use changes::ChangeLog;
 use checks::Candidate;
+use coverage::Coverages;
 use graph::Graph;
 use minimum_fee::MinimumFee;
-use orphans::Orphans;
+use orphans::{Orphan, Orphans};
 use recent::Recent;
 use returned::ReturnedQueue;
+use sightings::Sightings;
 
 /// Confirmations a coinbase output needs before it is spent (Core's `COINBASE_MATURITY`).
 const COINBASE_MATURITY: u32 = 100;
 
-/// Most entries one replacement may push out (Core's `MAX_REPLACEMENT_CANDIDATES`).
-const MAX_REPLACED: usize = 100;
+/// Clusters with which one replacement may be in conflict (Core's `MAX_REPLACEMENT_CANDIDATES`).
+const MAX_CLUSTERS: usize = 100;
+
+/// An entry that so many blocks passed over though it pays more than they took is suspicious: perhaps nobody can mine it.
+pub const SUSPICIOUS_AFTER: u16 = 3;
 
 /// Hashes of refused and of confirmed transactions that are remembered, each.
 const RECENT_HASHES: usize = 50_000;
@@ -78,10 +95,12 @@ pub struct MempoolConfig {
     pub min_relay_fee: u64,
     /// What a replacement pays for its own relay, and the step of the rising minimum, in sat/kvB.
     pub incremental_fee: u64,
-    /// Most entries in the ancestor set or the descendant set of an entry, itself included.
-    pub max_chain_entries: u64,
-    /// Most virtual bytes in those sets.
-    pub max_chain_vsize: u64,
+    /// What pays less than this, in sat/kvB, is relayed but not mined: a class of its own. 0 for none.
+    pub mining_floor: u64,
+    /// Most entries that hang together.
+    pub max_cluster_entries: u64,
+    /// Most virtual bytes of those.
+    pub max_cluster_vsize: u64,
     /// Transactions kept while their parents are missing.
     pub max_orphans: usize,
     /// Bytes of those.
@@ -97,8 +116,9 @@ impl Default for MempoolConfig {
             expiry_seconds: 336 * 3600,
             min_relay_fee: 100,
             incremental_fee: 100,
-            max_chain_entries: 64,
-            max_chain_vsize: 101_000,
+            mining_floor: 0,
+            max_cluster_entries: 64,
+            max_cluster_vsize: 101_000,
             max_orphans: 100,
             max_orphan_bytes: 10_000_000,
             orphan_expiry_seconds: 20 * 60,
@@ -142,6 +162,19 @@ pub struct MempoolInfo {
     pub min_fee_rate: f64,
     /// Transactions that wait for their parents.
     pub orphans: usize,
+    /// Entries that several blocks passed over though they pay more than those took.
+    pub suspicious: usize,
+    /// Entries that pay less than the mining floor.
+    pub secondary: usize,
+}
+
+/// Whether miners are thought to take what pays so much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// It pays the mining floor, or something that depends on it pays for it.
+    Primary,
+    /// It pays the relay floor only (the secondary pool of Bitcoin SV nodes).
+    Secondary,
 }
 
 /// The pool. One owner calls it; see the module's page.
@@ -153,8 +186,13 @@ pub struct Mempool {
     returned: ReturnedQueue,
     changes: ChangeLog,
     minimum_fee: MinimumFee,
+    /// Refused since the last block.
     refused: Recent,
+    /// Refused since the last block for their fee alone.
+    reconsiderable: Recent,
     confirmed: Recent,
+    sightings: Sightings,
+    coverage: Coverages,
     /// Set while blocks are disconnected: what was mature or final may no longer be.
     went_back: bool,
 }
@@ -170,6 +208,9 @@ impl Mempool {
             changes: ChangeLog::default(),
             minimum_fee: MinimumFee::default(),
             refused: Recent::new(RECENT_HASHES),
+            reconsiderable: Recent::new(RECENT_HASHES),
+            sightings: Sightings::default(),
+            coverage: Coverages::default(),
             confirmed: Recent::new(RECENT_HASHES),
             went_back: false,
         }
@@ -190,7 +231,23 @@ impl Mempool {
         coins: &dyn CoinLookup,
         tip: Tip,
     ) -> Result<Accepted, Refused> {
-        self.offer(&raw, Origin::New, now, now, coins, tip)
+        self.accept_from(raw, None, now, coins, tip)
+    }
+
+    /// As [`accept`](Self::accept), and remembers which peer sent it: each has a share of what waits for parents.
+    ///
+    /// # Errors
+    ///
+    /// As [`accept`](Self::accept).
+    pub fn accept_from(
+        &mut self,
+        raw: Bytes,
+        from: Option<SocketAddr>,
+        now: u64,
+        coins: &dyn CoinLookup,
+        tip: Tip,
+    ) -> Result<Accepted, Refused> {
+        self.offer(&raw, from, Origin::New, now, now, coins, tip)
     }
 
     /// Offers a transaction of a saved pool again, with the time at which it was first seen then.
@@ -210,12 +267,14 @@ impl Mempool {
         if now - first_seen >= self.config.expiry_seconds {
             return Err(Refused::Expired);
         }
-        self.offer(&raw, Origin::Reloaded, first_seen, now, coins, tip)
+        self.offer(&raw, None, Origin::Reloaded, first_seen, now, coins, tip)
     }
 
+    #[expect(clippy::too_many_arguments, reason = "who, when and where, once")]
     fn offer(
         &mut self,
         raw: &Bytes,
+        from: Option<SocketAddr>,
         origin: Origin,
         first_seen: u64,
         now: u64,
@@ -223,23 +282,56 @@ impl Mempool {
         tip: Tip,
     ) -> Result<Accepted, Refused> {
         let candidate = Candidate::decode(raw)?;
-        let txid = candidate.txid;
-        let wtxid = candidate.wtxid;
-        match self.enter(candidate, origin, first_seen, now, coins, tip) {
+        let (txid, wtxid) = (candidate.txid, candidate.wtxid);
+        let refused = match self.enter(candidate.clone(), from, origin, first_seen, now, coins, tip)
+        {
             Ok((entry, replaced)) => {
                 let adopted = self.adopt_orphans([txid], now, coins, tip);
-                Ok(Accepted::Entered {
+                return Ok(Accepted::Entered {
                     entry,
                     replaced,
                     adopted,
-                })
+                });
             }
-            Err(Refused::MissingInputs { missing }) => {
-                let raw = Bytes::copy_from_slice(raw);
-                self.orphans.add(txid, wtxid, raw, &missing, now);
+            Err(refused) => refused,
+        };
+        match refused {
+            Refused::MissingInputs { missing } => {
+                // What depends on something that was refused for more than its fee will be refused too.
+                if missing
+                    .iter()
+                    .any(|parent| self.refused.contains(&(*parent).into()))
+                {
+                    self.refused.insert(wtxid.into());
+                    return Err(Refused::MissingInputs { missing });
+                }
+                let orphan = Orphan {
+                    txid,
+                    wtxid,
+                    raw: Bytes::copy_from_slice(raw),
+                    since: now,
+                    from,
+                };
+                self.orphans.add(orphan, &missing);
                 Ok(Accepted::Orphan { txid, missing })
             }
-            Err(refused) => {
+            refused if refused.is_reconsiderable() => {
+                if let Some((replaced, child)) =
+                    self.with_a_child(&candidate, from, now, coins, tip)?
+                {
+                    let mut adopted = vec![child];
+                    adopted.extend(self.adopt_orphans([txid, child], now, coins, tip));
+                    let entry = self.graph.get(&txid).cloned().ok_or(refused)?;
+                    return Ok(Accepted::Entered {
+                        entry,
+                        replaced,
+                        adopted,
+                    });
+                }
+                self.reconsiderable.insert(wtxid.into());
+                Err(refused)
+            }
+            refused => {
                 if refused.is_about_the_transaction() {
                     self.refused.insert(wtxid.into());
                 }
@@ -249,16 +341,18 @@ impl Mempool {
     }
 
     /// Puts a decoded transaction into the pool, if it fits.
+    #[expect(clippy::too_many_arguments, reason = "who, when and where, once")]
     fn enter(
         &mut self,
         candidate: Candidate,
+        from: Option<SocketAddr>,
         origin: Origin,
         first_seen: u64,
         now: u64,
         coins: &dyn CoinLookup,
         tip: Tip,
     ) -> Result<(Arc<Entry>, Vec<Txid>), Refused> {
-        let (txid, wtxid) = (candidate.txid, candidate.wtxid);
+        let txid = candidate.txid;
         if self.graph.contains(&txid) {
             return Err(Refused::Known);
         }
@@ -274,24 +368,22 @@ impl Mempool {
                 });
             }
         }
-        let replaced = self.replaced_by(&priced)?;
+        let replaced = self.replaced_by(&[&priced])?;
         let entry = Entry {
             first_seen,
             ..priced
         };
-        self.graph.check_chain(
-            &entry,
+        self.graph.check_cluster(
+            &[&entry],
             &replaced,
-            self.config.max_chain_entries,
-            self.config.max_chain_vsize,
+            self.config.max_cluster_entries,
+            self.config.max_cluster_vsize,
         )?;
 
         for victim in &replaced {
             self.take_out(victim, RemoveReason::Replaced { by: txid });
         }
-        self.graph.insert(entry);
-        self.changes.added(txid, origin);
-        self.refused.remove(&wtxid.into());
+        self.put_in(entry, origin, from, now);
         self.trim_to_size(now);
         // The newcomer itself may be what the pool has no room for.
         let entry = self.graph.get(&txid).cloned();
@@ -302,54 +394,14 @@ impl Mempool {
             })
     }
 
-    /// The entries that a newcomer pushes out, descendants first; empty when it spends nothing that
-    /// an entry spends.
-    ///
-    /// The terms are BIP125's rules 3 to 5 as Core has them today, for every transaction whether it
-    /// signals or not.
-    fn replaced_by(&self, newcomer: &Entry) -> Result<Vec<Txid>, Refused> {
-        let direct: BTreeSet<Txid> = newcomer
-            .spends
-            .iter()
-            .filter_map(|outpoint| self.graph.spender(outpoint))
-            .collect();
-        let Some(&first) = direct.first() else {
-            return Ok(Vec::new());
-        };
-        let refuse = |why| Refused::Conflict { with: first, why };
-        let victims = self.graph.with_descendants(direct.iter().copied());
-        if victims.len() > MAX_REPLACED {
-            return Err(refuse("it would push out too many"));
-        }
-        if newcomer
-            .depends
-            .iter()
-            .any(|parent| victims.contains(parent))
-        {
-            return Err(refuse("it spends what it would push out"));
-        }
-        for entry in direct.iter().filter_map(|txid| self.graph.get(txid)) {
-            let rate = u128::from(newcomer.fee) * u128::from(entry.vsize);
-            if rate <= u128::from(entry.fee) * u128::from(newcomer.vsize) {
-                return Err(refuse("its fee rate is not higher"));
-            }
-        }
-        let paid: u64 = victims
-            .iter()
-            .filter_map(|txid| self.graph.get(txid))
-            .map(|entry| entry.fee)
-            .sum();
-        let relay = self
-            .config
-            .incremental_fee
-            .saturating_mul(newcomer.vsize)
-            .div_ceil(1000);
-        if newcomer.fee <= paid || newcomer.fee - paid < relay {
-            return Err(refuse(
-                "its fee does not pay for what it would push out and for its own relay",
-            ));
-        }
-        Ok(victims)
+    fn put_in(&mut self, entry: Entry, origin: Origin, from: Option<SocketAddr>, now: u64) {
+        let (txid, wtxid) = (entry.txid, entry.wtxid);
+        self.graph.insert(entry);
+        self.changes.added(txid, origin);
+        self.refused.remove(&wtxid.into());
+        self.reconsiderable.remove(&wtxid.into());
+        self.sightings
+            .entered(txid, wtxid, from, now.saturating_mul(1_000));
     }
 
     /// Tries the orphans that wait for `arrived`, and those that wait for them.
@@ -367,29 +419,25 @@ impl Mempool {
                 let Ok(candidate) = Candidate::decode(&orphan.raw) else {
                     continue;
                 };
-                match self.enter(candidate, Origin::New, orphan.since, now, coins, tip) {
+                let outcome = self.enter(
+                    candidate,
+                    orphan.from,
+                    Origin::New,
+                    orphan.since,
+                    now,
+                    coins,
+                    tip,
+                );
+                match outcome {
                     Ok(_) => {
                         adopted.push(orphan.txid);
                         arrived.push(orphan.txid);
                     }
-                    Err(Refused::MissingInputs { missing }) => {
-                        self.orphans.add(
-                            orphan.txid,
-                            orphan.wtxid,
-                            orphan.raw,
-                            &missing,
-                            orphan.since,
-                        );
-                    }
+                    Err(Refused::MissingInputs { missing }) => self.orphans.add(orphan, &missing),
                     // Nothing was said about it: it waits for the next call.
-                    Err(Refused::Coins(_)) => {
-                        self.orphans.add(
-                            orphan.txid,
-                            orphan.wtxid,
-                            orphan.raw,
-                            &[parent],
-                            orphan.since,
-                        );
+                    Err(Refused::Coins(_)) => self.orphans.add(orphan, &[parent]),
+                    Err(refused) if refused.is_reconsiderable() => {
+                        self.reconsiderable.insert(orphan.wtxid.into());
                     }
                     Err(refused) => {
                         if refused.is_about_the_transaction() {
@@ -434,7 +482,64 @@ impl Mempool {
             fees_sats: totals.fees,
             min_fee_rate: self.min_fee_rate(now),
             orphans: self.orphans.len(),
+            suspicious: self.graph.suspicious(SUSPICIOUS_AFTER),
+            secondary: match self.config.mining_floor {
+                floor if floor > self.config.min_relay_fee => self.graph.below(floor as f64),
+                _ => 0,
+            },
         }
+    }
+
+    /// How long and to how many the pool has listened, and what of the last blocks it had seen.
+    pub fn heard(&self, now: u64) -> Heard {
+        Heard {
+            since: self.coverage.since,
+            peers: self.sightings.peers_now(now),
+            peers_ever: self.sightings.peers_ever(),
+            last: self.coverage.last(),
+            recent: self.coverage.sum(),
+        }
+    }
+
+    /// The pool hears peers from now on, which is when the blocks begin to count that it should have heard of.
+    pub fn listens(&mut self, now: u64) {
+        self.coverage.since.get_or_insert(now);
+    }
+
+    /// A peer announced a transaction: by wtxid or txid, internal byte order, at `at` in unix milliseconds.
+    pub fn announced(&mut self, hash: [u8; 32], peer: SocketAddr, at: u64) {
+        let hash = recent::TxHash::from(hash);
+        let entry = self.graph.find(&hash);
+        self.sightings.announced(hash, entry, peer, at);
+    }
+
+    /// The first peers that announced an entry, in order.
+    pub fn sightings(&self, txid: &Txid) -> &[Sighting] {
+        self.sightings.of(txid)
+    }
+
+    /// Blocks that took less than this entry pays, and did not take it.
+    pub fn passed_over(&self, txid: &Txid) -> u16 {
+        self.graph.passed_over(txid)
+    }
+
+    /// Whether miners are thought to take an entry.
+    pub fn class(&self, entry: &Entry) -> Class {
+        if self.graph.mining_rate(entry) < self.config.mining_floor as f64 {
+            Class::Secondary
+        } else {
+            Class::Primary
+        }
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.graph.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.graph.is_empty()
     }
 
     /// An entry, with its figures as of now.
@@ -466,6 +571,7 @@ impl Mempool {
             || self.confirmed.contains(&(*txid).into())
             // A transaction without witnesses is refused under this same hash.
             || self.refused.contains(&(*txid).into())
+            || self.reconsiderable.contains(&(*txid).into())
     }
 
     /// As [`knows`](Self::knows) for an announcement by wtxid (BIP339), refused ones included until
@@ -474,6 +580,7 @@ impl Mempool {
         self.graph.txid_of(wtxid).is_some()
             || self.orphans.contains_wtxid(wtxid)
             || self.refused.contains(&(*wtxid).into())
+            || self.reconsiderable.contains(&(*wtxid).into())
             // A transaction without witnesses confirms under this same hash.
             || self.confirmed.contains(&(*wtxid).into())
     }
@@ -518,6 +625,7 @@ impl Mempool {
             if let RemoveReason::Confirmed { .. } = reason {
                 self.confirmed.insert(entry.wtxid.into());
             }
+            self.sightings.left(txid);
             self.changes.removed(*txid, reason);
         }
     }

@@ -2,6 +2,10 @@
 //!
 //! Every handle is cheap to clone and may be used from any thread.
 
+mod pool;
+
+pub use self::pool::PoolMetrics;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::{
@@ -139,6 +143,8 @@ pub struct Metrics {
     pub mempool_vbytes: Gauge,
     /// Fees in the pool, sat.
     pub mempool_fees_sats: Gauge,
+    /// What the pool knows of itself.
+    pub pool: PoolMetrics,
     /// Peers that have finished their handshake.
     pub peers: Gauge,
     /// Peers that were dropped for what they did or did not do.
@@ -194,6 +200,7 @@ impl Metrics {
     /// Metrics with nothing measured yet. `version` and `network` are shown as labels of `blockmill_build_info`.
     pub fn new(version: &str, network: &str) -> Self {
         let mut registry = Registry::with_prefix("blockmill");
+        let pool = PoolMetrics::new(&mut registry);
         let registry_mut = &mut registry;
         let mut gauge = |name: &str, help: &str| {
             let gauge = Gauge::<i64, AtomicI64>::default();
@@ -361,6 +368,7 @@ impl Metrics {
             mempool_txs,
             mempool_vbytes,
             mempool_fees_sats,
+            pool,
             peers,
             peers_dropped,
             compact_blocks,
@@ -581,6 +589,7 @@ mod tests {
         metrics.headers_height.set(140);
         metrics.blocks_height.set(132);
         metrics.mempool_txs.set(60);
+        metrics.pool.coverage_last.set(97);
         metrics.bytes_in.inc_by(1_000);
         metrics
             .stage(Stage::Decode)
@@ -598,6 +607,7 @@ mod tests {
             "blockmill_headers_height 140",
             "blockmill_blocks_height 132",
             "blockmill_mempool_transactions 60",
+            "blockmill_mempool_coverage_last_block_percent 97",
             "blockmill_peer_bytes_in_total 1000",
             "blockmill_block_stage_seconds_count{stage=\"decode\",plugin=\"\"} 1",
             "blockmill_block_stage_seconds_sum{stage=\"decode\",plugin=\"\"} 0.003",

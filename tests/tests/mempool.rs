@@ -184,3 +184,137 @@ fn replaced_transactions_leave_and_those_of_abandoned_blocks_come_back() {
     .unwrap();
     host.stop().unwrap();
 }
+
+/// The flow goes on while the host is killed. What it had written 2 seconds before is there again; what was lost is said.
+#[test]
+fn a_kill_loses_the_last_seconds_of_the_pool_and_the_next_start_says_how_many() {
+    let devnet = Devnet::start(Config {
+        seed: 22,
+        announce_pool: false,
+        ..Config::default()
+    })
+    .unwrap();
+    devnet.mine(160).unwrap();
+    let installation = Installation::new("regtest", &[devnet.p2p_addr()])
+        .unwrap()
+        .plugins(ALL_ROWS);
+    let mut host = installation.start().unwrap();
+    host.wait_for("the tip", LIMIT, |status| {
+        (status["synced"] == true).then_some(())
+    })
+    .unwrap();
+    let first = devnet.fill_mempool(40);
+    wait_for_pool(&mut host, first.len());
+    // More than the journal's two seconds, however slow the machine is: it is there once the file has it.
+    let journal = installation.data().join("mempool.journal");
+    host.wait_for("the journal", LIMIT, |_| {
+        let bytes = fs::metadata(&journal).map_or(0, |file| file.len());
+        (bytes > 40 * 100).then_some(())
+    })
+    .unwrap();
+    let more = devnet.fill_mempool(5);
+    wait_for_pool(&mut host, first.len() + more.len());
+    let before = table(&installation);
+    host.kill9().unwrap();
+
+    let mut host = installation.start().unwrap();
+    let line = host
+        .wait_for_log("the restored pool", LIMIT, |line| {
+            line.contains("which was cut short")
+        })
+        .unwrap();
+    assert!(line.contains("transactions restored of the"), "{line}");
+    assert!(
+        line.contains("in the 2 seconds after that is lost, about"),
+        "{line}"
+    );
+    host.wait_for("the restored pool", LIMIT, |status| {
+        (status["mempool"]["txs"].as_u64() >= Some(first.len() as u64)).then_some(())
+    })
+    .unwrap();
+    let restored = table(&installation);
+    host.wait_for("their rows", LIMIT, |_| {
+        let ours = table(&installation);
+        let there = |txid: &bitcoin::Txid| ours.contains_key(&txid.to_string());
+        first.iter().all(there).then_some(())
+    })
+    .unwrap();
+    assert!(restored.keys().all(|txid| before.contains_key(txid)));
+    host.stop().unwrap();
+    assert!(!journal.exists(), "the whole pool was saved");
+}
+
+/// Asks fee-estimator until the answer is as wanted.
+fn until(
+    host: &Host,
+    question: &str,
+    wanted: impl Fn(&serde_json::Value) -> bool,
+) -> serde_json::Value {
+    let deadline = std::time::Instant::now() + LIMIT;
+    loop {
+        let answer = host
+            .get(&format!("plugins/fee-estimator/query/{question}"))
+            .unwrap();
+        if wanted(&answer) {
+            return answer;
+        }
+        assert!(std::time::Instant::now() < deadline, "{answer}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn the_host_says_how_much_of_each_block_it_had_seen_and_from_whom() {
+    let devnet = Devnet::start(Config {
+        seed: 23,
+        ..Config::default()
+    })
+    .unwrap();
+    devnet.mine(115).unwrap();
+    let installation = Installation::new("regtest", &[devnet.p2p_addr()])
+        .unwrap()
+        .plugins(&format!("{ALL_ROWS}\n[plugins.fee-estimator]\n"));
+    let mut host = installation.start().unwrap();
+    host.wait_for("the tip", LIMIT, |status| {
+        (status["synced"] == true).then_some(())
+    })
+    .unwrap();
+    let cold = host.get("plugins/fee-estimator/query/recommended").unwrap();
+    assert_eq!(cold["warming_up"], true, "{cold}");
+    assert!(cold["fastest_sat_vb"].is_null());
+    let mut blocks = 0;
+    for _ in 0..4 {
+        let txids = devnet.fill_mempool(12);
+        assert!(!txids.is_empty());
+        wait_for_pool(&mut host, txids.len());
+        let one = host.get(&format!("mempool/tx/{}", txids[0])).unwrap();
+        assert_eq!(one["seen_from"][0]["peer"], devnet.p2p_addr().to_string());
+        assert_eq!(
+            (&one["class"], &one["passed_over"]),
+            (&"primary".into(), &0.into())
+        );
+        let told = "SELECT count(*) FROM mempool";
+        let database = installation.database();
+        host.wait_for("plugins to hear of them", LIMIT, |_| {
+            let rows = rows::query(&database, told).ok()?;
+            (rows == [[txids.len().to_string()]]).then_some(())
+        })
+        .unwrap();
+        until(&host, "status", |status| status["pool"] == txids.len());
+        let block = devnet.mine_block().unwrap();
+        host.wait_for_tip(&block.to_string(), LIMIT).unwrap();
+        wait_for_pool(&mut host, 0);
+        blocks += 1;
+        let status = host.get("status").unwrap();
+        let last = &status["mempool"]["last_block"];
+        assert_eq!(last["txs"], last["seen"], "{status}");
+        assert_eq!(last["txs"], txids.len());
+        assert_eq!(status["mempool"]["coverage"]["blocks"], blocks);
+        let gone = host.get(&format!("mempool/tx/{}", txids[0])).unwrap();
+        assert_eq!(gone["error"]["code"], "not_found");
+    }
+    let warm = until(&host, "recommended", |warm| warm["warming_up"] == false);
+    assert_eq!(warm["coverage"]["blocks"], 4, "{warm}");
+    assert_eq!(warm["fastest_sat_vb"], 1.0);
+    host.stop().unwrap();
+}

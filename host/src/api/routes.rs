@@ -53,6 +53,7 @@ pub(super) fn router<B: Backend>(backend: Arc<B>, metrics: Metrics, bounds: Boun
         .route("/api/v1/status", get(status::<B>))
         .route("/api/v1/tip", get(tip::<B>))
         .route("/api/v1/blocks/{id}", get(block::<B>))
+        .route("/api/v1/mempool/tx/{txid}", get(pool_transaction::<B>))
         .route("/api/v1/plugins", get(plugins::<B>))
         .route("/api/v1/plugins/{name}/values", get(values::<B>))
         .route(
@@ -206,6 +207,23 @@ async fn block<B: Backend>(
         Ok(Some(block)) => Ok(json(StatusCode::OK, &block)),
         Ok(None) => Err(Refusal::not_found(format!("no block {text} is known"))),
         Err(why) => Err(Refusal::failed(format!("{why:#}"))),
+    }
+}
+
+async fn pool_transaction<B: Backend>(
+    State(host): Host<B>,
+    txid: Result<Path<String>, PathRejection>,
+) -> Result<Response, Refusal> {
+    let Path(text) = txid.map_err(|why| Refusal::bad_request(why.body_text()))?;
+    let txid = text
+        .parse()
+        .map_err(|_| Refusal::bad_request(format!("\"{text}\" is no txid")))?;
+    match host
+        .short(move |backend| backend.pool_transaction(txid))
+        .await?
+    {
+        Some(found) => Ok(json(StatusCode::OK, &found)),
+        None => Err(Refusal::not_found(format!("{txid} is not in the mempool"))),
     }
 }
 

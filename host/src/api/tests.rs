@@ -76,6 +76,31 @@ impl Backend for Mock {
         status::tests::example()
     }
 
+    fn pool_transaction(&self, txid: bitcoin::Txid) -> Option<status::PoolTransaction> {
+        let family = || status::Family {
+            txs: 1,
+            vsize: 110,
+            fees_sats: 220,
+        };
+        txid.to_string()
+            .starts_with('a')
+            .then(|| status::PoolTransaction {
+                txid: txid.to_string(),
+                wtxid: txid.to_string(),
+                fee_sats: 220,
+                vsize: 110,
+                weight: 440,
+                class: "primary".to_owned(),
+                first_seen: 1_700_000_000,
+                seen_from: Vec::new(),
+                depends: Vec::new(),
+                ancestors: family(),
+                descendants: family(),
+                passed_over: 0,
+                suspicious: false,
+            })
+    }
+
     fn health(&self) -> Health {
         self.health.lock().unwrap().clone()
     }

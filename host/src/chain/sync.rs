@@ -62,6 +62,7 @@ pub use presync::Refusal;
 use session::Session;
 use source::SourceBlocks;
 pub use source::SourceView;
+pub use transactions::PoolVerdict;
 use transactions::TxRequests;
 use transports::Transports;
 pub use transports::{KnownTransport, TransportPreference};
@@ -418,6 +419,7 @@ impl Sync {
             .peers
             .get(&peer)
             .is_some_and(|session| session.life.kind == ConnectionKind::BlockOnly);
+        self.tell_announced(peer, inventory);
         let mut unknown = false;
         for item in inventory {
             match item {
@@ -500,6 +502,7 @@ impl Sync {
     fn tip_changed(&mut self, change: Option<TipChange>, now: Moment) {
         if let Some(change) = change {
             self.downloads.tip_moved(&self.config, now);
+            self.transactions.new_tip();
             self.outputs.push_back(Output::Tip(change));
         }
     }

@@ -86,6 +86,20 @@ pub(super) fn status(out: &mut dyn Write, status: &Status) -> Result<()> {
         "mempool   {} transactions, {} vB, {} sat of fees",
         status.mempool.txs, status.mempool.vbytes, status.mempool.fees_sats
     )?;
+    if let Some(last) = &status.mempool.last_block {
+        let percent = |of: &crate::status::PoolCoverage| match of.percent() {
+            Some(percent) => format!("{percent} %"),
+            None => "nothing".to_owned(),
+        };
+        writeln!(
+            out,
+            "          {} of the last block was known before, {} of the last {}; {} suspicious",
+            percent(last),
+            percent(&status.mempool.coverage),
+            status.mempool.coverage.blocks,
+            status.mempool.suspicious
+        )?;
+    }
     if let Some(source) = &status.source {
         let looked = match (&source.error, source.scanned) {
             (Some(error), _) => cut(error, MAX_ERROR),

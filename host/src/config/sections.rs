@@ -187,8 +187,12 @@ pub struct Mempool {
     /// A transaction that waited for so long leaves.
     #[serde(with = "units::span")]
     pub expiry: Duration,
-    /// Whether the pool is saved at the end and offered again at start.
+    /// Whether the pool is saved and offered again at start.
     pub persist: bool,
+    /// Lowest fee rate taken, in sat/kvB.
+    pub min_relay_fee: u64,
+    /// What pays less than this, in sat/kvB, is a class of its own; 0 for none.
+    pub mining_floor: u64,
 }
 
 /// `[api]`
@@ -382,6 +386,8 @@ impl Default for Mempool {
             max_size: 300_000_000,
             expiry: Duration::from_secs(336 * 60 * 60),
             persist: true,
+            min_relay_fee: 100,
+            mining_floor: 0,
         }
     }
 }

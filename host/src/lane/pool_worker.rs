@@ -4,9 +4,11 @@
 use super::active_chain::Position;
 use super::feed::Feed;
 use super::pool_feed::PoolFeed;
+use super::pool_queue::{PoolInput, PoolInputs, PoolQueue, pool_queue};
 use super::status::LaneShared;
+use crate::chain::sync::PoolVerdict;
 use crate::frame::Frame;
-use crate::mempool::{self, Coin, CoinLookup, Mempool, Tip};
+use crate::mempool::{self, Accepted, Coin, CoinLookup, Entry, Journal, Mempool, Refused, Tip};
 use crate::metrics::Metrics;
 use crate::network::Params;
 use crate::plugin::WantedColumns;
@@ -14,15 +16,13 @@ use crate::store::{CoinView, OutPointKey};
 use anyhow::{Context, Result};
 use bitcoin::hashes::Hash;
 use bitcoin::{OutPoint, Txid};
-use bytes::Bytes;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::mpsc::UnboundedSender;
 
-/// Transactions from peers that may wait; more are dropped, and come again with the next announcement.
-const MAX_WAITING: usize = 20_000;
 /// How long changes gather before the lanes are told.
 const PUBLISH: Duration = Duration::from_millis(200);
 /// How long the pool is held at a time while transactions come in.
@@ -31,8 +31,10 @@ const TURN: Duration = Duration::from_millis(50);
 const HELD: Duration = Duration::from_millis(5);
 /// How often old transactions are looked for.
 const EXPIRE: Duration = Duration::from_secs(60);
-/// How often the pool is saved.
+/// How often the pool is saved as a whole.
 const SAVE: Duration = Duration::from_secs(5 * 60);
+/// How often what came since is added to the journal: a kill loses no more.
+const JOURNAL: Duration = Duration::from_secs(2);
 /// Blocks that are remembered to find the fork of a reorg.
 const REMEMBERED: usize = 1_000;
 /// A pool that is further behind the coins lane than this starts again at its block: what it holds is checked again.
@@ -48,9 +50,16 @@ pub struct PoolWorker {
     pub metrics: Arc<Metrics>,
     /// Where the pool is saved, if it is.
     pub file: Option<PathBuf>,
-    queue: Receiver<Bytes>,
-    /// A transaction that came while the coins lane was behind the tip.
-    held: Option<Bytes>,
+    queue: PoolInputs,
+    verdicts: UnboundedSender<PoolVerdict>,
+    /// What came while the coins lane was behind the tip.
+    held: Option<PoolInput>,
+    journal: Option<Journal>,
+    /// Entries that came since the journal was written.
+    unwritten: Vec<Arc<Entry>>,
+    journaled: Instant,
+    /// The pool of a run that was cut short was offered again, and is on the disk in two parts.
+    save_soon: bool,
     /// The blocks that the pool has followed, the last one its own.
     followed: VecDeque<Position>,
     published: Instant,
@@ -85,8 +94,10 @@ impl PoolWorker {
         params: &'static Params,
         metrics: Arc<Metrics>,
         file: Option<PathBuf>,
-    ) -> (Self, SyncSender<Bytes>) {
-        let (sender, queue) = sync_channel(MAX_WAITING);
+        verdicts: UnboundedSender<PoolVerdict>,
+    ) -> (Self, PoolQueue) {
+        let (sender, queue) = pool_queue();
+        let journal = file.as_ref().map(|file| Journal::new(file, params.magic));
         let now = Instant::now();
         let worker = Self {
             feed,
@@ -96,7 +107,12 @@ impl PoolWorker {
             metrics,
             file,
             queue,
+            verdicts,
             held: None,
+            journal,
+            unwritten: Vec::new(),
+            journaled: now,
+            save_soon: false,
             followed: VecDeque::new(),
             published: now,
             expired: now,
@@ -109,12 +125,12 @@ impl PoolWorker {
     pub fn run(mut self) {
         while !self.feed.stopping() {
             let first = match self.held.take() {
-                Some(raw) => {
+                Some(input) => {
                     std::thread::sleep(HELD);
-                    Some(raw)
+                    Some(input)
                 }
                 None => match self.queue.recv_timeout(PUBLISH) {
-                    Ok(raw) => Some(raw),
+                    Ok(input) => Some(input),
                     Err(RecvTimeoutError::Timeout) => None,
                     Err(RecvTimeoutError::Disconnected) => break,
                 },
@@ -131,7 +147,7 @@ impl PoolWorker {
     }
 
     /// Follows the coins, takes in what waits, and tells the lanes.
-    fn turn(&mut self, first: Option<Bytes>) -> Result<()> {
+    fn turn(&mut self, first: Option<PoolInput>) -> Result<()> {
         // What came waits until the pool is at a block.
         self.held = first;
         if !self.feed.synced() {
@@ -170,13 +186,11 @@ impl PoolWorker {
         }
         let until = Instant::now() + TURN;
         let mut next = self.held.take();
-        while let Some(raw) = next {
-            match pool.accept(raw, now, &coins, tip) {
-                Ok(accepted) => tracing::trace!(?accepted, "transaction"),
-                Err(refused) => tracing::debug!(%refused, "transaction refused"),
-            }
+        pool.listens(now);
+        while let Some(input) = next {
+            self.take_in(&mut pool, input, now, &coins, tip);
             next = if Instant::now() < until {
-                self.queue.try_recv().ok()
+                self.queue.try_recv()
             } else {
                 None
             };
@@ -190,16 +204,107 @@ impl PoolWorker {
             if feed.publish(&mut pool, position.height) {
                 self.feed.wake();
             }
-            let info = pool.info(now);
-            self.metrics.mempool_txs.set(info.txs as i64);
-            self.metrics.mempool_vbytes.set(info.vbytes as i64);
-            self.metrics.mempool_fees_sats.set(info.fees_sats as i64);
+            self.show(&pool, now);
         }
+        let txs = pool.len() as u64;
         drop(pool);
-        if self.saved.elapsed() >= SAVE {
+        if std::mem::take(&mut self.save_soon)
+            || self.saved.elapsed() >= SAVE
+            || self.journal.as_ref().is_some_and(Journal::is_long)
+        {
             self.save();
+        } else if self.journaled.elapsed() >= JOURNAL {
+            self.write_journal(txs);
         }
         Ok(())
+    }
+
+    /// Offers a transaction to the pool, or tells it who announced some, and tells the network what became of it.
+    fn take_in(
+        &mut self,
+        pool: &mut Mempool,
+        input: PoolInput,
+        now: u64,
+        coins: &Lookup,
+        tip: Tip,
+    ) {
+        let (peer, addr, raw) = match input {
+            PoolInput::Announced { addr, hashes, at } => {
+                for hash in hashes {
+                    pool.announced(hash, addr, at);
+                }
+                return;
+            }
+            PoolInput::Transaction { peer, addr, raw } => (peer, addr, raw),
+        };
+        match pool.accept_from(raw.clone(), Some(addr), now, coins, tip) {
+            Ok(Accepted::Entered { entry, adopted, .. }) => {
+                tracing::trace!(txid = %entry.txid, "transaction");
+                if self.journal.is_some() {
+                    self.unwritten.push(entry);
+                    let adopted = adopted.iter().filter_map(|txid| pool.get(txid));
+                    self.unwritten.extend(adopted);
+                }
+            }
+            Ok(Accepted::Orphan { missing, .. }) => {
+                let _ = self.verdicts.send(PoolVerdict::Parents { peer, missing });
+            }
+            Err(Refused::Known) => {}
+            Err(refused) => {
+                tracing::debug!(%refused, "transaction refused");
+                if let Ok(tx) = bitcoin::consensus::deserialize::<bitcoin::Transaction>(&raw) {
+                    let (txid, wtxid) = (tx.compute_txid(), tx.compute_wtxid());
+                    let _ = self.verdicts.send(match refused {
+                        Refused::Coins(_) => PoolVerdict::NotTaken { txid, wtxid },
+                        _ => PoolVerdict::Refused { txid, wtxid },
+                    });
+                }
+            }
+        }
+    }
+
+    fn show(&self, pool: &Mempool, now: u64) {
+        let info = pool.info(now);
+        let metrics = &self.metrics;
+        metrics.mempool_txs.set(info.txs as i64);
+        metrics.mempool_vbytes.set(info.vbytes as i64);
+        metrics.mempool_fees_sats.set(info.fees_sats as i64);
+        let heard = pool.heard(now);
+        let pool = &metrics.pool;
+        pool.min_fee_rate.set(info.min_fee_rate.ceil() as i64);
+        pool.orphans.set(info.orphans as i64);
+        pool.suspicious.set(info.suspicious as i64);
+        pool.secondary.set(info.secondary as i64);
+        pool.peers.set(heard.peers as i64);
+        let since = heard.since.map_or(0, |since| now.saturating_sub(since));
+        pool.listening_seconds.set(since as i64);
+        let percent = |share: Option<f64>| (share.unwrap_or(0.0) * 100.0).round() as i64;
+        let last = heard.last.map(|(_, last)| last).unwrap_or_default();
+        pool.coverage_last.set(percent(last.share()));
+        pool.coverage_last_weight.set(percent(last.weight_share()));
+        pool.coverage.set(percent(heard.recent.share()));
+        pool.coverage_weight
+            .set(percent(heard.recent.weight_share()));
+    }
+
+    fn write_journal(&mut self, txs: u64) {
+        self.journaled = Instant::now();
+        let Some(journal) = self.journal.as_mut().filter(|_| !self.unwritten.is_empty()) else {
+            return;
+        };
+        let at = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |t| t.as_millis() as u64);
+        let entries = std::mem::take(&mut self.unwritten);
+        match journal.append(&entries, txs, at) {
+            Ok(bytes) => {
+                self.metrics.pool.journal_bytes.inc_by(bytes);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "what came into the memory pool is not journaled");
+                self.journal = None;
+            }
+        }
     }
 
     /// Brings the pool from the block it is at to the block that the coins are at.
@@ -242,6 +347,7 @@ impl PoolWorker {
                 let position = Position { height, hash };
                 let (frame, _) = self.feed.frame(position, WantedColumns::default())?;
                 let columns = &frame.columns;
+                let weights = &columns.transactions.weights;
                 let mut start = 0;
                 let outpoints: Vec<OutPoint> = columns
                     .inputs
@@ -255,16 +361,17 @@ impl PoolWorker {
                         vout,
                     })
                     .collect();
-                let transactions =
-                    columns
-                        .txids()
-                        .zip(&columns.transactions.input_ends)
-                        .map(|(txid, &end)| {
-                            let spends = outpoints.get(start..end as usize).unwrap_or_default();
-                            start = end as usize;
-                            (Txid::from_byte_array(*txid), spends.iter().copied())
-                        });
-                pool.connect_block(height, transactions);
+                let transactions = columns
+                    .txids()
+                    .zip(columns.transactions.input_ends.iter().zip(weights))
+                    .map(|(txid, (&end, &weight))| {
+                        let spends = outpoints.get(start..end as usize).unwrap_or_default();
+                        start = end as usize;
+                        let txid = Txid::from_byte_array(*txid);
+                        (txid, u64::from(weight), spends.iter().copied())
+                    });
+                // The coinbase is nobody's to announce.
+                pool.hear_block(height, unix_time(), transactions.skip(1));
                 self.followed.push_back(position);
             }
         }
@@ -279,27 +386,49 @@ impl PoolWorker {
     }
 
     /// Offers the saved pool again.
-    fn reload(&self, pool: &mut Mempool, coins: &Lookup, tip: Tip) {
-        let Some(path) = self.file.as_ref().filter(|path| path.exists()) else {
+    fn reload(&mut self, pool: &mut Mempool, coins: &Lookup, tip: Tip) {
+        let Some(path) = &self.file else {
             return;
         };
-        let saved = match mempool::load(path, self.params.magic) {
-            Ok(saved) => saved,
+        let restored = match mempool::restore(path, self.params.magic) {
+            Ok(restored) => restored,
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "the saved memory pool is left aside");
                 return;
             }
         };
         let now = unix_time();
-        let offered = saved.len();
-        let taken = saved
+        let offered = restored.entries.len();
+        let taken = restored
+            .entries
             .into_iter()
             .filter(|(raw, first_seen)| {
                 pool.reload(raw.clone(), *first_seen, now, coins, tip)
                     .is_ok()
             })
             .count();
-        tracing::info!(offered, taken, "memory pool of the last run");
+        match restored.killed {
+            None if offered == 0 => {}
+            None => tracing::info!(offered, restored = taken, "memory pool of the last run"),
+            Some(killed) => {
+                let window = JOURNAL.as_millis() as u64;
+                tracing::warn!(
+                    offered,
+                    restored = taken,
+                    held = killed.txs,
+                    seconds_since = now.saturating_sub(killed.saved / 1_000),
+                    lost_at_most_seconds = JOURNAL.as_secs(),
+                    lost_about = killed.rate(window),
+                    "memory pool of the last run, which was cut short: {taken} transactions restored of the {} that it had \
+                     when it wrote last; what came in the {} seconds after that is lost, about {} transactions at the rate before",
+                    killed.txs,
+                    JOURNAL.as_secs(),
+                    killed.rate(window)
+                );
+                // The journal is about to begin anew.
+                self.save_soon = true;
+            }
+        }
     }
 
     fn save(&mut self) {
@@ -311,6 +440,14 @@ impl PoolWorker {
         let entries = self.pool.pool().snapshot();
         if let Err(error) = mempool::save(path, self.params.magic, &entries) {
             tracing::warn!(path = %path.display(), %error, "the memory pool was not saved");
+            return;
+        }
+        self.unwritten.clear();
+        let journal = self
+            .journal
+            .get_or_insert_with(|| Journal::new(path, self.params.magic));
+        if let Err(error) = journal.clear() {
+            tracing::warn!(%error, "the journal of the memory pool stays");
         }
     }
 }

@@ -7,7 +7,17 @@ use super::Mempool;
 use super::changes::{Origin, RemoveReason};
 use super::checks::{Candidate, Refused};
 use super::coins::{CoinLookup, Tip};
+use super::coverage::Coverage;
 use super::returned::Returned;
+
+/// A block that confirms fewer of our entries says nothing about what it passed over.
+const JUDGED: usize = 10;
+
+/// Seconds that a miner may take to put what it heard into its template.
+const TEMPLATE_AGE: u64 = 120;
+
+/// An entry whose rate is so much above the median of what a block took should have been taken.
+const WELL_ABOVE: f64 = 1.25;
 
 impl Mempool {
     /// Takes out what a connected block confirms, and what its transactions make impossible.
@@ -20,12 +30,62 @@ impl Mempool {
         I: IntoIterator<Item = (Txid, S)>,
         S: IntoIterator<Item = OutPoint>,
     {
+        self.take_block(
+            height,
+            txs.into_iter().map(|(txid, spends)| (txid, 0, spends)),
+        );
+    }
+
+    /// As [`connect_block`](Self::connect_block), for a block that came at `now` while the pool was listening: what of it
+    /// the pool held is counted, and so is what it passed over.
+    ///
+    /// `txs` are the block's transactions but for the coinbase: txid, weight, the outpoints it spends.
+    pub fn hear_block<I, S>(&mut self, height: u32, now: u64, txs: I)
+    where
+        I: IntoIterator<Item = (Txid, u64, S)>,
+        S: IntoIterator<Item = OutPoint>,
+    {
+        let txs: Vec<(Txid, u64, S)> = txs.into_iter().collect();
+        let mut coverage = Coverage {
+            blocks: 1,
+            ..Coverage::default()
+        };
+        // Before they leave: without its parents a child has another rate.
+        let mut rates = Vec::new();
+        for (txid, weight, _) in &txs {
+            coverage.txs += 1;
+            coverage.weight += weight;
+            let entry = self.graph.get(txid);
+            if entry.is_some() || self.orphans.contains(txid) {
+                coverage.seen += 1;
+                coverage.seen_weight += weight;
+            }
+            rates.extend(entry.map(|entry| entry.ancestors.rate()));
+        }
+        self.take_block(height, txs);
+        self.coverage.block(height, coverage);
+        if rates.len() >= JUDGED {
+            rates.sort_unstable_by(f64::total_cmp);
+            let median = rates.get(rates.len() / 2).copied().unwrap_or(f64::MAX);
+            let until = now.saturating_sub(TEMPLATE_AGE);
+            self.graph.pass_over(|entry| {
+                entry.first_seen <= until && entry.ancestors.rate() > median * WELL_ABOVE
+            });
+        }
+    }
+
+    fn take_block<I, S>(&mut self, height: u32, txs: I)
+    where
+        I: IntoIterator<Item = (Txid, u64, S)>,
+        S: IntoIterator<Item = OutPoint>,
+    {
         self.minimum_fee.block_connected();
         self.refused.clear();
+        self.reconsiderable.clear();
         if self.graph.is_empty() && self.orphans.is_empty() && self.returned.is_empty() {
             return;
         }
-        for (txid, spends) in txs {
+        for (txid, _, spends) in txs {
             self.confirmed.insert(txid.into());
             self.returned.confirmed(&txid);
             self.orphans.confirmed(&txid);
@@ -53,6 +113,7 @@ impl Mempool {
     {
         self.went_back = true;
         self.refused.clear();
+        self.reconsiderable.clear();
         let mut block = Vec::new();
         for raw in raws {
             let Ok(tx) = bitcoin::consensus::deserialize::<bitcoin::Transaction>(&raw) else {
@@ -86,7 +147,7 @@ impl Mempool {
     pub fn settle(&mut self, now: u64, coins: &dyn CoinLookup, tip: Tip) -> anyhow::Result<()> {
         while let Some(Returned { txid, outputs, raw }) = self.returned.first() {
             let outcome = Candidate::decode(&raw).and_then(|candidate| {
-                self.enter(candidate, Origin::Returned, now, now, coins, tip)
+                self.enter(candidate, None, Origin::Returned, now, now, coins, tip)
             });
             match outcome {
                 Ok(_) | Err(Refused::Known) => {}

@@ -103,8 +103,8 @@ pub enum Refused {
         /// The term of a replacement that it fails.
         why: &'static str,
     },
-    /// Too many unconfirmed transactions hang together.
-    #[error("too long a chain of unconfirmed transactions")]
+    /// Too many unconfirmed transactions hang together, or with too many bytes.
+    #[error("too many unconfirmed transactions hang together")]
     LongChain,
     /// The pool is full of transactions that pay more.
     #[error("the pool is full, its minimum is {min_fee_rate} sat/kvB")]
@@ -122,16 +122,25 @@ pub enum Refused {
 
 impl Refused {
     /// Whether offering it again before the next block would be refused again.
-    pub(super) fn is_about_the_transaction(&self) -> bool {
+    pub fn is_about_the_transaction(&self) -> bool {
         !matches!(
             self,
             Self::Known | Self::Coins(_) | Self::MissingInputs { .. }
         )
     }
+
+    /// Whether it only pays too little: with a child that pays for it, it may be taken before the
+    /// next block (Core's `TX_RECONSIDERABLE`).
+    pub fn is_reconsiderable(&self) -> bool {
+        matches!(
+            self,
+            Self::LowFee { .. } | Self::PoolFull { .. } | Self::Conflict { .. }
+        )
+    }
 }
 
 /// A decoded transaction that is well formed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Candidate {
     pub(super) txid: Txid,
     pub(super) wtxid: Wtxid,
@@ -173,6 +182,17 @@ impl Candidate {
         coins: &dyn CoinLookup,
         tip: Tip,
     ) -> Result<Entry, Refused> {
+        self.price_with(graph, None, coins, tip)
+    }
+
+    /// As [`price`](Self::price), as if `parent` were in the pool already.
+    pub(super) fn price_with(
+        self,
+        graph: &Graph,
+        parent: Option<&Entry>,
+        coins: &dyn CoinLookup,
+        tip: Tip,
+    ) -> Result<Entry, Refused> {
         let spends: Vec<OutPoint> = self
             .tx
             .input
@@ -186,7 +206,10 @@ impl Candidate {
         let mut spent: Vec<Option<(u64, u32)>> = Vec::with_capacity(spends.len());
         let mut unknown = Vec::new();
         for outpoint in &spends {
-            let value = graph.output_value(outpoint);
+            let value = match parent.filter(|parent| parent.txid == outpoint.txid) {
+                Some(parent) => parent.output_values.get(outpoint.vout as usize).copied(),
+                None => graph.output_value(outpoint),
+            };
             if value.is_some() && !depends.contains(&outpoint.txid) {
                 depends.push(outpoint.txid);
             }

@@ -17,6 +17,11 @@ pub struct Figures {
 }
 
 impl Figures {
+    /// Fee rate in sat/kvB.
+    pub fn rate(&self) -> f64 {
+        self.fees as f64 * 1000.0 / (self.vsize.max(1) as f64)
+    }
+
     pub(super) fn add(&mut self, other: Self) {
         self.count += other.count;
         self.vsize += other.vsize;
@@ -92,7 +97,10 @@ pub struct Entry {
 /// slot by wtxid (64), the slot in the eviction order (48), each with the slack of a growing table
 /// or tree, the `Arc<Entry>` (304) and the allocator's rounding of five allocations. Measured, not
 /// computed to the byte.
-const FIXED_BYTES: usize = 720;
+const FIXED_BYTES: usize = 720 + SIGHTINGS_BYTES;
+
+/// Who announced it: eight peers of 16 bytes, the slot in their table and its slack.
+const SIGHTINGS_BYTES: usize = 8 * 16 + 112;
 
 /// A spent outpoint: 36 bytes in the entry, 68 in the map by outpoint, with its slack.
 const SPEND_BYTES: usize = 36 + 112;

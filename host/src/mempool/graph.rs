@@ -1,14 +1,16 @@
 //! The entries, who spends whose outputs, and the sums over ancestors and descendants.
 
+mod cluster;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use bitcoin::{OutPoint, Txid, Wtxid};
 
-use super::checks::Refused;
 use super::coins::Tip;
 use super::entry::{Entry, Figures};
+use super::recent::TxHash;
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
@@ -18,6 +20,8 @@ struct Node {
     children: Vec<Txid>,
     /// Order of arrival.
     sequence: u64,
+    /// Blocks that took less and did not take it.
+    passed_over: u16,
 }
 
 /// Who is evicted first: the lowest rate, and of equals the latest.
@@ -78,6 +82,14 @@ impl Graph {
         self.by_wtxid.get(wtxid).copied()
     }
 
+    /// The entry with this txid or wtxid.
+    pub(super) fn find(&self, hash: &TxHash) -> Option<Txid> {
+        let (txid, wtxid) = hash.as_ids();
+        self.contains(&txid)
+            .then_some(txid)
+            .or_else(|| self.txid_of(&wtxid))
+    }
+
     pub(super) fn spender(&self, outpoint: &OutPoint) -> Option<Txid> {
         self.spenders.get(outpoint).copied()
     }
@@ -116,6 +128,52 @@ impl Graph {
             .filter(|entry| entry.locks.relative)
             .map(|entry| entry.txid)
             .collect()
+    }
+
+    /// Blocks that took less than this entry pays, and did not take it.
+    pub(super) fn passed_over(&self, txid: &Txid) -> u16 {
+        self.nodes.get(txid).map_or(0, |node| node.passed_over)
+    }
+
+    /// Entries that at least `blocks` blocks passed over.
+    pub(super) fn suspicious(&self, blocks: u16) -> usize {
+        self.nodes
+            .values()
+            .filter(|node| node.passed_over >= blocks)
+            .count()
+    }
+
+    /// A block did not take entries for which this holds.
+    pub(super) fn pass_over(&mut self, which: impl Fn(&Entry) -> bool) {
+        for node in self.nodes.values_mut() {
+            if which(&node.entry) {
+                node.passed_over = node.passed_over.saturating_add(1);
+            }
+        }
+    }
+
+    /// Entries whose package pays less than `rate` sat/kvB to a miner: neither the entry with what it depends on nor,
+    /// with what that depends on, anything that depends on it pays as much.
+    pub(super) fn below(&self, rate: f64) -> usize {
+        self.entries()
+            .filter(|entry| self.mining_rate(entry) < rate)
+            .count()
+    }
+
+    /// The best rate in sat/kvB at which an entry can come into a block: its own with its ancestors, or a descendant's.
+    pub(super) fn mining_rate(&self, entry: &Entry) -> f64 {
+        let own = entry.ancestors.rate();
+        if entry.descendants.count <= 1 {
+            return own;
+        }
+        let Some(node) = self.nodes.get(&entry.txid) else {
+            return own;
+        };
+        self.descendants_of(&node.children)
+            .iter()
+            .filter_map(|txid| self.get(txid))
+            .map(|descendant| descendant.ancestors.rate())
+            .fold(own, f64::max)
     }
 
     pub(super) fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
@@ -199,53 +257,6 @@ impl Graph {
         }
     }
 
-    /// Refuses an entry with which some ancestor or descendant set would grow too large: the cost
-    /// of every later change grows with these sets. Those that `leave` for it do not count.
-    pub(super) fn check_chain(
-        &self,
-        entry: &Entry,
-        leave: &[Txid],
-        max_entries: u64,
-        max_vsize: u64,
-    ) -> Result<(), Refused> {
-        let too_large = |figures: Figures| figures.count > max_entries || figures.vsize > max_vsize;
-        let joined = |mut figures: Figures, more: Figures| {
-            figures.add(more);
-            figures
-        };
-        let ancestors = self.ancestors_of(&entry.depends);
-        let descendants = self.descendants_of(&self.children_of(entry));
-        let below_ancestor = |ancestor: &Entry| {
-            if leave.is_empty() {
-                return ancestor.descendants;
-            }
-            let mut stay = self.reach(&[ancestor.txid], |node| &node.children);
-            stay.retain(|txid| !leave.contains(txid));
-            self.sum(&stay)
-        };
-        // A single large transaction is no chain.
-        if ancestors.is_empty() && descendants.is_empty() {
-            return Ok(());
-        }
-        let above = joined(self.sum(&ancestors), entry.own());
-        let below = joined(self.sum(&descendants), entry.own());
-        let refused = too_large(above)
-            || too_large(below)
-            || ancestors
-                .iter()
-                .filter_map(|txid| self.get(txid))
-                .any(|ancestor| too_large(joined(below_ancestor(ancestor), below)))
-            || descendants
-                .iter()
-                .filter_map(|txid| self.get(txid))
-                .any(|descendant| too_large(joined(descendant.ancestors, above)));
-        if refused {
-            Err(Refused::LongChain)
-        } else {
-            Ok(())
-        }
-    }
-
     /// Entries that already spend outputs of one that is about to come back.
     fn children_of(&self, entry: &Entry) -> Vec<Txid> {
         self.spenders_of(entry.txid, entry.output_values.len() as u32)
@@ -283,6 +294,7 @@ impl Graph {
             entry: Arc::new(entry),
             children,
             sequence: self.arrivals,
+            passed_over: 0,
         };
         self.eviction.insert(node.eviction_key());
         self.nodes.insert(txid, node);

@@ -1,6 +1,7 @@
 //! Transactions whose parents are not known yet.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::SocketAddr;
 
 use bitcoin::{OutPoint, Transaction, Txid, Wtxid};
 use bytes::Bytes;
@@ -13,9 +14,19 @@ pub(super) struct Orphan {
     pub(super) raw: Bytes,
     /// When it came, in unix seconds.
     pub(super) since: u64,
+    /// Who sent it, if a peer did.
+    pub(super) from: Option<SocketAddr>,
 }
 
-/// The waiting transactions, bounded in number and bytes: whoever sends more pushes out the oldest.
+/// What one peer has waiting.
+#[derive(Debug, Default)]
+struct Share {
+    numbers: BTreeSet<u64>,
+    bytes: usize,
+}
+
+/// The waiting transactions, bounded in number and bytes. When there are too many, the oldest of the peer that has the
+/// most waiting goes: one peer that sends more than its share pushes out its own and nobody else's.
 #[derive(Debug)]
 pub(super) struct Orphans {
     max: usize,
@@ -25,6 +36,7 @@ pub(super) struct Orphans {
     waiting: BTreeMap<u64, Orphan>,
     by_txid: HashMap<Txid, u64>,
     wtxids: HashSet<Wtxid>,
+    shares: BTreeMap<Option<SocketAddr>, Share>,
     /// Missing parent to those that wait for it.
     children: HashMap<Txid, Vec<u64>>,
     arrivals: u64,
@@ -39,6 +51,7 @@ impl Orphans {
             waiting: BTreeMap::new(),
             by_txid: HashMap::new(),
             wtxids: HashSet::new(),
+            shares: BTreeMap::new(),
             children: HashMap::new(),
             arrivals: 0,
         }
@@ -68,40 +81,53 @@ impl Orphans {
     }
 
     /// Keeps a transaction until one of `missing` arrives.
-    pub(super) fn add(
-        &mut self,
-        txid: Txid,
-        wtxid: Wtxid,
-        raw: Bytes,
-        missing: &[Txid],
-        since: u64,
-    ) {
-        if self.contains(&txid) {
+    pub(super) fn add(&mut self, orphan: Orphan, missing: &[Txid]) {
+        if self.contains(&orphan.txid) {
             return;
         }
         let number = self.arrivals;
         self.arrivals += 1;
-        self.bytes += raw.len();
-        self.by_txid.insert(txid, number);
-        self.wtxids.insert(wtxid);
+        self.bytes += orphan.raw.len();
+        self.by_txid.insert(orphan.txid, number);
+        self.wtxids.insert(orphan.wtxid);
+        let share = self.shares.entry(orphan.from).or_default();
+        share.numbers.insert(number);
+        share.bytes += orphan.raw.len();
         for parent in missing {
             self.children.entry(*parent).or_default().push(number);
         }
-        self.waiting.insert(
-            number,
-            Orphan {
-                txid,
-                wtxid,
-                raw,
-                since,
-            },
-        );
+        self.waiting.insert(number, orphan);
         while self.waiting.len() > self.max || self.bytes > self.max_bytes {
-            let Some(oldest) = self.waiting.keys().next().copied() else {
+            let Some(oldest) = self.oldest_of_the_largest_share() else {
                 return;
             };
             self.remove(oldest);
         }
+    }
+
+    /// By bytes where these are what there is too much of, by number otherwise.
+    fn oldest_of_the_largest_share(&self) -> Option<u64> {
+        let by_bytes = self.bytes > self.max_bytes;
+        let largest = self.shares.values().max_by_key(|share| match by_bytes {
+            true => share.bytes,
+            false => share.numbers.len(),
+        })?;
+        largest.numbers.first().copied()
+    }
+
+    /// Those that wait for `parent`, which stay: first what `from` sent, the latest first (Core's
+    /// `GetChildrenFromSamePeer`), then the others'.
+    pub(super) fn children(&self, parent: &Txid, from: Option<SocketAddr>) -> Vec<Orphan> {
+        let mut found: Vec<&Orphan> = self
+            .children
+            .get(parent)
+            .into_iter()
+            .flatten()
+            .rev()
+            .filter_map(|number| self.waiting.get(number))
+            .collect();
+        found.sort_by_key(|orphan| orphan.from != from);
+        found.into_iter().cloned().collect()
     }
 
     /// Those that wait for `parent`, taken out, in order of arrival.
@@ -122,12 +148,17 @@ impl Orphans {
             .collect()
     }
 
-    /// A block holds this transaction: it waits no longer. (Those that wait for it are tried when
-    /// the pool settles.)
-    pub(super) fn confirmed(&mut self, txid: &Txid) {
+    /// It waits no longer.
+    pub(super) fn forget(&mut self, txid: &Txid) {
         if let Some(number) = self.by_txid.get(txid) {
             self.remove(*number);
         }
+    }
+
+    /// A block holds this transaction: it waits no longer. (Those that wait for it are tried when
+    /// the pool settles.)
+    pub(super) fn confirmed(&mut self, txid: &Txid) {
+        self.forget(txid);
     }
 
     /// A block spends this output: what also spends it will never find it.
@@ -167,6 +198,13 @@ impl Orphans {
         self.bytes -= orphan.raw.len();
         self.by_txid.remove(&orphan.txid);
         self.wtxids.remove(&orphan.wtxid);
+        if let Some(share) = self.shares.get_mut(&orphan.from) {
+            share.numbers.remove(&number);
+            share.bytes -= orphan.raw.len();
+            if share.numbers.is_empty() {
+                self.shares.remove(&orphan.from);
+            }
+        }
         self.children.retain(|_, numbers| {
             numbers.retain(|other| *other != number);
             !numbers.is_empty()

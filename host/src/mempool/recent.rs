@@ -9,6 +9,22 @@ use bitcoin::{Txid, Wtxid};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct TxHash([u8; 32]);
 
+impl From<[u8; 32]> for TxHash {
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl TxHash {
+    /// Read as one or the other: which it is, is known by where it is found.
+    pub(super) fn as_ids(&self) -> (Txid, Wtxid) {
+        (
+            Txid::from_byte_array(self.0),
+            Wtxid::from_byte_array(self.0),
+        )
+    }
+}
+
 impl From<Txid> for TxHash {
     fn from(txid: Txid) -> Self {
         Self(txid.to_byte_array())

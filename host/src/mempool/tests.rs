@@ -1,8 +1,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod arrivals;
-mod chain;
+pub(super) mod chain;
 mod departures;
+mod honest;
 mod measure;
 mod random;
 mod regtest_pool;
@@ -12,7 +13,7 @@ use bitcoin::Transaction;
 use super::*;
 use chain::{Chain, pay, raw, spend};
 
-const NOW: u64 = 1_700_000_000;
+pub(super) const NOW: u64 = 1_700_000_000;
 
 impl Mempool {
     /// Panics unless every figure equals what is computed from nothing.

@@ -4,7 +4,7 @@ use super::checker::{BlockFrom, Checked, Checker, ToCheck, ToFill, Verdict};
 use super::connection::{Connection, SocketEvent, connect};
 use super::event_log::EventLog;
 use crate::chain::sync::book::NetAddress;
-use crate::chain::sync::{Base, PeerId, PeerInfo};
+use crate::chain::sync::{Base, PeerId, PeerInfo, PoolVerdict};
 use crate::chain::{HeaderTree, Output, SourceView, Sync, SyncConfig, TipChange};
 use crate::headers_file::HeadersFile;
 use crate::lane::{Feed, Position};
@@ -16,6 +16,7 @@ use bitcoin::BlockHash;
 use bitcoin::block::Header;
 use bytes::Bytes;
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
@@ -31,8 +32,10 @@ const VIEW: Duration = Duration::from_millis(500);
 
 /// Takes the transactions that peers send.
 pub trait TransactionSink: Send {
-    /// A transaction, not checked.
-    fn transaction(&mut self, raw: Bytes);
+    /// A transaction, not checked, from a peer. False when there is no room for it now.
+    fn transaction(&mut self, peer: PeerId, addr: SocketAddr, raw: Bytes) -> bool;
+    /// A peer announced transactions: by txid or wtxid, internal byte order.
+    fn announced(&mut self, addr: SocketAddr, hashes: Vec<[u8; 32]>);
 }
 
 /// What the shell needs beside the machine's own settings.
@@ -90,6 +93,7 @@ pub struct Net {
     checker: Checker,
     verdicts: mpsc::UnboundedReceiver<Checked>,
     source: Option<mpsc::Receiver<SourceEvent>>,
+    pool_verdicts: mpsc::UnboundedReceiver<PoolVerdict>,
     view: Arc<Mutex<NetView>>,
     connections: HashMap<PeerId, Connection>,
     sockets: mpsc::Sender<SocketEvent>,
@@ -120,6 +124,8 @@ pub struct NetParts {
     pub verdicts: mpsc::UnboundedReceiver<Checked>,
     /// Where the source says what it has, if there is one beside the peers.
     pub source: Option<mpsc::Receiver<SourceEvent>>,
+    /// What the pool says of the transactions that went to `sink`.
+    pub pool_verdicts: mpsc::UnboundedReceiver<PoolVerdict>,
 }
 
 impl Net {
@@ -135,6 +141,7 @@ impl Net {
             checker,
             verdicts,
             source,
+            pool_verdicts,
         } = parts;
         let seed = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -161,6 +168,7 @@ impl Net {
             checker,
             verdicts,
             source,
+            pool_verdicts,
             view,
             connections: HashMap::new(),
             sockets,
@@ -190,6 +198,7 @@ impl Net {
                 Some(event) = self.incoming.recv() => self.socket(event),
                 Some(checked) = self.verdicts.recv() => self.verdict(checked),
                 Some(event) = next_of(&mut self.source) => self.source(event),
+                Some(verdict) = self.pool_verdicts.recv() => self.machine.pool_verdict(verdict, now()),
                 _ = ticks.tick() => self.tick(),
             }
             self.outputs()?;
@@ -401,9 +410,29 @@ impl Net {
                     self.checker.fill(ToFill { peer, hash, wanted });
                 }
                 Output::Tip(change) => self.tip(&change),
-                Output::Transaction { raw, .. } => {
-                    if let Some(sink) = &mut self.sink {
-                        sink.transaction(raw);
+                Output::Transaction {
+                    peer,
+                    raw,
+                    txid,
+                    wtxid,
+                } => {
+                    let connection = self.connections.get(&peer);
+                    let taken = match (&mut self.sink, connection) {
+                        (Some(sink), Some(connection)) => {
+                            sink.transaction(peer, connection.addr, raw)
+                        }
+                        _ => false,
+                    };
+                    if !taken {
+                        let verdict = PoolVerdict::NotTaken { txid, wtxid };
+                        self.machine.pool_verdict(verdict, now());
+                    }
+                }
+                Output::Announced { peer, hashes } => {
+                    if let (Some(sink), Some(connection)) =
+                        (&mut self.sink, self.connections.get(&peer))
+                    {
+                        sink.announced(connection.addr, hashes);
                     }
                 }
                 Output::Event(event) => {

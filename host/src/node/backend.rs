@@ -1,5 +1,8 @@
 //! What the API shows of a running host.
 
+mod pool;
+
+use self::pool::{pool_status, pool_transaction};
 use super::lanes::Lanes;
 use super::manager::{Asker, Board, Idle};
 use crate::api::{Backend, BlockId, OwnerToken, PluginAction, QueryFailure};
@@ -244,7 +247,7 @@ impl Backend for NodeBackend {
             let now = SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |t| t.as_secs());
-            pool.pool().info(now)
+            pool_status(&pool.pool(), now)
         });
         let peers = net.peers.iter().map(|peer| status::Peer {
             addr: peer.addr.to_string(),
@@ -278,15 +281,15 @@ impl Backend for NodeBackend {
             tip,
             synced: self.synced(),
             peers: peers.collect(),
-            mempool: mempool.map_or_else(status::Mempool::default, |info| status::Mempool {
-                txs: info.txs as u64,
-                vbytes: info.vbytes,
-                fees_sats: info.fees_sats,
-            }),
+            mempool: mempool.unwrap_or_default(),
             plugins: self.plugins(),
             reorgs: net.reorgs,
             source: self.source(&net),
         }
+    }
+
+    fn pool_transaction(&self, txid: bitcoin::Txid) -> Option<status::PoolTransaction> {
+        pool_transaction(&self.pool.as_ref()?.pool(), &txid)
     }
 
     fn health(&self) -> Health {

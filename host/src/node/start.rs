@@ -21,9 +21,7 @@ use crate::store::{RowStore, StateStore};
 use anyhow::{Context, Result};
 use bitcoin::BlockHash;
 use bitcoin::hashes::Hash as _;
-use bytes::Bytes;
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
@@ -37,17 +35,6 @@ const SOURCE_EVENTS: usize = 16;
 const RUNTIME_END: Duration = Duration::from_secs(1);
 /// How long tasks may take to end by themselves.
 const TASKS_END: Duration = Duration::from_secs(2);
-
-/// Hands transactions to the pool; a full queue drops them.
-struct PoolSink(SyncSender<Bytes>);
-
-impl TransactionSink for PoolSink {
-    fn transaction(&mut self, raw: Bytes) {
-        if self.0.try_send(raw).is_err() {
-            tracing::debug!("a transaction was dropped: too many wait");
-        }
-    }
-}
 
 pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -123,6 +110,8 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
         Arc::new(PoolFeed::new(Mempool::new(MempoolConfig {
             max_bytes: usize::try_from(config.mempool.max_size).unwrap_or(usize::MAX),
             expiry_seconds: config.mempool.expiry.as_secs(),
+            min_relay_fee: config.mempool.min_relay_fee,
+            mining_floor: config.mempool.mining_floor,
             ..MempoolConfig::default()
         })))
     });
@@ -147,20 +136,22 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
 
     let mut sink: Option<Box<dyn TransactionSink>> = None;
     let mut pool_thread = None;
+    let (pool_verdict, pool_verdicts) = mpsc::unbounded_channel();
     if let (Some(pool), Some(lane)) = (&pool, lanes.coins()) {
         let file = config
             .mempool
             .persist
             .then(|| folder.path().join("mempool.dat"));
-        let (worker, sender) = PoolWorker::new(
+        let (worker, queue) = PoolWorker::new(
             feed.clone(),
             pool.clone(),
             lane,
             params,
             metrics.clone(),
             file,
+            pool_verdict,
         );
-        sink = Some(Box::new(PoolSink(sender)));
+        sink = Some(Box::new(queue));
         let thread = std::thread::Builder::new()
             .name("mempool".into())
             .spawn(move || worker.run());
@@ -213,6 +204,7 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
         sink,
         checker,
         verdicts,
+        pool_verdicts,
     };
     let (net, handle) = Net::new(net_config, parts);
     let (stop, stopping) = watch::channel(false);

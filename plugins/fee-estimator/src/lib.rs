@@ -7,14 +7,25 @@
 //! ```text
 //! state     'R' horizon(u8) bucket(u8) → the moving averages of a bucket (see `store`)
 //!           'M'                        → height of the first block that told something, time of the last one
+//!           'C'                        → how much of the blocks behind them was in the pool before (see `coverage`)
 //! volatile  'U'                        → transactions waited for, by height and bucket
-//! query     estimate?target=6[&mode=economical|conservative]        status
-//! values    fee_rate_2, fee_rate_6, fee_rate_24, fee_rate_144 (sat/vB)
+//!           'P', 'N'                   → the pool (see `pool`)
+//!           'C', 'F'                   → coverage of the last blocks, the pool's floor
+//! query     estimate?target=6[&mode=economical|conservative]        projection        recommended        status
+//! values    fee_rate_2, fee_rate_6, fee_rate_24, fee_rate_144 (sat/vB, of the estimator alone), coverage_percent
 //! ```
+//!
+//! The [`projection`] fills the next blocks from the pool. It is worth as much as the pool is complete: until enough blocks
+//! were seen to consist of what the pool had, answers say what is missing instead. An economical estimate is lowered to
+//! what the projection says and never raised by it.
 
 pub mod buckets;
+pub mod coverage;
 pub mod estimator;
+pub mod floor;
 pub mod horizon;
+pub mod pool;
+pub mod projection;
 pub mod query;
 pub mod store;
 pub mod unconfirmed;
@@ -22,7 +33,10 @@ pub mod unconfirmed;
 use blockmill_sdk::prelude::*;
 use blockmill_sdk::{Origin, Removal};
 
+use coverage::{Coverage, Warmth};
 use estimator::Estimator;
+use floor::Floor;
+use pool::Pool;
 use store::Summary;
 
 /// What was learnt is not used when no block told anything for so long, in seconds by the blocks' own times (Core's
@@ -48,6 +62,14 @@ pub struct FeeEstimator {
     /// Bucket and blocks waited of what left the pool unconfirmed since the last block: in the estimator already, in the
     /// state with the next block.
     failures: Vec<(usize, u32)>,
+    pool: Pool,
+    coverage: Coverage,
+    floor: Floor,
+    warmth: Warmth,
+    /// The pool's floor by the settings, sat/kvB.
+    min_fee: u64,
+    /// This instance was told of the pool: what a block holds should have been in it.
+    told: bool,
 }
 
 impl Processor for FeeEstimator {
@@ -61,7 +83,18 @@ impl Processor for FeeEstimator {
     }
 
     fn start(info: &StartInfo) -> Result<Self, String> {
-        info.settings()?.finish()?;
+        let mut settings = info.settings()?;
+        let warmth = Warmth {
+            blocks: settings.number("warm_blocks", 3)?,
+            percent: settings.number("warm_percent", 75)?,
+        };
+        let min_fee = settings.number("min_fee_sat_kvb", 100)?;
+        settings.finish()?;
+        if warmth.blocks > 12 || warmth.percent > 100 {
+            return Err(
+                "`warm_blocks` must be at most 12, and `warm_percent` at most 100".to_owned(),
+            );
+        }
         let mut estimator = Estimator::new(info.height.unwrap_or(0));
         let active = store::load(&mut estimator)?;
         Ok(FeeEstimator {
@@ -69,6 +102,12 @@ impl Processor for FeeEstimator {
             active,
             current: false,
             failures: Vec::new(),
+            pool: Pool::default(),
+            coverage: Coverage::load()?,
+            floor: Floor::default(),
+            warmth,
+            min_fee,
+            told: false,
         })
     }
 
@@ -80,6 +119,22 @@ impl Processor for FeeEstimator {
             );
             store::forget();
             self.estimator = Estimator::new(self.estimator.height());
+            self.coverage = Coverage::default();
+        }
+        if self.told {
+            // The coinbase is first.
+            let (mut txs, mut seen) = (0, 0);
+            for txid in block.txids().iter().skip(1) {
+                txs += 1;
+                seen += u32::from(self.pool.remove(txid).is_some());
+            }
+            self.pool.put();
+            self.coverage.block(block.height(), txs, seen);
+            self.coverage.put();
+            if let Some((_, txs, seen)) = self.coverage.last() {
+                let percent = f64::from(seen) * 100.0 / f64::from(txs.max(1));
+                values::set("coverage_percent", percent.round());
+            }
         }
         self.estimator.block(block.height(), block.txids());
         if self.current {
@@ -87,6 +142,9 @@ impl Processor for FeeEstimator {
         }
         if self.estimator.first_recorded != 0 {
             store::save(&mut self.estimator, self.active);
+            if self.told {
+                self.coverage.save();
+            }
         }
         self.failures.clear();
         if self.current {
@@ -103,10 +161,20 @@ impl Processor for FeeEstimator {
 
     fn on_mempool(&mut self, changes: &MempoolChanges) -> Result<(), String> {
         self.current = changes.current();
+        if !self.told {
+            self.told = true;
+            self.coverage.since = changes.time();
+        }
         if changes.reset() {
             self.estimator.unconfirmed_mut().clear();
+            self.pool.clear();
         } else {
             for (txid, reason) in changes.removed() {
+                if let Some((fee, weight)) = self.pool.remove(txid)
+                    && reason == Removal::Evicted
+                {
+                    self.floor.evicted(fee, weight, changes.time());
+                }
                 // What a block confirms is counted when the block is given.
                 if reason != Removal::Confirmed
                     && let Some(failure) = self.estimator.failed(txid)
@@ -115,6 +183,13 @@ impl Processor for FeeEstimator {
                 }
             }
         }
+        for entry in changes.added() {
+            self.pool
+                .insert(entry.txid(), entry.fee(), entry.weight(), entry.parents());
+        }
+        self.pool.put();
+        self.coverage.put();
+        self.floor.put();
         if changes.current() {
             let mut arrival = Arrival::new(self.estimator.height());
             for entry in changes.added() {

@@ -76,6 +76,7 @@ pub fn forget() {
     });
     state::delete_many(&keys);
     state::delete(b"M");
+    state::delete(b"C");
 }
 
 fn write_row(row: &Row, bytes: &mut Vec<u8>) {

@@ -83,7 +83,8 @@ impl Net {
     }
 
     fn rate(&mut self, target: u32) -> Option<f64> {
-        self.estimate(target)["fee_rate_sat_vb"].as_f64()
+        // The estimator's own: a pool that is empty after each block lowers the answer to the floor.
+        self.estimate(target)["estimator_sat_vb"].as_f64()
     }
 
     fn waited_for(&mut self) -> u64 {
@@ -98,7 +99,7 @@ fn a_steady_rate_is_the_answer() {
     let mut net = Net::new();
     net.steady(25, 30);
     let answer = net.estimate(6);
-    assert_eq!(answer["fee_rate_sat_vb"], json!(25.0));
+    assert_eq!(answer["estimator_sat_vb"], json!(25.0));
     assert_eq!(
         (&answer["enough_data"], &answer["reason"], &answer["note"]),
         (&json!(true), &Json::Null, &Json::Null)
@@ -116,7 +117,7 @@ fn a_steady_rate_is_the_answer() {
 
     let one = net.estimate(1);
     assert_eq!(
-        (&one["answered_target"], &one["fee_rate_sat_vb"]),
+        (&one["answered_target"], &one["estimator_sat_vb"]),
         (&json!(2), &json!(25.0))
     );
     assert!(one["note"].as_str().unwrap().contains("never answered"));
@@ -180,7 +181,16 @@ fn a_fresh_instance_answers_the_same() {
     }
     assert_eq!(steady.harness.state(), restarted.harness.state());
     for target in [2, 3, 6, 12] {
-        assert_eq!(steady.estimate(target), restarted.estimate(target));
+        let (steady, restarted) = (steady.estimate(target), restarted.estimate(target));
+        for field in [
+            "fee_rate_sat_vb",
+            "estimator_sat_vb",
+            "warming_up",
+            "range",
+            "basis",
+        ] {
+            assert_eq!(steady[field], restarted[field], "{field} of {target}");
+        }
     }
 }
 
@@ -339,4 +349,171 @@ fn questions_that_make_no_sense_are_answered_with_the_reason() {
         Err(QueryError::NotFound(_))
     ));
     assert!(Harness::<FeeEstimator>::try_on("regtest", json!({ "x": 1 })).is_err());
+}
+
+#[test]
+fn until_the_pool_is_known_to_be_complete_no_rate_is_told() {
+    let mut net = Net::new();
+    let ask = |net: &mut Net, path: &str| net.harness.query(path, &[]).unwrap();
+    let cold = ask(&mut net, "recommended");
+    assert_eq!(
+        (&cold["warming_up"], &cold["fastest_sat_vb"]),
+        (&json!(true), &Json::Null)
+    );
+    assert_eq!(
+        cold["coverage"]["missing"].as_str().unwrap(),
+        "0 of 3 blocks with transactions were heard"
+    );
+    assert_eq!(ask(&mut net, "projection")["blocks"], Json::Null);
+    // Blocks of which half was never seen in the pool.
+    for _ in 0..10 {
+        let mut transactions = net.pool(20, 4);
+        for _ in 0..4 {
+            transactions.push(net.transaction());
+        }
+        net.block(transactions);
+    }
+    let answer = net.estimate(2);
+    assert_eq!(
+        (&answer["warming_up"], &answer["fee_rate_sat_vb"]),
+        (&json!(true), &Json::Null)
+    );
+    assert!(
+        answer["reason"]
+            .as_str()
+            .unwrap()
+            .contains("50 % of their transactions"),
+        "{answer:?}"
+    );
+    let cold = ask(&mut net, "recommended");
+    assert_eq!(cold["coverage"]["percent"], json!(50.0));
+    assert_eq!(cold["coverage"]["last_block"]["seen"], json!(4));
+    assert!(
+        cold["coverage"]["missing"]
+            .as_str()
+            .unwrap()
+            .contains("75 % are needed")
+    );
+    assert_eq!(net.harness.value("coverage_percent"), Some(50.0));
+    // Empty blocks say nothing.
+    net.block(vec![]);
+    assert_eq!(
+        ask(&mut net, "recommended")["coverage"]["percent"],
+        json!(50.0)
+    );
+    for _ in 0..12 {
+        net.steady(20, 1);
+    }
+    let warm = ask(&mut net, "recommended");
+    assert_eq!(
+        (&warm["warming_up"], &warm["fastest_sat_vb"]),
+        (&json!(false), &json!(1.0))
+    );
+    assert_eq!(warm["coverage"]["missing"], Json::Null);
+
+    // What was learnt stays when the host starts again; the pool must be heard anew.
+    net.steady(20, 60);
+    net.harness.restart();
+    net.harness.mempool(&[], &[]).unwrap();
+    assert_eq!(ask(&mut net, "recommended")["warming_up"], json!(true));
+    let answer = net.estimate(2);
+    assert_eq!(
+        (&answer["fee_rate_sat_vb"], &answer["pool_sat_vb"]),
+        (&json!(20.0), &Json::Null)
+    );
+}
+
+/// A pool of two full blocks at a rate.
+fn fill(net: &mut Net, rate: u64) -> Vec<Transaction> {
+    let mut transactions = Vec::new();
+    for _ in 0..24 {
+        net.made += 1;
+        let script = vec![0x51; 90_000];
+        transactions.push(chain::transaction(
+            &[(Txid::from_byte_array([9; 32]), net.made)],
+            &[(1, &script)],
+        ));
+    }
+    net.give(rate, &transactions, &[]);
+    transactions
+}
+
+#[test]
+fn the_pool_lowers_an_economical_answer_and_raises_none() {
+    let mut net = Net::new();
+    net.steady(25, 30);
+    let answer = net.estimate(2);
+    assert_eq!(
+        (
+            &answer["estimator_sat_vb"],
+            &answer["pool_sat_vb"],
+            &answer["fee_rate_sat_vb"]
+        ),
+        (&json!(25.0), &json!(0.1), &json!(0.1)),
+        "an empty pool has room for all"
+    );
+    let conservative = net
+        .harness
+        .query("estimate", &[("target", "2"), ("mode", "conservative")])
+        .unwrap();
+    assert_eq!(conservative["fee_rate_sat_vb"], json!(25.0));
+    let cheap = fill(&mut net, 7);
+    let answer = net.estimate(2);
+    assert_eq!(
+        (&answer["pool_sat_vb"], &answer["fee_rate_sat_vb"]),
+        (&json!(7.0), &json!(7.0))
+    );
+    fill(&mut net, 90);
+    let answer = net.estimate(2);
+    assert_eq!(
+        (&answer["pool_sat_vb"], &answer["fee_rate_sat_vb"]),
+        (&json!(90.0), &json!(25.0))
+    );
+
+    let projection = net.harness.query("projection", &[]).unwrap();
+    assert_eq!(projection["pool"], json!(48));
+    assert_eq!(projection["blocks"][0]["median_sat_vb"], json!(90.0));
+    assert_eq!(projection["blocks"][4]["median_sat_vb"], json!(7.0));
+    assert_eq!(projection["left_over"], json!(0));
+    let recommended = net.harness.query("recommended", &[]).unwrap();
+    assert_eq!(
+        (
+            &recommended["fastest_sat_vb"],
+            &recommended["minimum_sat_vb"]
+        ),
+        (&json!(90.0), &json!(1.0))
+    );
+
+    // What is evicted for its fee raises the floor, and what left is in no block.
+    let evicted: Vec<(Txid, u8)> = cheap.iter().map(|tx| (tx.compute_txid(), 4)).collect();
+    net.harness.mempool(&evicted, &[]).unwrap();
+    let recommended = net.harness.query("recommended", &[]).unwrap();
+    assert_eq!(recommended["minimum_sat_vb"], json!(7.0));
+    assert_eq!(
+        net.harness.query("projection", &[]).unwrap()["pool"],
+        json!(24)
+    );
+}
+
+#[test]
+fn a_child_whose_parent_is_confirmed_stands_alone_and_slots_are_used_again() {
+    let mut net = Net::new();
+    net.steady(10, 3);
+    let parent = net.transaction();
+    net.give(1, std::slice::from_ref(&parent), &[]);
+    let child = net.transaction();
+    net.give(50, std::slice::from_ref(&child), &[parent.compute_txid()]);
+    let median = |net: &mut Net| {
+        net.harness.query("projection", &[]).unwrap()["blocks"][0]["median_sat_vb"].as_f64()
+    };
+    assert_eq!(median(&mut net), Some(25.5));
+    net.block(vec![parent.clone()]);
+    net.harness
+        .mempool(&[(parent.compute_txid(), 0)], &[])
+        .unwrap();
+    assert_eq!(median(&mut net), Some(50.0));
+    // Another takes the parent's slot and is no parent of the child.
+    let other = net.transaction();
+    net.give(2, std::slice::from_ref(&other), &[]);
+    assert_eq!(median(&mut net), Some(26.0));
 }

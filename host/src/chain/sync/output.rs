@@ -97,6 +97,13 @@ pub enum Output {
     },
     /// The active chain has another tip.
     Tip(TipChange),
+    /// A peer announced transactions, whether we want them or not: by txid or wtxid, internal byte order.
+    Announced {
+        /// The peer.
+        peer: PeerId,
+        /// At most 1,000 of one message.
+        hashes: Vec<[u8; 32]>,
+    },
     /// A transaction that was asked for; decoded once, not checked.
     Transaction {
         /// From whom.

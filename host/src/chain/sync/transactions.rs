@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use bitcoin::Transaction;
 use bitcoin::hashes::{Hash, siphash24};
 use bitcoin::p2p::ServiceFlags;
 use bitcoin::p2p::message_blockdata::Inventory;
+use bitcoin::{Transaction, Txid, Wtxid};
 use bytes::Bytes;
 
 use super::{ConnectionKind, DropReason, Output, PeerId, Sync};
@@ -36,6 +36,8 @@ pub(super) struct TxRequests {
     wanted: HashMap<[u8; 32], Wanted>,
     in_flight: BTreeMap<PeerId, usize>,
     seen: Seen,
+    /// What the pool refused since the last block: a block may change its mind.
+    refused: Seen,
     per_peer: usize,
     timeout: Duration,
 }
@@ -46,11 +48,8 @@ impl TxRequests {
             announced: BTreeMap::new(),
             wanted: HashMap::new(),
             in_flight: BTreeMap::new(),
-            seen: Seen {
-                seed,
-                fresh: HashSet::new(),
-                old: HashSet::new(),
-            },
+            seen: Seen::new(seed),
+            refused: Seen::new(seed),
             per_peer,
             timeout,
         }
@@ -61,8 +60,40 @@ impl TxRequests {
         self.seen.insert(&hash);
     }
 
+    /// The pool refused it: it is not asked for again before the next block. Another serialization of it may be.
+    pub(super) fn refuse(&mut self, txid: [u8; 32], wtxid: [u8; 32]) {
+        self.forget(txid, wtxid);
+        self.refused.insert(&wtxid);
+    }
+
+    /// It was not looked at: it may be asked for at the next announcement.
+    pub(super) fn forget(&mut self, txid: [u8; 32], wtxid: [u8; 32]) {
+        self.seen.remove(&txid);
+        self.seen.remove(&wtxid);
+    }
+
+    /// There is a new tip: what was refused may be taken now.
+    pub(super) fn new_tip(&mut self) {
+        self.refused.clear();
+    }
+
+    /// A peer sent a child of this transaction, so it has it: it is asked next, whatever became of the transaction before.
+    pub(super) fn parent(&mut self, peer: PeerId, txid: Txid) {
+        let hash = txid.to_byte_array();
+        self.seen.remove(&hash);
+        self.refused.remove(&hash);
+        let queue = self.announced.entry(peer).or_default();
+        if queue.len() < MAX_ANNOUNCED {
+            queue.push_front(Inventory::Transaction(txid));
+        }
+    }
+
+    fn done(&self, hash: &[u8; 32]) -> bool {
+        self.seen.contains(hash) || self.refused.contains(hash)
+    }
+
     pub(super) fn announced(&mut self, peer: PeerId, item: Inventory) {
-        if hash_of(&item).is_none_or(|hash| self.seen.contains(&hash)) {
+        if hash_of(&item).is_none_or(|hash| self.done(&hash)) {
             return;
         }
         let queue = self.announced.entry(peer).or_default();
@@ -81,7 +112,9 @@ impl TxRequests {
         let in_flight = self.in_flight.entry(peer).or_default();
         while *in_flight < self.per_peer && self.wanted.len() < MAX_WANTED {
             let Some(item) = queue.pop_front() else { break };
-            let Some(hash) = hash_of(&item).filter(|hash| !self.seen.contains(hash)) else {
+            let Some(hash) = hash_of(&item)
+                .filter(|hash| !self.seen.contains(hash) && !self.refused.contains(hash))
+            else {
                 continue;
             };
             if let Some(wanted) = self.wanted.get_mut(&hash) {
@@ -192,6 +225,25 @@ struct Seen {
 }
 
 impl Seen {
+    fn new(seed: u64) -> Seen {
+        Seen {
+            seed,
+            fresh: HashSet::new(),
+            old: HashSet::new(),
+        }
+    }
+
+    fn remove(&mut self, hash: &[u8; 32]) {
+        let key = self.key(hash);
+        self.fresh.remove(&key);
+        self.old.remove(&key);
+    }
+
+    fn clear(&mut self) {
+        self.fresh.clear();
+        self.old.clear();
+    }
+
     fn key(&self, hash: &[u8; 32]) -> u64 {
         siphash24::Hash::hash_to_u64_with_keys(self.seed, 0, hash)
     }
@@ -209,6 +261,38 @@ impl Seen {
     }
 }
 
+/// What the pool says of a transaction that it was given.
+#[derive(Debug, Clone)]
+pub enum PoolVerdict {
+    /// It is refused, until the next block.
+    Refused {
+        /// Its txid.
+        txid: Txid,
+        /// Its wtxid.
+        wtxid: Wtxid,
+    },
+    /// It was not looked at.
+    NotTaken {
+        /// Its txid.
+        txid: Txid,
+        /// Its wtxid.
+        wtxid: Wtxid,
+    },
+    /// It depends on transactions that are not known: the peer that sent it should have them.
+    Parents {
+        /// The peer.
+        peer: PeerId,
+        /// The parents' txids.
+        missing: Vec<Txid>,
+    },
+}
+
+/// Announcements of one message of which others are told.
+const MAX_TOLD: usize = 1_000;
+
+/// Parents of one transaction that are asked for.
+const MAX_PARENTS: usize = 24;
+
 fn hash_of(item: &Inventory) -> Option<[u8; 32]> {
     match item {
         Inventory::Transaction(txid) | Inventory::WitnessTransaction(txid) => {
@@ -220,6 +304,41 @@ fn hash_of(item: &Inventory) -> Option<[u8; 32]> {
 }
 
 impl Sync {
+    /// The pool looked at a transaction.
+    pub fn pool_verdict(&mut self, verdict: PoolVerdict, now: Moment) {
+        match verdict {
+            PoolVerdict::Refused { txid, wtxid } => self
+                .transactions
+                .refuse(txid.to_byte_array(), wtxid.to_byte_array()),
+            PoolVerdict::NotTaken { txid, wtxid } => self
+                .transactions
+                .forget(txid.to_byte_array(), wtxid.to_byte_array()),
+            PoolVerdict::Parents { peer, missing } => {
+                if self.peers.contains_key(&peer) {
+                    for txid in missing.into_iter().take(MAX_PARENTS) {
+                        self.transactions.parent(peer, txid);
+                    }
+                    self.pump(now);
+                }
+            }
+        }
+    }
+
+    /// Tells who announced what, once we follow the tip.
+    pub(super) fn tell_announced(&mut self, peer: PeerId, inventory: &[Inventory]) {
+        if !self.config.transactions || !self.was_synced {
+            return;
+        }
+        let hashes: Vec<[u8; 32]> = inventory
+            .iter()
+            .filter_map(hash_of)
+            .take(MAX_TOLD)
+            .collect();
+        if !hashes.is_empty() {
+            self.outputs.push_back(Output::Announced { peer, hashes });
+        }
+    }
+
     pub(super) fn on_transaction(&mut self, peer: PeerId, raw: Bytes, now: Moment) {
         let Ok(transaction) = bitcoin::consensus::deserialize::<Transaction>(&raw) else {
             self.drop_peer(peer, DropReason::MalformedTransaction, now);

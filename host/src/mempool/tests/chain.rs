@@ -15,7 +15,7 @@ type Spent = Vec<(OutPoint, Coin)>;
 
 /// The coins at the tip, and what each block spent.
 #[derive(Default)]
-pub(super) struct Chain {
+pub(in super::super) struct Chain {
     pub(super) coins: HashMap<OutPoint, Coin>,
     blocks: Vec<(Vec<Transaction>, Spent)>,
     /// When set, every lookup fails.
@@ -32,7 +32,11 @@ impl CoinLookup for Chain {
 impl Chain {
     /// A chain of `height` empty blocks, below which lie `count` coins of `value` sat each, not of
     /// coinbases.
-    pub(super) fn with_coins(height: u32, count: u32, value: u64) -> (Self, Vec<OutPoint>) {
+    pub(in super::super) fn with_coins(
+        height: u32,
+        count: u32,
+        value: u64,
+    ) -> (Self, Vec<OutPoint>) {
         let mut chain = Self::default();
         let outpoints: Vec<OutPoint> = (0..count)
             .map(|vout| OutPoint::new(made_up_txid(), vout))
@@ -53,7 +57,7 @@ impl Chain {
         (chain, outpoints)
     }
 
-    pub(super) fn tip(&self) -> Tip {
+    pub(in super::super) fn tip(&self) -> Tip {
         let height = self.blocks.len() as u32;
         Tip {
             height,
@@ -62,7 +66,7 @@ impl Chain {
     }
 
     /// Connects a block of these transactions.
-    pub(super) fn connect(&mut self, txs: Vec<Transaction>) {
+    pub(in super::super) fn connect(&mut self, txs: Vec<Transaction>) {
         let height = self.blocks.len() as u32 + 1;
         let mut spent = Vec::new();
         for tx in &txs {
@@ -90,7 +94,7 @@ impl Chain {
     }
 
     /// Takes the tip off and answers with its transactions.
-    pub(super) fn disconnect(&mut self) -> Vec<Transaction> {
+    pub(in super::super) fn disconnect(&mut self) -> Vec<Transaction> {
         let (txs, spent) = self.blocks.pop().expect("a block to disconnect");
         // First what was spent, as some of it was made in this block.
         self.coins.extend(spent);
@@ -104,26 +108,26 @@ impl Chain {
     }
 
     /// Connects a block here and in the pool.
-    pub(super) fn connect_both(&mut self, pool: &mut Mempool, txs: Vec<Transaction>) {
+    pub(in super::super) fn connect_both(&mut self, pool: &mut Mempool, txs: Vec<Transaction>) {
         pool.connect_block(self.tip().height + 1, spends(&txs));
         self.connect(txs);
     }
 
     /// Disconnects the tip here and in the pool.
-    pub(super) fn disconnect_both(&mut self, pool: &mut Mempool) -> Vec<Transaction> {
+    pub(in super::super) fn disconnect_both(&mut self, pool: &mut Mempool) -> Vec<Transaction> {
         let txs = self.disconnect();
         pool.disconnect_block(txs.iter().map(raw));
         txs
     }
 
     /// Connects a decoded block here.
-    pub(super) fn connect_block(&mut self, block: Block) {
+    pub(in super::super) fn connect_block(&mut self, block: Block) {
         self.connect(block.txdata);
     }
 }
 
 /// What `Mempool::connect_block` is told of a block.
-pub(super) fn spends(txs: &[Transaction]) -> impl Iterator<Item = (Txid, Vec<OutPoint>)> {
+pub(in super::super) fn spends(txs: &[Transaction]) -> impl Iterator<Item = (Txid, Vec<OutPoint>)> {
     txs.iter().map(|tx| {
         (
             tx.compute_txid(),
@@ -132,18 +136,18 @@ pub(super) fn spends(txs: &[Transaction]) -> impl Iterator<Item = (Txid, Vec<Out
     })
 }
 
-pub(super) fn raw(tx: &Transaction) -> Bytes {
+pub(in super::super) fn raw(tx: &Transaction) -> Bytes {
     Bytes::from(bitcoin::consensus::serialize(tx))
 }
 
-pub(super) fn made_up_txid() -> Txid {
+pub(in super::super) fn made_up_txid() -> Txid {
     "00000000000000000000000000000000000000000000000000000000deadbeef"
         .parse()
         .unwrap()
 }
 
 /// A transaction that spends `inputs` into outputs of these values, in sat; 92 vB with one of each.
-pub(super) fn spend(inputs: &[OutPoint], values: &[u64]) -> Transaction {
+pub(in super::super) fn spend(inputs: &[OutPoint], values: &[u64]) -> Transaction {
     Transaction {
         version: Version::TWO,
         lock_time: LockTime::ZERO,
@@ -167,11 +171,11 @@ pub(super) fn spend(inputs: &[OutPoint], values: &[u64]) -> Transaction {
 }
 
 /// The first output of a transaction.
-pub(super) fn pay(tx: &Transaction) -> OutPoint {
+pub(in super::super) fn pay(tx: &Transaction) -> OutPoint {
     OutPoint::new(tx.compute_txid(), 0)
 }
 
-pub(super) fn coinbase(height: u32) -> Transaction {
+pub(in super::super) fn coinbase(height: u32) -> Transaction {
     let mut tx = spend(&[OutPoint::null()], &[50_0000_0000]);
     tx.input[0].script_sig =
         ScriptBuf::from_bytes([&[4][..], &height.to_le_bytes()[..], &[0; 5][..]].concat());

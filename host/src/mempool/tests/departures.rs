@@ -24,7 +24,7 @@ fn a_replacement_pays_for_what_it_pushes_out_and_for_itself() {
     refuse(
         &mut pool,
         &spend(&coins[..1], &[COIN - 1_000, 0]),
-        "rate is not higher",
+        "does not pay",
     );
     refuse(
         &mut pool,

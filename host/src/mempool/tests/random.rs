@@ -91,7 +91,7 @@ impl World {
         let config = MempoolConfig {
             max_bytes,
             expiry_seconds: 300,
-            max_chain_entries: 12,
+            max_cluster_entries: 12,
             max_orphans: 5,
             ..Default::default()
         };

@@ -373,6 +373,7 @@ pub(super) struct Sim {
     pub(super) tips: Vec<TipChange>,
     pub(super) dropped: Vec<(SocketAddr, DropReason)>,
     pub(super) transactions: Vec<(PeerId, bitcoin::Txid)>,
+    pub(super) announced: Vec<(PeerId, Vec<[u8; 32]>)>,
     pub(super) connects: Vec<(SocketAddr, Moment)>,
     pub(super) events: Vec<String>,
     /// What the shell's pool holds.
@@ -419,6 +420,7 @@ impl Sim {
             tips: Vec::new(),
             dropped: Vec::new(),
             transactions: Vec::new(),
+            announced: Vec::new(),
             connects: Vec::new(),
             events: Vec::new(),
             pool: Vec::new(),
@@ -603,6 +605,7 @@ impl Sim {
                     assert_eq!(self.sync.height_of(&change.hash), Some(change.height));
                     self.tips.push(change);
                 }
+                Output::Announced { peer, hashes } => self.announced.push((peer, hashes)),
                 Output::Transaction { peer, txid, .. } => self.transactions.push((peer, txid)),
                 Output::Event(event) => self
                     .events

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bitcoin::hashes::Hash;
 use bitcoin::p2p::ServiceFlags;
 use bitcoin::p2p::message_blockdata::Inventory;
 use bitcoin::{Transaction, Witness};
@@ -9,7 +10,9 @@ use bytes::Bytes;
 
 use super::network::{FakePeer, Sim, chain, txid_bytes};
 use crate::chain::fixtures::spend;
-use crate::chain::sync::DropReason;
+use crate::chain::sync::transactions::TxRequests;
+use crate::chain::sync::{DropReason, PeerId, PoolVerdict};
+use crate::wire::Moment;
 use crate::wire::message::Message;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -182,4 +185,122 @@ fn only_a_peer_with_bloom_filters_is_asked_for_its_pool_and_once() {
             .count()
     };
     assert_eq!((asked(&sim.peers[0]), asked(&sim.peers[1])), (0, 1));
+}
+
+fn verdict(sim: &mut Sim, verdict: PoolVerdict) {
+    let now = sim.now;
+    sim.sync.pool_verdict(verdict, now);
+    sim.settle();
+}
+
+#[test]
+fn what_the_pool_refused_is_asked_for_again_after_the_next_block_and_not_before() {
+    let mut sim = synced(9, 2);
+    let tx = transaction(9);
+    give(&mut sim.peers[0], &tx);
+    sim.run_until("the transaction", MINUTE, |sim| {
+        !sim.transactions.is_empty()
+    });
+    let (txid, wtxid) = (tx.compute_txid(), tx.compute_wtxid());
+    verdict(&mut sim, PoolVerdict::Refused { txid, wtxid });
+    give(&mut sim.peers[1], &tx);
+    sim.run_for(MINUTE);
+    assert_eq!(sim.transactions.len(), 1);
+    for peer in &mut sim.peers {
+        peer.chain = chain(11);
+        peer.announce(1);
+    }
+    let tip = chain(11)[10].clone();
+    sim.run_to_tip(&tip);
+    give(&mut sim.peers[1], &tx);
+    sim.run_until("it comes again", MINUTE, |sim| sim.transactions.len() == 2);
+    // One that was taken is not, whatever blocks come.
+    give(&mut sim.peers[0], &tx);
+    sim.run_for(MINUTE);
+    assert_eq!(sim.transactions.len(), 2);
+    verdict(&mut sim, PoolVerdict::NotTaken { txid, wtxid });
+    give(&mut sim.peers[0], &tx);
+    sim.run_until("it was dropped here", MINUTE, |sim| {
+        sim.transactions.len() == 3
+    });
+}
+
+#[test]
+fn a_missing_parent_is_asked_of_the_peer_that_sent_the_child_even_if_it_was_refused() {
+    let mut sim = synced(10, 2);
+    let parent = transaction(10);
+    give(&mut sim.peers[0], &parent);
+    sim.run_until("the parent", MINUTE, |sim| !sim.transactions.is_empty());
+    let (txid, wtxid) = (parent.compute_txid(), parent.compute_wtxid());
+    verdict(&mut sim, PoolVerdict::Refused { txid, wtxid });
+    let peer = sim.id_of(0).unwrap();
+    verdict(
+        &mut sim,
+        PoolVerdict::Parents {
+            peer,
+            missing: vec![txid],
+        },
+    );
+    sim.run_until("the parent again", MINUTE, |sim| {
+        sim.transactions.len() == 2
+    });
+    assert_eq!(sim.transactions[1], (peer, txid));
+    assert!(
+        sim.peers[0]
+            .transactions_asked()
+            .contains(&Inventory::WitnessTransaction(txid))
+    );
+    assert!(sim.peers[1].transactions_asked().is_empty());
+}
+
+#[test]
+fn who_announced_what_is_told_also_of_what_is_not_asked_for() {
+    let mut sim = synced(11, 2);
+    let tx = transaction(11);
+    for peer in &mut sim.peers {
+        give(peer, &tx);
+    }
+    sim.run_until("both are heard", MINUTE, |sim| sim.announced.len() == 2);
+    let hash: [u8; 32] = *tx.compute_wtxid().as_ref();
+    assert!(sim.announced.iter().all(|(_, hashes)| *hashes == [hash]));
+    assert_ne!(sim.announced[0].0, sim.announced[1].0);
+    // A flood is told of in part.
+    let items: Vec<_> = (100..5_100)
+        .map(|n| Inventory::WTx(transaction(n).compute_wtxid()))
+        .collect();
+    sim.peers[0].say(&Message::Inv(items));
+    sim.run_until("the flood", MINUTE, |sim| sim.announced.len() == 3);
+    assert_eq!(sim.announced[2].1.len(), 1_000);
+}
+
+/// The oldest announcements of a peer make room for its later ones, and for nobody else's.
+#[test]
+fn the_announcements_of_one_peer_are_bounded_and_its_own() {
+    let mut requests = TxRequests::new(1, 100, MINUTE);
+    let item = |n: u32| {
+        let mut hash = [0; 32];
+        hash[..4].copy_from_slice(&n.to_le_bytes());
+        Inventory::WTx(bitcoin::Wtxid::from_byte_array(hash))
+    };
+    requests.announced(PeerId(1), item(0));
+    for n in 1..20_001 {
+        requests.announced(PeerId(2), item(n));
+    }
+    let mut asked = 0;
+    let now = Moment(0);
+    loop {
+        let items = requests.next_requests(PeerId(2), now);
+        if items.is_empty() {
+            break;
+        }
+        asked += items.len();
+        for item in items {
+            let Inventory::WTx(wtxid) = item else {
+                panic!("{item:?}")
+            };
+            requests.arrived([*wtxid.as_ref(), [9; 32]]);
+        }
+    }
+    assert_eq!(asked, 5_000);
+    assert_eq!(requests.next_requests(PeerId(1), now), [item(0)]);
 }
