@@ -56,12 +56,28 @@ fn regtest(name: &str) -> String {
 
 #[test]
 fn every_plugin_of_ours_leaves_the_same_however_it_is_disturbed() {
-    for name in ["utxo-tracker", "tx-writer", "fee-estimator"] {
-        let (code, report) = json(&["test", &wasm(name, false), "--devnet", "20", "--reorg"]);
+    for (name, more) in [
+        ("utxo-tracker", &[][..]),
+        ("tx-writer", &[]),
+        ("address-history", &["--query", "status"]),
+        ("block-stats", &["--query", r#"block={"height": 120}"#]),
+        ("watch", &WATCHED[..]),
+        // Its state learns from the pool, and is not the same where the pool was not heard of.
+        ("fee-estimator", &["--no-mempool"]),
+    ] {
+        let file = wasm(name, false);
+        let args = [&["test", &file, "--devnet", "20", "--reorg"], more].concat();
+        let (code, report) = json(&args);
         assert_eq!(code, 0, "{report}");
         assert!(report.get("failure").is_none(), "{report}");
         let done = &report["disturbances"];
-        for kind in ["restarts", "crashes", "cut_calls", "reorgs"] {
+        for kind in [
+            "restarts",
+            "crashes",
+            "cut_calls",
+            "interrupted_calls",
+            "reorgs",
+        ] {
             assert!(done[kind].as_u64().unwrap() >= 5, "{name}: {report}");
         }
         assert_eq!(
@@ -69,6 +85,94 @@ fn every_plugin_of_ours_leaves_the_same_however_it_is_disturbed() {
             (Some(0), Some(120))
         );
     }
+}
+
+/// Every script is watched.
+const WATCHED: [&str; 4] = [
+    "--set",
+    r#"collections={ all = { regex = ["."] } }"#,
+    "--query",
+    "collections",
+];
+
+#[test]
+fn the_pool_is_told_before_the_blocks_and_what_a_plugin_makes_of_it_is_compared() {
+    let told = |report: &Value| {
+        let pool = &report["pool"];
+        let of = |name: &str| pool[name].as_u64().unwrap();
+        (of("arrived"), of("rivals"), of("left"))
+    };
+    let (code, report) = json(&[
+        "test",
+        &wasm("hearsay", true),
+        "--devnet",
+        "10",
+        "--reorg",
+        "--query",
+        "waiting",
+        "--query",
+        r#"waiting={"times": 2}"#,
+        "--query",
+        "nothing",
+    ]);
+    assert_eq!(code, 0, "{report}");
+    let (arrived, rivals, left) = told(&report);
+    assert!(arrived > 200 && rivals > 20 && left >= 10, "{report}");
+    let waiting = &report["volatile"][0];
+    assert_eq!(waiting["table"], "hearsay_waiting");
+    assert_eq!(waiting["rows"], left, "{report}");
+    let queries = &report["queries"];
+    assert_eq!(queries[0]["answer"]["waiting"], left, "{report}");
+    assert_eq!(queries[1]["query"], r#"waiting={"times": 2}"#);
+    assert_eq!(queries[1]["answer"]["waiting"], left * 2, "{report}");
+    assert_eq!(queries[2]["refused"], "not found: no such query");
+
+    for (name, table, more) in [
+        ("tx-writer", "mempool", &[][..]),
+        ("watch", "watch_pool", &WATCHED[..]),
+    ] {
+        let file = wasm(name, false);
+        let (code, report) = json(&[&["test", &file, "--devnet", "10", "--reorg"], more].concat());
+        assert_eq!(code, 0, "{report}");
+        assert!(told(&report).2 >= 10, "{report}");
+        let volatile = &report["volatile"][0];
+        assert_eq!(volatile["table"], table);
+        assert!(volatile["rows"].as_u64().unwrap() >= 10, "{report}");
+    }
+}
+
+#[test]
+fn a_plugin_that_makes_something_else_of_the_same_pool_is_caught() {
+    let file = wasm("hearsay", true);
+    let args = ["test", &file, "--devnet", "5", "--set", "numbers=true"];
+    let (code, out, err) = plugin(&args);
+    assert_eq!(code, 1, "{out}{err}");
+    assert!(out.contains("table hearsay_waiting:"), "{out}");
+    assert!(err.contains("--no-mempool"), "{err}");
+    let (code, out, err) = plugin(&[&args[..], &["--no-mempool"]].concat());
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(
+        out.contains("nothing was told of it: --no-mempool"),
+        "{out}"
+    );
+
+    let (code, out, err) = plugin(&["test", &file, "--devnet", "5", "--query", "calls"]);
+    assert_eq!(code, 1, "{out}{err}");
+    assert!(
+        out.contains("the query calls is answered differently"),
+        "{out}"
+    );
+    let (code, _, err) = plugin(&["test", &file, "--devnet", "0", "--query", "panic"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("the query panic fails"), "{err}");
+    let (code, _, err) = plugin(&["test", &file, "--query", "waiting=5"]);
+    assert_eq!(code, 2);
+    assert!(err.contains("such as block="), "{err}");
+
+    // Nobody knows what transactions pay whose coins are not in the blocks.
+    let (code, out, err) = plugin(&["test", &wasm("fee-estimator", false), "--devnet", "5"]);
+    assert_eq!(code, 1, "{out}{err}");
+    assert!(err.contains("learns from the memory pool"), "{err}");
 }
 
 #[test]

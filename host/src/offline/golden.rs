@@ -122,6 +122,10 @@ impl Golden {
         let _ = writeln!(self.text, "table {table} rows {rows} sha256 {hash}");
     }
 
+    pub(super) fn query(&mut self, query: &str, answer: &str) {
+        let _ = writeln!(self.text, "query {query}\n  {answer}");
+    }
+
     /// The text.
     pub fn text(&self) -> &str {
         &self.text
