@@ -90,7 +90,7 @@ fn every_plugin_of_ours_leaves_the_same_however_it_is_disturbed() {
 /// Every script is watched.
 const WATCHED: [&str; 4] = [
     "--set",
-    r#"collections={ all = { regex = ["."] } }"#,
+    r#"collections={ all = { patterns = ["."] } }"#,
     "--query",
     "collections",
 ];

@@ -18,6 +18,7 @@ use super::volatile::Volatile;
 use crate::lane::Position;
 use crate::network::Params;
 use crate::store::{LaneState, RowBuffer, StateSnapshot, StoreError};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use wasmtime::{Error, ResourceLimiter, Result, UpdateDeadline};
@@ -46,6 +47,8 @@ pub struct LaneSpace {
 /// What a call that is run again from a capsule has instead.
 pub(super) struct CapsuleSpace {
     pub state: CapsuleState,
+    /// The keys of the volatile space of which is known what they held; none when all of them are.
+    pub volatile: Option<HashSet<Vec<u8>>>,
     pub rows: RowBuffer,
 }
 
