@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::source::{BlockArgs, SettingArgs, plugin_file};
 use super::{field, size, time};
-use crate::offline::{self, Question, Subject, TestOptions, TestReport, golden_difference};
+use crate::offline::{self, Golden, Question, Subject, TestOptions, TestReport, golden_difference};
 use crate::plugin::PluginEngine;
 
 #[derive(Args, Debug)]
@@ -159,11 +159,22 @@ impl Test {
 }
 
 fn compare(path: &PathBuf, text: &str) -> Result<Compared> {
-    match std::fs::read_to_string(path) {
-        Ok(expected) => Ok(match golden_difference(&expected, text) {
-            None => Compared::Same,
-            Some(difference) => Compared::Differs(difference),
-        }),
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(
+            match std::str::from_utf8(&bytes)
+                .ok()
+                .filter(|text| Golden::is_one(text))
+            {
+                None => bail!(
+                    "{} is no golden file: this command did not write it; remove it, or name another",
+                    path.display()
+                ),
+                Some(expected) => match golden_difference(expected, text) {
+                    None => Compared::Same,
+                    Some(difference) => Compared::Differs(difference),
+                },
+            },
+        ),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             std::fs::write(path, text)
                 .with_context(|| format!("failed to write the golden file {}", path.display()))?;
