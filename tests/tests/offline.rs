@@ -10,9 +10,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::time::Duration;
 
 use blockmill_tests::{data, host};
+use devnet::Devnet;
 use serde_json::Value;
+use sqlx::Connection as _;
 use xtask::{plugins, workspace};
 
 /// A plugin that `cargo xtask build` made.
@@ -56,12 +59,28 @@ fn regtest(name: &str) -> String {
 
 #[test]
 fn every_plugin_of_ours_leaves_the_same_however_it_is_disturbed() {
-    for name in ["utxo-tracker", "tx-writer", "fee-estimator"] {
-        let (code, report) = json(&["test", &wasm(name, false), "--devnet", "20", "--reorg"]);
+    for (name, more) in [
+        ("utxo-tracker", &[][..]),
+        ("tx-writer", &[]),
+        ("address-history", &["--query", "status"]),
+        ("block-stats", &["--query", r#"block={"height": 120}"#]),
+        ("watch", &WATCHED[..]),
+        // Its state learns from the pool, and is not the same where the pool was not heard of.
+        ("fee-estimator", &["--no-mempool"]),
+    ] {
+        let file = wasm(name, false);
+        let args = [&["test", &file, "--devnet", "20", "--reorg"], more].concat();
+        let (code, report) = json(&args);
         assert_eq!(code, 0, "{report}");
         assert!(report.get("failure").is_none(), "{report}");
         let done = &report["disturbances"];
-        for kind in ["restarts", "crashes", "cut_calls", "reorgs"] {
+        for kind in [
+            "restarts",
+            "crashes",
+            "cut_calls",
+            "interrupted_calls",
+            "reorgs",
+        ] {
             assert!(done[kind].as_u64().unwrap() >= 5, "{name}: {report}");
         }
         assert_eq!(
@@ -69,6 +88,94 @@ fn every_plugin_of_ours_leaves_the_same_however_it_is_disturbed() {
             (Some(0), Some(120))
         );
     }
+}
+
+/// Every script is watched.
+const WATCHED: [&str; 4] = [
+    "--set",
+    r#"collections={ all = { patterns = ["."] } }"#,
+    "--query",
+    "collections",
+];
+
+#[test]
+fn the_pool_is_told_before_the_blocks_and_what_a_plugin_makes_of_it_is_compared() {
+    let told = |report: &Value| {
+        let pool = &report["pool"];
+        let of = |name: &str| pool[name].as_u64().unwrap();
+        (of("arrived"), of("rivals"), of("left"))
+    };
+    let (code, report) = json(&[
+        "test",
+        &wasm("hearsay", true),
+        "--devnet",
+        "10",
+        "--reorg",
+        "--query",
+        "waiting",
+        "--query",
+        r#"waiting={"times": 2}"#,
+        "--query",
+        "nothing",
+    ]);
+    assert_eq!(code, 0, "{report}");
+    let (arrived, rivals, left) = told(&report);
+    assert!(arrived > 200 && rivals > 20 && left >= 10, "{report}");
+    let waiting = &report["volatile"][0];
+    assert_eq!(waiting["table"], "hearsay_waiting");
+    assert_eq!(waiting["rows"], left, "{report}");
+    let queries = &report["queries"];
+    assert_eq!(queries[0]["answer"]["waiting"], left, "{report}");
+    assert_eq!(queries[1]["query"], r#"waiting={"times": 2}"#);
+    assert_eq!(queries[1]["answer"]["waiting"], left * 2, "{report}");
+    assert_eq!(queries[2]["refused"], "not found: no such query");
+
+    for (name, table, more) in [
+        ("tx-writer", "mempool", &[][..]),
+        ("watch", "watch_pool", &WATCHED[..]),
+    ] {
+        let file = wasm(name, false);
+        let (code, report) = json(&[&["test", &file, "--devnet", "10", "--reorg"], more].concat());
+        assert_eq!(code, 0, "{report}");
+        assert!(told(&report).2 >= 10, "{report}");
+        let volatile = &report["volatile"][0];
+        assert_eq!(volatile["table"], table);
+        assert!(volatile["rows"].as_u64().unwrap() >= 10, "{report}");
+    }
+}
+
+#[test]
+fn a_plugin_that_makes_something_else_of_the_same_pool_is_caught() {
+    let file = wasm("hearsay", true);
+    let args = ["test", &file, "--devnet", "5", "--set", "numbers=true"];
+    let (code, out, err) = plugin(&args);
+    assert_eq!(code, 1, "{out}{err}");
+    assert!(out.contains("table hearsay_waiting:"), "{out}");
+    assert!(err.contains("--no-mempool"), "{err}");
+    let (code, out, err) = plugin(&[&args[..], &["--no-mempool"]].concat());
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(
+        out.contains("nothing was told of it: --no-mempool"),
+        "{out}"
+    );
+
+    let (code, out, err) = plugin(&["test", &file, "--devnet", "5", "--query", "calls"]);
+    assert_eq!(code, 1, "{out}{err}");
+    assert!(
+        out.contains("the query calls is answered differently"),
+        "{out}"
+    );
+    let (code, _, err) = plugin(&["test", &file, "--devnet", "0", "--query", "panic"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("the query panic fails"), "{err}");
+    let (code, _, err) = plugin(&["test", &file, "--query", "waiting=5"]);
+    assert_eq!(code, 2);
+    assert!(err.contains("such as block="), "{err}");
+
+    // Nobody knows what transactions pay whose coins are not in the blocks.
+    let (code, out, err) = plugin(&["test", &wasm("fee-estimator", false), "--devnet", "5"]);
+    assert_eq!(code, 1, "{out}{err}");
+    assert!(err.contains("learns from the memory pool"), "{err}");
 }
 
 #[test]
@@ -399,6 +506,131 @@ fn a_new_plugin_builds_at_once_passes_its_tests_and_the_hosts() {
     );
     assert_eq!(code, 1);
     assert!(err.contains("not empty"), "{err}");
+}
+
+/// Compiles a plugin too.
+#[test]
+fn a_plugin_made_from_a_template_runs_beside_the_one_that_it_was_made_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let sdk = sdk();
+    let new = ["new", "mine", "--template", "block-stats", "--sdk"];
+    let (code, out, err) = plugin_in(
+        folder.path(),
+        &[&new[..], &[sdk.to_str().unwrap()]].concat(),
+    );
+    assert_eq!(code, 0, "{out}{err}");
+    let made = folder.path().join("mine");
+    // What it answers goes into the result.
+    fs::write(made.join("queries.txt"), "# in the end\nstatus\n").unwrap();
+    let golden = made.join("golden.txt");
+    let (code, out, err) = plugin_in(
+        &made,
+        &["test", ".", "--devnet", "3", "--golden", "golden.txt"],
+    );
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.contains("query        status: {"), "{out}");
+    let text = fs::read_to_string(&golden).unwrap();
+    assert!(text.contains("\nquery status\n  {"), "{text}");
+    assert!(text.contains("table mine_day_stats rows"), "{text}");
+
+    let devnet = Devnet::new(6).unwrap();
+    devnet.mine(5).unwrap();
+    let file = made.join("target/plugins/mine.wasm");
+    let tables = format!(
+        "\n[plugins.utxo-tracker]\n[plugins.block-stats]\n[plugins.mine]\nfile = {:?}\n",
+        file.to_str().unwrap()
+    );
+    let host = host::Installation::new("regtest", &[devnet.p2p_addr()]);
+    let host = host.unwrap().plugins(&tables);
+    host.run_to_height(5, Duration::from_secs(120)).unwrap();
+    for table in ["block_stats", "mine"] {
+        let sql = format!("SELECT count(*) FROM \"{table}\"");
+        assert_eq!(count(&host, &sql), 6, "{table}");
+    }
+    for table in ["day_stats", "mine_day_stats"] {
+        count(&host, &format!("SELECT count(*) FROM \"{table}\""));
+    }
+}
+
+/// The one number of a question to a host's database.
+fn count(host: &host::Installation, sql: &str) -> i64 {
+    let url = format!("sqlite:{}?mode=ro", host.database().display());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let mut database = sqlx::SqliteConnection::connect(&url).await.unwrap();
+        sqlx::query_scalar(sqlx::AssertSqlSafe(sql.to_owned()))
+            .fetch_one(&mut database)
+            .await
+            .unwrap()
+    })
+}
+
+#[test]
+fn what_cannot_be_used_is_said_in_a_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = |name: &str| folder.path().join(name);
+    fs::write(here("text.wasm"), "no wasm\n").unwrap();
+    fs::write(
+        here("cut.wasm"),
+        &fs::read(wasm("minimal", true)).unwrap()[..5_000],
+    )
+    .unwrap();
+    let main = fs::read(regtest("main.dat")).unwrap();
+    fs::write(here("cut.dat"), &main[..100_000]).unwrap();
+    fs::write(here("notes.txt"), "my notes\n").unwrap();
+    fs::write(here("bytes.txt"), [0xff, 0xfe]).unwrap();
+    fs::create_dir(here("empty")).unwrap();
+    let minimal = wasm("minimal", true);
+    for (args, code, says) in [
+        (&["build", "nothere"][..], 1, "there is no folder nothere"),
+        (&["build", "notes.txt"], 1, "notes.txt is a file"),
+        (&["build", "empty"], 1, "has no Cargo.toml"),
+        (&["inspect", "nothere.wasm"], 1, "No such file"),
+        (&["inspect", "cut.wasm"], 1, "would refuse cut.wasm"),
+        (
+            &["diff", "nothere.wasm", &minimal],
+            1,
+            "there is no plugin at nothere.wasm",
+        ),
+        (&["diff", &minimal, "text.wasm"], 1, "it is not WebAssembly"),
+        (&["test", "text.wasm"], 1, "it is not WebAssembly"),
+        (&["test", "cut.wasm"], 1, "cut.wasm cannot be used"),
+        (
+            &["test", &minimal, "--blocks", "cut.dat"],
+            1,
+            "is not whole",
+        ),
+        (
+            &["test", &minimal, "--blocks", "nothere.dat"],
+            1,
+            "No such file",
+        ),
+        (
+            &["test", &minimal, "--devnet", "1", "--golden", "notes.txt"],
+            1,
+            "notes.txt is no golden file",
+        ),
+        (
+            &["test", &minimal, "--devnet", "1", "--golden", "bytes.txt"],
+            1,
+            "bytes.txt is no golden file",
+        ),
+        (
+            &["new", "a", "--template", "nosuch"],
+            2,
+            "possible values: minimal, block-stats, watch",
+        ),
+        (&["new", "a/b"], 2, "lower-case letters"),
+    ] {
+        let (found, out, err) = plugin_in(folder.path(), args);
+        assert_eq!(found, code, "{args:?}: {out}{err}");
+        assert!(err.contains(says), "{args:?}: {err}");
+        assert!(!err.contains("panicked"), "{args:?}: {err}");
+    }
+    assert_eq!(fs::read_to_string(here("notes.txt")).unwrap(), "my notes\n");
 }
 
 fn sdk() -> PathBuf {

@@ -66,13 +66,36 @@ fn names_of(mut content: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// A function's name as people write it.
+/// A function's name as people write it: without the hash, and types without the modules that they are in.
 fn readable(name: &str) -> String {
-    let mut name = format!("{:#}", rustc_demangle::demangle(name));
+    let mut name = without_modules(&format!("{:#}", rustc_demangle::demangle(name)));
     if let Some((end, _)) = name.char_indices().nth(MAX_NAME) {
         name.truncate(end);
     }
     name
+}
+
+/// `core::fmt::Formatter::pad` as `Formatter::pad`. The path of a function that belongs to no type stays.
+fn without_modules(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    // Where the path begins that is being read.
+    let mut path = 0;
+    for (at, c) in name.char_indices() {
+        let before = out.get(path..).unwrap_or_default();
+        if c.is_ascii_uppercase() && before.ends_with("::") {
+            let modules =
+                |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_:".contains(c);
+            if before.chars().all(modules) && before.starts_with(|c: char| c != ':') {
+                out.truncate(path);
+            }
+        }
+        out.push(c);
+        let part = c.is_ascii_alphanumeric() || c == '_' || c == ':';
+        if !part || name.get(at..).is_some_and(|rest| rest.starts_with("::{")) {
+            path = out.len();
+        }
+    }
+    out
 }
 
 /// An unsigned LEB128 number of 32 bits.
@@ -132,6 +155,33 @@ mod tests {
         put(&mut wasm, section.len());
         wasm.extend_from_slice(&section);
         wasm
+    }
+
+    #[test]
+    fn types_are_named_without_their_modules() {
+        for (long, short) in [
+            ("core::fmt::Formatter::pad", "Formatter::pad"),
+            (
+                "<alloc::vec::Vec<T,A> as core::ops::drop::Drop>::drop",
+                "<Vec<T,A> as Drop>::drop",
+            ),
+            (
+                "core::slice::<impl [T]>::partition_point",
+                "core::slice::<impl [T]>::partition_point",
+            ),
+            (
+                "core::ptr::drop_in_place<sdk::types::Columns>",
+                "core::ptr::drop_in_place<Columns>",
+            ),
+            ("sdk::hex::decode", "sdk::hex::decode"),
+            (
+                "blockmill:plugin/processor@0.1.1#describe",
+                "blockmill:plugin/processor@0.1.1#describe",
+            ),
+            ("memcpy", "memcpy"),
+        ] {
+            assert_eq!(without_modules(long), short);
+        }
     }
 
     #[test]

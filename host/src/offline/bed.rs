@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, ensure};
 use tempfile::TempDir;
 
+use super::pool::Pool;
 use crate::block_log::{BlockLog, SegmentLogOptions, SpentLog};
 use crate::compare::Outcome;
 use crate::config::Wasi;
@@ -17,8 +18,8 @@ use crate::metrics::Metrics;
 use crate::network::Params;
 use crate::node;
 use crate::plugin::{
-    BlockInput, Compiled, Descriptor, Gauges, Instance, LaneSpace, Limits, PluginEngine,
-    Surroundings, Volatile, Watched,
+    BlockInput, Compiled, Descriptor, Gauges, Instance, LaneSpace, Limits, MempoolInput,
+    PluginEngine, QueryError, Surroundings, Volatile, Watched,
 };
 use crate::store::{Cursor, RowStore, StateChanges, StateStore, UNDO_DEPTH, reconcile};
 
@@ -109,6 +110,29 @@ pub(super) enum Cut {
     State(u64),
     /// With its first rows.
     Rows,
+    /// Once the code has looked at the clock so many times, as if its time were up then.
+    Time(u64),
+}
+
+/// What a plugin answers to a query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Answer {
+    Json(String),
+    /// It says that there is no such thing, or that the question is wrong.
+    Refused(String),
+    /// It says that it failed, or the call failed.
+    Failed(String),
+}
+
+impl Answer {
+    /// The answer in a line for people.
+    pub(super) fn shown(&self) -> String {
+        match self {
+            Self::Json(json) => json.clone(),
+            Self::Refused(why) => format!("refused: {why}"),
+            Self::Failed(why) => format!("fails: {why}"),
+        }
+    }
 }
 
 enum Seat {
@@ -126,6 +150,8 @@ pub struct Bed {
     /// Whether the blocks begin with the first, so that the plugin may ask for headers.
     whole_chain: bool,
     seat: Seat,
+    /// The instance has not been told of the pool.
+    untold: bool,
     /// `None` while they are opened again.
     rows: Option<Arc<RowStore>>,
     folder: TempDir,
@@ -168,6 +194,7 @@ impl Bed {
             feed,
             whole_chain,
             seat: Seat::Moving,
+            untold: true,
             rows: None,
             folder,
         };
@@ -237,7 +264,10 @@ impl Bed {
                 self.subject.limits,
             );
             match made {
-                Ok(instance) => self.seat = Seat::Taken(Box::new(instance)),
+                Ok(instance) => {
+                    self.seat = Seat::Taken(Box::new(instance));
+                    self.untold = true;
+                }
                 Err((error, space)) => {
                     self.seat = Seat::Vacant(space);
                     return Err(error).context("the plugin does not start");
@@ -251,7 +281,7 @@ impl Bed {
     }
 
     /// Ends the instance, and drops what a block left open.
-    fn vacate(&mut self) {
+    pub(super) fn vacate(&mut self) {
         let mut space = match std::mem::replace(&mut self.seat, Seat::Moving) {
             Seat::Taken(instance) => instance.into_space(),
             Seat::Vacant(space) => space,
@@ -284,6 +314,7 @@ impl Bed {
             Cut::Nowhere => {}
             Cut::State(writes) => space.state.cut_after(writes),
             Cut::Rows => space.rows.cut(),
+            Cut::Time(looks) => instance.interrupt_after(looks),
         }
         let input = BlockInput {
             position,
@@ -327,6 +358,89 @@ impl Bed {
         let (outcome, _) = self.call(given, cut)?;
         self.vacate();
         Ok(outcome.error.is_some())
+    }
+
+    /// How often the code looks at the clock while it handles the block after the cursor. What it left is dropped.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bed::give`].
+    pub(super) fn looks(&mut self, given: &Given) -> Result<u64> {
+        self.call(given, Cut::Time(u64::MAX))?;
+        let looks = self.instance()?.looks();
+        self.vacate();
+        Ok(looks)
+    }
+
+    /// Tells the plugin what changed in the pool since it was told last: all of it, when its instance is a fresh one.
+    /// Nothing while the pool is at another block than the plugin. Why the call failed, if it did.
+    ///
+    /// # Errors
+    ///
+    /// When the plugin does not start or a store fails.
+    pub(super) fn tell(&mut self, pool: &Pool, lane: &str) -> Result<Option<String>> {
+        self.instance()?;
+        let (rows, name) = (self.rows()?, self.subject.descriptor.name.clone());
+        if std::mem::take(&mut self.untold) {
+            // As a lane does it: what depends on the pool is built anew by each instance.
+            self.surroundings.volatile.clear();
+            rows.clear_volatile(&name)?;
+            pool.feed.subscribe(lane);
+        }
+        let Some(cursor) = self.cursor()? else {
+            return Ok(None);
+        };
+        let Some(batch) = pool.feed.take(lane, cursor.height) else {
+            return Ok(None);
+        };
+        let wanted = self.subject.descriptor.columns;
+        let input = MempoolInput {
+            changes: &batch.changes,
+            reset: batch.reset,
+            time: pool.time(),
+            height: batch.height,
+            current: batch.current,
+        };
+        let instance = self.instance()?;
+        instance.space_mut().rows.begin_block();
+        if let Err(error) = instance.on_mempool(&input, wanted) {
+            self.vacate();
+            return Ok(Some(error.to_string()));
+        }
+        rows.flush(&name, &mut self.space()?.rows, None)?;
+        Ok(None)
+    }
+
+    /// The answer to a query, as the host would give it.
+    ///
+    /// # Errors
+    ///
+    /// When a store fails; that a query is refused or fails is an answer.
+    pub(super) fn ask(&mut self, path: &str, params: &[(String, String)]) -> Result<Answer> {
+        self.flush()?;
+        let snapshot = self.space()?.state.snapshot()?;
+        let params: Vec<(&str, &str)> = params
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        let answer = Instance::query(
+            &self.engine,
+            &self.subject.compiled,
+            self.surroundings.clone(),
+            snapshot,
+            &self.subject.settings,
+            self.subject.limits,
+            path,
+            &params,
+            None,
+        );
+        Ok(match answer {
+            Ok(json) => Answer::Json(json),
+            Err(QueryError::NotFound(why)) => Answer::Refused(format!("not found: {why}")),
+            Err(QueryError::BadRequest(why)) => Answer::Refused(format!("bad request: {why}")),
+            Err(QueryError::Failed(why)) => Answer::Failed(why),
+            Err(QueryError::Call(error)) => Answer::Failed(error.to_string()),
+        })
     }
 
     /// Makes everything that is committed durable.

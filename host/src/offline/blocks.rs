@@ -105,7 +105,8 @@ impl BlockList {
             let start = at + 8;
             ensure!(
                 length >= HEADER_LEN && start + length <= bytes.len(),
-                "the block at byte {at} is not whole"
+                "the block at byte {at} is not whole: it says that it has {length} bytes, and the file has {} more",
+                bytes.len().saturating_sub(start)
             );
             found.push(entry(bytes.slice(start..start + length))?);
             at = start + length;

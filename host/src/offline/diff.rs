@@ -80,7 +80,7 @@ pub fn diff(
         )
     };
     let (mut first, mut second) = (bed(first)?, bed(second)?);
-    let mut feeder = Feeder::new(list, spent);
+    let mut feeder = Feeder::new(list, spent, false);
     first.instance()?;
     second.instance()?;
     let started = |bed: &mut Bed| -> Result<Outcome> {

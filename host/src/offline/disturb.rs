@@ -24,6 +24,8 @@ pub(super) enum Disturbance {
     Crash,
     /// The call with this block fails after so many percent of what it writes, or is given up at its end.
     Cut(Option<u64>),
+    /// The call with this block runs out of time after so many percent of the times that it looks at the clock.
+    Interrupt(u64),
     /// So many blocks are taken back, others come in their place, and they are taken back too.
     Reorg(usize),
 }
@@ -34,6 +36,7 @@ impl fmt::Display for Disturbance {
             Self::Restart => f.write_str("a restart"),
             Self::Crash => f.write_str("a crash"),
             Self::Cut(_) => f.write_str("a call that was cut"),
+            Self::Interrupt(_) => f.write_str("a call that was interrupted"),
             Self::Reorg(1) => f.write_str("a reorg of 1 block"),
             Self::Reorg(depth) => write!(f, "a reorg of {depth} blocks"),
         }
@@ -51,6 +54,8 @@ pub struct Disturbances {
     pub cut_calls: u32,
     /// Those of them that failed in their middle, with a write.
     pub cut_in_the_middle: u32,
+    /// Calls that were ended in their middle as if their time were up, and made again.
+    pub interrupted_calls: u32,
     /// Branches that came and went.
     pub reorgs: u32,
 }
@@ -59,8 +64,13 @@ impl fmt::Display for Disturbances {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} restarts, {} crashes, {} cut calls ({} in the middle), {} reorgs",
-            self.restarts, self.crashes, self.cut_calls, self.cut_in_the_middle, self.reorgs
+            "{} restarts, {} crashes, {} cut calls ({} in the middle), {} interrupted calls, {} reorgs",
+            self.restarts,
+            self.crashes,
+            self.cut_calls,
+            self.cut_in_the_middle,
+            self.interrupted_calls,
+            self.reorgs
         )
     }
 }
@@ -76,7 +86,7 @@ pub(super) fn schedule(list: &BlockList, reorgs: bool) -> BTreeMap<usize, Vec<Di
         .collect();
     let mut numbers = Numbers(11);
     let mut schedule: BTreeMap<usize, Vec<Disturbance>> = BTreeMap::new();
-    for kind in 0..4 {
+    for kind in 0..5 {
         for round in 0..=EACH {
             let place = numbers.below(until / EACH as u64) + until / EACH as u64 * round as u64;
             let index = match round {
@@ -89,6 +99,7 @@ pub(super) fn schedule(list: &BlockList, reorgs: bool) -> BTreeMap<usize, Vec<Di
                 1 => Disturbance::Crash,
                 2 if round % 3 == 2 => Disturbance::Cut(None),
                 2 => Disturbance::Cut(Some(numbers.below(100))),
+                3 => Disturbance::Interrupt(numbers.below(100)),
                 // The first block stays.
                 _ if reorgs && index >= 2 => Disturbance::Reorg(depth.min(index - 1)),
                 _ => continue,
@@ -119,12 +130,13 @@ mod tests {
         let all = schedule(&list, true);
         assert_eq!(all, schedule(&list, true));
         assert!(all.keys().all(|index| *index < list.len()));
-        assert_eq!(all[&EARLY].len(), 4);
+        assert_eq!(all[&EARLY].len(), 5);
         let late: Vec<Disturbance> = all.range(100..).flat_map(|(_, all)| all.clone()).collect();
         for kind in [
             Disturbance::Restart,
             Disturbance::Crash,
             Disturbance::Cut(None),
+            Disturbance::Interrupt(0),
             Disturbance::Reorg(1),
         ] {
             let count = late.iter().filter(|other| same_kind(**other, kind)).count();

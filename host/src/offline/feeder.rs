@@ -1,4 +1,4 @@
-//! Block after block with all that a plugin may ask for.
+//! Block after block with all that a plugin may ask for, and the pool beside them.
 
 use std::sync::Arc;
 
@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 
 use super::bed::Given;
 use super::blocks::BlockList;
+use super::pool::{AHEAD, Pool};
 use super::spent::Coins;
 use super::twin::twin;
 
@@ -13,15 +14,21 @@ use super::twin::twin;
 pub(super) struct Feeder<'a> {
     list: &'a BlockList,
     coins: Option<Coins>,
+    pool: Option<Pool>,
     next: usize,
+    /// The first block whose transactions have not arrived in the pool.
+    told: usize,
 }
 
 impl<'a> Feeder<'a> {
-    pub(super) fn new(list: &'a BlockList, spent: bool) -> Self {
+    /// `pool` says that there is a pool to be told of; without the coins that its transactions spend there is none.
+    pub(super) fn new(list: &'a BlockList, spent: bool, pool: bool) -> Self {
         Self {
             list,
-            coins: spent.then(Coins::default),
+            coins: (spent || pool).then(Coins::default),
+            pool: pool.then(Pool::new),
             next: 0,
+            told: 1,
         }
     }
 
@@ -43,14 +50,34 @@ impl<'a> Feeder<'a> {
         Ok(Some(given))
     }
 
-    /// A branch beside the last blocks given: a twin for each of `old`, which are the ones before the last `above` that
-    /// were given. The last twin has half of its block's transactions.
-    pub(super) fn branch(&mut self, old: &[Given], above: &[Given]) -> Result<Vec<Given>> {
-        if let Some(coins) = &mut self.coins {
-            for _ in old.iter().chain(above) {
-                coins.disconnect()?;
-            }
+    /// What the pool tells, where a plugin is told of it.
+    pub(super) fn pool(&self) -> Option<&Pool> {
+        self.pool.as_ref()
+    }
+
+    /// Brings the pool to the last block that was given: its transactions leave, those of a coming one arrive.
+    pub(super) fn follow(&mut self, given: &Given) -> Result<()> {
+        let (Some(pool), Some(coins)) = (&mut self.pool, &self.coins) else {
+            return Ok(());
+        };
+        pool.follow(&[], std::slice::from_ref(given), coins)?;
+        while self.told < (self.next + AHEAD).min(self.list.len()) {
+            let coming = self.list.frame(self.told)?;
+            pool.arrive(&coming, given, coins)?;
+            self.told += 1;
         }
+        if self.next == self.list.len() {
+            pool.arrive_last(given, coins)?;
+        }
+        pool.publish(given.position.height);
+        Ok(())
+    }
+
+    /// A branch beside the last blocks given: a twin for each of `old`, which are the ones before the last `above` that
+    /// were given. The last twin has half of its block's transactions. The pool, which is at the last of `old`, goes to
+    /// the branch; [`Feeder::back`] has to follow.
+    pub(super) fn branch(&mut self, old: &[Given], above: &[Given]) -> Result<Vec<Given>> {
+        self.disconnect(old.len() + above.len())?;
         let mut branch = Vec::new();
         let first = old.first().context("a branch of no block")?;
         let mut parent = first.frame.header.prev_blockhash;
@@ -74,14 +101,42 @@ impl<'a> Feeder<'a> {
                 median_time: given.median_time,
             });
         }
+        self.turn(old, &branch)?;
+        Ok(branch)
+    }
+
+    /// Leaves a branch for the blocks in whose place it came.
+    pub(super) fn back(&mut self, branch: &[Given], old: &[Given], above: &[Given]) -> Result<()> {
+        self.disconnect(branch.len())?;
+        self.connect(old)?;
+        self.turn(branch, old)?;
+        self.connect(above)
+    }
+
+    /// The pool goes from one branch to another, the last of which the coins are at.
+    fn turn(&mut self, left: &[Given], came: &[Given]) -> Result<()> {
+        if let (Some(pool), Some(coins), Some(last)) = (&mut self.pool, &self.coins, came.last()) {
+            pool.follow(left, came, coins)?;
+            pool.publish(last.position.height);
+        }
+        Ok(())
+    }
+
+    fn connect(&mut self, blocks: &[Given]) -> Result<()> {
         if let Some(coins) = &mut self.coins {
-            for _ in &branch {
-                coins.disconnect()?;
-            }
-            for given in old.iter().chain(above) {
+            for given in blocks {
                 coins.connect(&given.frame, given.position.height)?;
             }
         }
-        Ok(branch)
+        Ok(())
+    }
+
+    fn disconnect(&mut self, blocks: usize) -> Result<()> {
+        if let Some(coins) = &mut self.coins {
+            for _ in 0..blocks {
+                coins.disconnect()?;
+            }
+        }
+        Ok(())
     }
 }

@@ -11,6 +11,8 @@ use crate::compare::{Outcome, ShownValue};
 use crate::lane::Position;
 use crate::store::{RowWrite, StateChanges, TableWrites};
 
+/// How each text begins.
+const BEGIN: &str = "plugin ";
 /// Rows that are written out; those after them are there by their hash.
 const SHOWN_ROWS: usize = 500;
 /// Lines of each side that are shown where two texts part.
@@ -56,12 +58,17 @@ impl Digest {
 }
 
 impl Golden {
+    /// Whether a text is one that a test wrote, of any plugin.
+    pub fn is_one(text: &str) -> bool {
+        text.starts_with(BEGIN)
+    }
+
     pub(super) fn new(subject: &Subject, list: &BlockList) -> Self {
         let descriptor = &subject.descriptor;
         let mut text = String::new();
         let _ = writeln!(
             text,
-            "plugin {} state-version {}\nsettings {}\nnetwork {}",
+            "{BEGIN}{} state-version {}\nsettings {}\nnetwork {}",
             descriptor.name, descriptor.state_version, subject.settings, list.params.network
         );
         Self { text, rows: 0 }
@@ -120,6 +127,10 @@ impl Golden {
 
     pub(super) fn rows(&mut self, table: &str, rows: u64, hash: &str) {
         let _ = writeln!(self.text, "table {table} rows {rows} sha256 {hash}");
+    }
+
+    pub(super) fn query(&mut self, query: &str, answer: &str) {
+        let _ = writeln!(self.text, "query {query}\n  {answer}");
     }
 
     /// The text.

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use bitcoin::hashes::Hash;
 
 use crate::frame::{Frame, Spent};
+use crate::mempool::{self, CoinLookup};
 use crate::store::is_unspendable;
 
 /// Blocks that can be disconnected.
@@ -34,6 +35,17 @@ pub(super) struct Coins {
     coins: HashMap<OutPoint, Coin>,
     /// What the last blocks did, in order.
     undo: Vec<Vec<Change>>,
+}
+
+impl CoinLookup for Coins {
+    fn coin(&self, outpoint: &bitcoin::OutPoint) -> Result<Option<mempool::Coin>> {
+        let key = (outpoint.txid.to_byte_array(), outpoint.vout);
+        Ok(self.coins.get(&key).map(|coin| mempool::Coin {
+            value: coin.value,
+            height: coin.height,
+            coinbase: coin.coinbase,
+        }))
+    }
 }
 
 impl Coins {

@@ -2,21 +2,22 @@
 //! Both must leave the same, or the plugin keeps something outside of its state, or answers by chance.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use serde::Serialize;
 
-use super::bed::{Bed, Cut, Given, Subject};
+use super::bed::{Answer, Bed, Cut, Given, Subject};
 use super::blocks::BlockList;
 use super::disturb::{Disturbance, Disturbances, MAX_DEPTH, schedule};
 use super::feeder::Feeder;
 use super::golden::{Digest, Golden};
-use crate::compare::{Difference, Outcome};
+use super::query::{AskedQuery, Question};
+use super::report::{Failure, TableFigures, TestReport, failed};
+use super::tables::{anchored_rows, of_kind, sum, volatile_rows};
+use crate::compare::Outcome;
 use crate::plugin::PluginEngine;
-use crate::store::{RowAction, RowWrite, SqlValue, TableKind, TableSpec, TableWrites};
+use crate::store::{RowStore, TableKind};
 
 /// The disturbed plugin is flushed after so many blocks, so that a crash takes some back and not all.
 const FLUSH_EVERY: usize = 5;
@@ -24,101 +25,21 @@ const FLUSH_EVERY: usize = 5;
 const KEPT: usize = 2 * (FLUSH_EVERY + MAX_DEPTH);
 /// The whole states are compared after each disturbance as long as that takes no longer than this.
 const QUICK: Duration = Duration::from_millis(250);
+/// The queues of the two plugins for changes of the pool.
+const CALM: &str = "calm";
+const ROUGH: &str = "rough";
 /// Blocks whose rows are compared at once in the end.
 const ROW_SPAN: u32 = 20;
 
 /// How a plugin is tested.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct TestOptions {
-    /// Reorgs too, beside restarts, crashes and cut calls.
+    /// Reorgs too, beside restarts, crashes and calls that are cut or interrupted.
     pub reorg: bool,
-}
-
-/// What a test found.
-#[derive(Debug, Serialize)]
-pub struct TestReport {
-    /// The plugin's name.
-    pub plugin: String,
-    /// Its version.
-    pub version: String,
-    /// Hash of its file.
-    pub sha256: String,
-    /// Bytes of its file.
-    pub size: u64,
-    /// Where the blocks come from.
-    pub blocks: String,
-    /// Their network.
-    pub network: String,
-    /// Height of the first.
-    pub first: u32,
-    /// Height of the last that was given.
-    pub last: u32,
-    /// Keys in the state.
-    pub state_keys: u64,
-    /// Bytes of keys and values in the state.
-    pub state_bytes: u64,
-    /// Hash of the state: of each key and value with their lengths before them, in the order of the keys.
-    pub state_sha256: String,
-    /// What the tables hold that belong to blocks.
-    pub tables: Vec<TableFigures>,
-    /// Median time of a call, µs.
-    pub block_time_median: u64,
-    /// Longest call, µs.
-    pub block_time_max: u64,
-    /// The block of the longest call.
-    pub block_time_max_height: u32,
-    /// The most time that a call may take, µs.
-    pub block_time_limit: u64,
-    /// All calls together, µs.
-    pub time: u64,
-    /// The most memory that the instance had, bytes.
-    pub memory: u64,
-    /// The most memory that it may have, bytes.
-    pub memory_limit: u64,
-    /// What was done to the disturbed one.
-    pub disturbances: Disturbances,
-    /// Where the disturbed one did not leave the same. The run ends there.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub failure: Option<Failure>,
-}
-
-/// A table at the end.
-#[derive(Debug, Serialize)]
-pub struct TableFigures {
-    /// Its name.
-    pub table: String,
-    /// Its rows.
-    pub rows: u64,
-    /// Hash of its rows, in the order written.
-    pub sha256: String,
-}
-
-/// What was found wrong.
-#[derive(Debug, Serialize)]
-pub struct Failure {
-    /// Height of the block at which it showed.
-    pub height: u32,
-    /// What was done to the plugin last, and when.
-    pub after: String,
-    /// How the disturbed one differs from the undisturbed one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub difference: Option<Difference>,
-    /// Why the disturbed one could not go on.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "at block {}, after {}:", self.height, self.after)?;
-        if let Some(difference) = &self.difference {
-            write!(f, "{}", difference.named("undisturbed", "disturbed"))?;
-        }
-        if let Some(error) = &self.error {
-            writeln!(f, "{error}")?;
-        }
-        Ok(())
-    }
+    /// Nothing is told of the memory pool.
+    pub no_pool: bool,
+    /// What is asked in the end.
+    pub queries: Vec<Question>,
 }
 
 /// Tests a plugin over blocks; `tick` is called with the number of blocks that are done.
@@ -135,18 +56,21 @@ pub fn test(
     mut tick: impl FnMut(usize),
 ) -> Result<(TestReport, Golden)> {
     let subject = Arc::new(subject);
-    let mut run = Run::new(engine, &subject, list)?;
+    let mut run = Run::new(engine, &subject, list, &options)?;
     let schedule = schedule(list, options.reorg);
     while let Some(given) = run.feeder.next()? {
         let index = run.done;
         run.calm(&given)?;
         run.failure = run.disturbed(&given, schedule.get(&index).map_or(&[], Vec::as_slice))?;
+        if run.failure.is_none() {
+            run.failure = run.pool(&given, schedule.contains_key(&index))?;
+        }
         if run.failure.is_some() {
             break;
         }
         tick(run.done);
     }
-    run.finish()
+    run.finish(&options.queries)
 }
 
 struct Run<'a> {
@@ -166,6 +90,8 @@ struct Run<'a> {
     times: Vec<(Duration, u32)>,
     memory: usize,
     tables: BTreeMap<String, (u64, Digest)>,
+    no_pool: Option<&'static str>,
+    pool_time: Duration,
     golden: Golden,
     failure: Option<Failure>,
 }
@@ -175,13 +101,23 @@ impl<'a> Run<'a> {
         engine: &Arc<PluginEngine>,
         subject: &Arc<Subject>,
         list: &'a BlockList,
+        options: &TestOptions,
     ) -> Result<Self> {
         let descriptor = &subject.descriptor;
         let whole_chain = list.first == 0;
+        let no_pool = match (options.no_pool, whole_chain) {
+            _ if !descriptor.mempool => None,
+            (true, _) => Some("--no-mempool"),
+            (false, false) => Some(
+                "the blocks do not begin with the first, so that nobody knows what its transactions pay",
+            ),
+            (false, true) => None,
+        };
+        let pool = descriptor.mempool && no_pool.is_none();
         let bed = || Bed::new(engine.clone(), subject.clone(), list.params, whole_chain);
         let coins = descriptor.columns.spent || (descriptor.coins && whole_chain);
         Ok(Self {
-            feeder: Feeder::new(list, coins),
+            feeder: Feeder::new(list, coins, pool),
             calm: bed()?,
             rough: bed()?,
             recent: VecDeque::new(),
@@ -191,9 +127,11 @@ impl<'a> Run<'a> {
             quick: true,
             times: Vec::new(),
             memory: 0,
-            tables: anchored(&descriptor.tables)
+            tables: of_kind(&descriptor.tables, TableKind::Anchored)
                 .map(|table| (table.name.clone(), (0, Digest::new())))
                 .collect(),
+            no_pool,
+            pool_time: Duration::ZERO,
             golden: Golden::new(subject, list),
             failure: None,
             subject: subject.clone(),
@@ -278,10 +216,18 @@ impl<'a> Run<'a> {
                     self.cut(given, percent)?;
                     None
                 }
+                Disturbance::Interrupt(percent) => {
+                    self.interrupt(given, percent)?;
+                    None
+                }
                 Disturbance::Reorg(depth) => {
                     self.disturbances.reorgs += 1;
                     self.reorg(depth)?
                 }
+            };
+            let failure = match failure {
+                None => self.tell_rough(height)?,
+                failure => failure,
             };
             if failure.is_some() {
                 return Ok(failure);
@@ -346,6 +292,59 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// Gives a block and ends the call in the middle of what it computes, as if its time were up, and drops it.
+    fn interrupt(&mut self, given: &Given, percent: u64) -> Result<()> {
+        // Both calls on a fresh instance: what it remembers changes how often it looks.
+        self.rough.vacate();
+        let looks = self.rough.looks(given)?;
+        if self.rough.cut(given, Cut::Time(looks * percent / 100))? {
+            self.disturbances.interrupted_calls += 1;
+        }
+        Ok(())
+    }
+
+    /// Brings the pool to a block that both plugins have had, and tells both.
+    fn pool(&mut self, given: &Given, compare: bool) -> Result<Option<Failure>> {
+        let height = given.position.height;
+        self.feeder.follow(given)?;
+        let Some(pool) = self.feeder.pool() else {
+            return Ok(None);
+        };
+        let began = Instant::now();
+        if let Some(error) = self.calm.tell(pool, CALM)? {
+            bail!("the plugin fails with changes of the memory pool after block {height}: {error}");
+        }
+        self.pool_time = self.pool_time.max(began.elapsed());
+        match self.tell_rough(height)? {
+            None if compare => self.compare_volatile(),
+            failure => Ok(failure),
+        }
+    }
+
+    /// Tells the disturbed plugin what changed in the pool.
+    fn tell_rough(&mut self, height: u32) -> Result<Option<Failure>> {
+        let Some(pool) = self.feeder.pool() else {
+            return Ok(None);
+        };
+        let error = self.rough.tell(pool, ROUGH)?;
+        let error =
+            error.map(|error| format!("the plugin fails with changes of the pool: {error}"));
+        Ok(error.map(|error| failed(height, &self.last, None, Some(error))))
+    }
+
+    /// The tables that depend on the pool must be the same in both: of a plugin that is told of it.
+    fn compare_volatile(&mut self) -> Result<Option<Failure>> {
+        let (calm, rough) = (self.calm.rows()?, self.rough.rows()?);
+        for table in of_kind(&self.subject.descriptor.tables, TableKind::Volatile) {
+            let (calm, rough) = (volatile_rows(&calm, table)?, volatile_rows(&rough, table)?);
+            if let Some(difference) = calm.difference(&rough) {
+                let difference = Some(difference);
+                return Ok(Some(failed(self.height(), &self.last, difference, None)));
+            }
+        }
+        Ok(None)
+    }
+
     /// Takes blocks back, gives others in their place, takes those back too, and gives the first ones again.
     fn reorg(&mut self, depth: usize) -> Result<Option<Failure>> {
         let kept = self.recent.len();
@@ -373,6 +372,10 @@ impl<'a> Run<'a> {
                 return Ok(Some(failed(height, &self.last, None, Some(error))));
             }
         }
+        if let Some(failure) = self.tell_rough(fork + branch.len() as u32)? {
+            return Ok(Some(failure));
+        }
+        self.feeder.back(&branch, old, above)?;
         self.rough.rewind(fork)?;
         self.catch_up(1)
     }
@@ -402,10 +405,11 @@ impl<'a> Run<'a> {
         self.calm.flush()?;
         self.rough.flush()?;
         let (calm, rough) = (self.calm.rows()?, self.rough.rows()?);
-        for table in anchored(&self.subject.descriptor.tables) {
+        for table in of_kind(&self.subject.descriptor.tables, TableKind::Anchored) {
             let mut from = self.list.first;
             while from <= self.list.last() {
-                let read = |store: &crate::store::RowStore| stored(store, table, from);
+                let to = from.saturating_add(ROW_SPAN);
+                let read = |store: &RowStore| anchored_rows(store, table, from, to);
                 let difference = read(&calm)?.difference(&read(&rough)?);
                 if let Some(difference) = difference {
                     return Ok(Some(failed(
@@ -415,13 +419,69 @@ impl<'a> Run<'a> {
                         None,
                     )));
                 }
-                from += ROW_SPAN;
+                from = to;
             }
         }
         Ok(None)
     }
 
-    fn finish(mut self) -> Result<(TestReport, Golden)> {
+    /// Asks both the queries, and notes the answers of the undisturbed one.
+    fn ask(&mut self, queries: &[Question]) -> Result<(Vec<AskedQuery>, Option<Failure>)> {
+        let mut asked = Vec::new();
+        for Question { text, path, params } in queries {
+            let answer = self.calm.ask(path, params)?;
+            let rough = self.rough.ask(path, params)?;
+            if let Answer::Failed(error) = &answer {
+                bail!("the query {text} fails: {error}");
+            }
+            if answer != rough {
+                let error = format!(
+                    "the query {text} is answered differently\nundisturbed: {}\ndisturbed:   {}",
+                    answer.shown(),
+                    rough.shown()
+                );
+                let failure = failed(self.height(), &self.last, None, Some(error));
+                return Ok((asked, Some(failure)));
+            }
+            self.golden.query(text, &answer.shown());
+            asked.push(match answer {
+                Answer::Json(json) => AskedQuery {
+                    query: text.clone(),
+                    answer: Some(serde_json::from_str(&json).unwrap_or(json.into())),
+                    refused: None,
+                },
+                Answer::Refused(why) | Answer::Failed(why) => AskedQuery {
+                    query: text.clone(),
+                    answer: None,
+                    refused: Some(why),
+                },
+            });
+        }
+        Ok((asked, None))
+    }
+
+    /// What the undisturbed plugin's volatile tables hold.
+    fn volatile(&mut self) -> Result<Vec<TableFigures>> {
+        let mut figures = Vec::new();
+        if self.feeder.pool().is_none() {
+            return Ok(figures);
+        }
+        let store = self.calm.rows()?;
+        for table in of_kind(&self.subject.descriptor.tables, TableKind::Volatile) {
+            for writes in &volatile_rows(&store, table)?.rows {
+                let (rows, sha256) = sum(writes);
+                self.golden.rows(&writes.table, rows, &sha256);
+                figures.push(TableFigures {
+                    table: table.name.clone(),
+                    rows,
+                    sha256,
+                });
+            }
+        }
+        Ok(figures)
+    }
+
+    fn finish(mut self, queries: &[Question]) -> Result<(TestReport, Golden)> {
         if self.failure.is_none() {
             self.last = "a restart at the end".to_owned();
             self.disturbances.restarts += 1;
@@ -431,6 +491,12 @@ impl<'a> Run<'a> {
         }
         if self.failure.is_none() {
             self.failure = self.compare_rows()?;
+        }
+        if self.failure.is_none() {
+            self.failure = match self.tell_rough(self.height())? {
+                None => self.compare_volatile()?,
+                failure => failure,
+            };
         }
         let (mut keys, mut bytes) = (0, 0);
         self.calm.each_entry(|key, value| {
@@ -449,6 +515,11 @@ impl<'a> Run<'a> {
                 rows,
                 sha256,
             });
+        }
+        let volatile = self.volatile()?;
+        let (mut asked, mut failure) = (Vec::new(), None);
+        if self.failure.is_none() {
+            (asked, failure) = self.ask(queries)?;
         }
         let time = self.times.iter().map(|(took, _)| *took).sum();
         self.times.sort_unstable();
@@ -479,35 +550,20 @@ impl<'a> Run<'a> {
             time: micros(time),
             memory: self.memory as u64,
             memory_limit: limits.memory as u64,
+            pool: self.feeder.pool().map(|pool| pool.figures),
+            no_pool: self.no_pool,
+            pool_time_max: micros(self.pool_time),
+            volatile,
+            queries: asked,
             disturbances: self.disturbances,
-            failure: self.failure,
+            failure: self.failure.or(failure),
         };
         Ok((report, self.golden))
     }
 }
 
-fn failed(
-    height: u32,
-    after: &str,
-    difference: Option<Difference>,
-    error: Option<String>,
-) -> Failure {
-    Failure {
-        height,
-        after: after.to_owned(),
-        difference,
-        error,
-    }
-}
-
 fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
-}
-
-fn anchored(tables: &[TableSpec]) -> impl Iterator<Item = &TableSpec> {
-    tables
-        .iter()
-        .filter(|table| table.kind == TableKind::Anchored)
 }
 
 /// A hash of the whole state.
@@ -518,34 +574,4 @@ fn digest(bed: &mut Bed) -> Result<String> {
         digest.piece(value);
     })?;
     Ok(digest.finish())
-}
-
-/// The rows of a table for some heights, sorted: a database does not keep the order in which they were written.
-fn stored(store: &crate::store::RowStore, table: &TableSpec, from: u32) -> Result<Outcome> {
-    let columns: Vec<String> = std::iter::once("height".to_owned())
-        .chain(table.columns.iter().map(|column| column.name.clone()))
-        .collect();
-    let order: Vec<String> = (1..=columns.len()).map(|n| n.to_string()).collect();
-    let sql = format!(
-        "SELECT * FROM \"{}\" WHERE height >= ? AND height < ? ORDER BY {}",
-        table.name,
-        order.join(",")
-    );
-    let bound = |height: u32| SqlValue::Integer(i64::from(height));
-    let rows = store.query(&sql, &[bound(from), bound(from.saturating_add(ROW_SPAN))])?;
-    let writes = rows.into_iter().map(|values| RowWrite {
-        action: RowAction::Append,
-        values,
-    });
-    Ok(Outcome {
-        rows: vec![TableWrites {
-            table: table.name.clone(),
-            key: std::iter::once("height".to_owned())
-                .chain(table.key.clone())
-                .collect(),
-            columns,
-            writes: writes.collect(),
-        }],
-        ..Outcome::default()
-    })
 }

@@ -18,6 +18,7 @@ use super::volatile::Volatile;
 use crate::lane::Position;
 use crate::network::Params;
 use crate::store::{LaneState, RowBuffer, StateSnapshot, StoreError};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use wasmtime::{Error, ResourceLimiter, Result, UpdateDeadline};
@@ -46,6 +47,8 @@ pub struct LaneSpace {
 /// What a call that is run again from a capsule has instead.
 pub(super) struct CapsuleSpace {
     pub state: CapsuleState,
+    /// The keys of the volatile space of which is known what they held; none when all of them are.
+    pub volatile: Option<HashSet<Vec<u8>>>,
     pub rows: RowBuffer,
 }
 
@@ -128,6 +131,21 @@ struct Meter {
     log_dropped: u64,
 }
 
+/// Counts how often a call looks at the clock (at the begin of each function and each turn of a loop), and ends it there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Interrupt {
+    pub after: u64,
+    pub looks: u64,
+}
+
+impl Interrupt {
+    /// Whether the call ends at this look.
+    fn look(&mut self) -> bool {
+        self.looks += 1;
+        self.looks > self.after
+    }
+}
+
 /// The data of a wasm store: one instance's view of the host.
 pub struct Host {
     pub(super) surroundings: Option<Arc<Surroundings>>,
@@ -140,6 +158,8 @@ pub struct Host {
     pub(super) position: Option<Position>,
     pub(super) limits: Limits,
     pub(super) clock: Clock,
+    /// The call is ended on purpose, see [`Instance::interrupt_after`](super::Instance::interrupt_after).
+    pub(super) interrupt: Option<Interrupt>,
     memory: usize,
     /// A growth of a memory was allowed and has not ended.
     growing: bool,
@@ -167,6 +187,7 @@ impl Host {
             position: None,
             clock: Clock::new(limits.block_time),
             limits,
+            interrupt: None,
             memory: 0,
             growing: false,
             table_entries: 0,
@@ -269,7 +290,12 @@ impl Host {
     pub(super) fn time_is_up(&mut self) -> Result<UpdateDeadline> {
         let left = self.clock.left();
         let (elapsed, limit) = (self.clock.began.elapsed(), self.clock.limit);
-        if left.is_zero() {
+        let cut = self.interrupt.as_mut().map(Interrupt::look);
+        if let (Some(false), false) = (cut, left.is_zero()) {
+            // The next look is the next one that the code takes.
+            return Ok(UpdateDeadline::Continue(0));
+        }
+        if left.is_zero() || cut == Some(true) {
             let budget = if self.query {
                 Budget::QueryTime
             } else {

@@ -230,6 +230,11 @@ pub trait HeaderSource: Send + Sync {
     /// The header at a height of the chain that `tip` is in, not above it.
     fn header(&self, tip: Position, height: u32) -> Option<KnownHeader>;
 
+    /// Whether no header means that there is none: a capsule may not know.
+    fn tells(&self, _height: u32) -> bool {
+        true
+    }
+
     /// The time in the header of a block, in unix seconds, also of one whose branch was left.
     fn time_of(&self, block: Position) -> Option<u32> {
         let known = self.header(block, block.height)?;
@@ -270,6 +275,10 @@ impl HeaderSource for BTreeMap<u32, Option<KnownHeader>> {
             .copied()
             .flatten()
             .filter(|_| height <= tip.height)
+    }
+
+    fn tells(&self, height: u32) -> bool {
+        self.contains_key(&height)
     }
 }
 

@@ -84,9 +84,12 @@ pub fn replay(capsule: Capsule, with: Option<&Path>) -> Result<Replayed> {
         (Some(path), _) => engine.load(path, Wasi::Inert)?,
         (None, Some(wasm)) => engine.compile(wasm, Wasi::Inert)?,
         (None, None) => bail!(
-            "the component of {} bytes is too large to be in the capsule: give its file, or another, with --with \
-             (sha256 {})",
+            "the capsule does not hold its component, {} {} of {} bytes, because it is too large: give its file with --with, or \
+             a mended one; its sha256 is {}, and the host keeps it as components/{}.wasm in its data folder",
+            capsule.header.plugin,
+            capsule.header.version,
             capsule.header.component_bytes,
+            capsule.header.component,
             capsule.header.component
         ),
     };
@@ -182,7 +185,11 @@ fn run(
         gauges: Gauges::new(metrics.plugin(&header.plugin)),
         watched: Watched::default(),
     });
+    // A reset of the pool begins with an empty space: what was not read is not there.
+    let reset = matches!(&given, Given::Mempool { header, .. } if header.reset);
+    let known = (!reset).then(|| reads.volatile.keys().cloned().collect());
     let space = CapsuleSpace {
+        volatile: known,
         state: CapsuleState::new(reads),
         rows: RowBuffer::new(&descriptor.tables),
     };
@@ -242,11 +249,14 @@ fn run(
             raw,
             spent,
         } => {
-            if descriptor.columns.spent && spent.is_none() {
-                bail!(
-                    "the component asks for what the block spends, which the capsule does not hold"
-                );
-            }
+            // The other columns are made of the block.
+            ensure!(
+                spent.is_some() || !descriptor.columns.spent,
+                "the component asks for the column `spent`, which the capsule does not hold: {} {}, which failed, did not \
+                 ask for it; let it fail again in a host with this component",
+                header.plugin,
+                header.version
+            );
             let frame =
                 Frame::decode(raw.clone()).context("the block in the capsule is damaged")?;
             let input = BlockInput {

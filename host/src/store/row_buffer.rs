@@ -585,6 +585,13 @@ impl RowBuffer {
     pub fn clear(&mut self) {
         self.truncate_above(None);
     }
+
+    /// Drops the volatile changes; the rows of blocks stay.
+    pub(super) fn clear_volatile(&mut self) {
+        self.volatile.clear();
+        self.volatile_bytes = 0;
+        self.begin_block();
+    }
 }
 
 fn column_bytes(column: &Column) -> usize {

@@ -140,7 +140,8 @@ impl RowStore {
     }
 
     /// Writes the buffer and the cursor in one transaction, and empties the buffer. Without a cursor, which is for changes
-    /// of the mempool, the cursor stays as it is. When this fails nothing is written and the buffer is as before.
+    /// of the mempool, only the volatile tables are written: rows of blocks never get ahead of the cursor, behind which a
+    /// restart would not look for them. When this fails nothing is written and the buffer is as before.
     pub fn flush(
         &self,
         plugin: &str,
@@ -153,14 +154,17 @@ impl RowStore {
                 .begin()
                 .await
                 .map_err(failed("begin to write rows"))?;
-            write_anchored(&mut transaction, buffer).await?;
-            write_volatile(&mut transaction, buffer).await?;
             if let Some(cursor) = cursor {
+                write_anchored(&mut transaction, buffer).await?;
                 set_cursor(&mut transaction, plugin, cursor).await?;
             }
+            write_volatile(&mut transaction, buffer).await?;
             transaction.commit().await.map_err(failed("commit rows"))
         })?;
-        buffer.clear();
+        match cursor {
+            Some(_) => buffer.clear(),
+            None => buffer.clear_volatile(),
+        }
         Ok(())
     }
 

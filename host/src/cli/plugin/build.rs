@@ -72,6 +72,15 @@ struct Package {
 
 /// Compiles the plugin in a folder. What the compiler says goes to standard error.
 pub(super) fn build(folder: &Path) -> Result<Built> {
+    if !folder.exists() {
+        bail!("there is no folder {}", folder.display());
+    }
+    if !folder.is_dir() {
+        bail!(
+            "{} is a file: give the folder of the plugin's source, with its Cargo.toml",
+            folder.display()
+        );
+    }
     if !folder.join("Cargo.toml").is_file() {
         bail!(
             "{} has no Cargo.toml: it is no plugin's folder",

@@ -11,17 +11,20 @@ pub(super) struct Template {
     pub shows: &'static str,
     /// The manifest of that plugin, for what it depends on.
     pub manifest: &'static str,
+    /// Its tables whose names do not begin with the plugin's own.
+    pub tables: &'static [&'static str],
     /// The files below `src/`.
     pub files: &'static [(&'static str, &'static str)],
 }
 
 /// The source of a plugin of this repository as a template: its folder, its files, what it shows.
 macro_rules! template {
-    ($name:literal, $folder:literal, [$($file:literal),+], $shows:literal) => {
+    ($name:literal, $folder:literal, [$($file:literal),+], $shows:literal, [$($table:literal),*]) => {
         Template {
             name: $name,
             shows: $shows,
             manifest: include_str!(concat!("../../../../", $folder, "/Cargo.toml")),
+            tables: &[$($table),*],
             files: &[$(($file, include_str!(concat!("../../../../", $folder, "/src/", $file)))),+],
         }
     };
@@ -33,13 +36,15 @@ pub(super) const TEMPLATES: &[Template] = &[
         "minimal",
         "tests/plugins/minimal",
         ["lib.rs"],
-        "one table, two numbers in the state, one query"
+        "one table, two numbers in the state, one query",
+        []
     ),
     template!(
         "block-stats",
         "plugins/block-stats",
         ["lib.rs"],
-        "rows per block and per day, percentiles, queries with parameters"
+        "rows per block and per day, percentiles, queries with parameters",
+        ["day_stats"]
     ),
     template!(
         "watch",
@@ -51,7 +56,8 @@ pub(super) const TEMPLATES: &[Template] = &[
             "query.rs",
             "tables.rs"
         ],
-        "scripts that are watched, confirmed and in the pool, and settings that a query changes"
+        "scripts that are watched, confirmed and in the pool, and settings that a query changes",
+        []
     ),
 ];
 
@@ -86,6 +92,9 @@ impl Template {
             let text = text.replace(&format!("\"{}\"", self.name), &format!("\"{name}\""));
             // Tables and the like: their names are the host's, and two plugins cannot have the same.
             let text = text.replace(&format!("\"{old_snake}_"), &format!("\"{new_snake}_"));
+            let text = self.tables.iter().fold(text, |text, table| {
+                replace_word(&text, table, &format!("{new_snake}_{table}"))
+            });
             let text = match old_snake == self.name {
                 true => text,
                 false => text.replace(&format!("\"{old_snake}\""), &format!("\"{new_snake}\"")),
@@ -179,6 +188,20 @@ mod tests {
         assert_eq!(replace_word("none", "Watch", "Own"), "none");
     }
 
+    /// The names of the tables that a source declares: text behind the kind of a table, or among the arguments of a macro
+    /// that has one.
+    fn tables(source: &str) -> Vec<&str> {
+        source
+            .lines()
+            .filter(|line| {
+                line.contains("Anchored \"")
+                    || line.contains("Volatile \"")
+                    || line.contains("Table, ")
+            })
+            .filter_map(|line| line.split('"').nth(1))
+            .collect()
+    }
+
     #[test]
     fn every_template_takes_another_name_and_keeps_nothing_of_its_own() {
         assert!(Template::find(DEFAULT).is_some());
@@ -194,6 +217,9 @@ mod tests {
                 template.name
             );
             assert!(all.contains("#[test]"), "{} has no test", template.name);
+            for table in tables(&all) {
+                assert!(table.starts_with("my_own_index"), "{table}");
+            }
             assert!(
                 !all.contains(&format!("\"{}\"", template.name)),
                 "{}",

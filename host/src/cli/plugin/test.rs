@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::source::{BlockArgs, SettingArgs, plugin_file};
 use super::{field, size, time};
-use crate::offline::{self, Subject, TestOptions, TestReport, golden_difference};
+use crate::offline::{self, Golden, Question, Subject, TestOptions, TestReport, golden_difference};
 use crate::plugin::PluginEngine;
 
 #[derive(Args, Debug)]
@@ -25,6 +25,12 @@ pub(in crate::cli) struct Test {
     /// Take blocks back too, with others in their place for a while
     #[arg(long)]
     reorg: bool,
+    /// Tell a plugin that asks for the memory pool nothing of it: for one whose state learns from the pool
+    #[arg(long)]
+    no_mempool: bool,
+    /// Ask this in the end, beside what queries.txt in the plugin's folder asks; may be given several times
+    #[arg(long = "query", value_name = "PATH[=JSON]", value_parser = query)]
+    queries: Vec<Question>,
     /// Compare what the plugin leaves with this text; it is written when it does not exist
     #[arg(long, value_name = "FILE")]
     golden: Option<PathBuf>,
@@ -42,6 +48,16 @@ struct Answer<'a> {
     golden: Option<&'a str>,
 }
 
+/// The file in a plugin's folder that has queries, one a line.
+const QUERIES: &str = "queries.txt";
+
+fn query(text: &str) -> Result<Question, String> {
+    Question::parse(text).map_err(|error| error.to_string())
+}
+
+/// Characters of an answer that are printed; JSON and the golden file have all of them.
+const SHOWN: usize = 160;
+
 /// What came of the golden file.
 enum Compared {
     Same,
@@ -51,11 +67,16 @@ enum Compared {
 
 impl Test {
     pub(super) fn run(&self, out: &mut dyn Write) -> Result<()> {
+        let queries = self.queries()?;
         let file = plugin_file(&self.path)?;
         let list = self.blocks.list()?;
         let engine = Arc::new(PluginEngine::new()?);
         let subject = Subject::load(&engine, &file, self.settings.settings()?)?;
-        let options = TestOptions { reorg: self.reorg };
+        let options = TestOptions {
+            reorg: self.reorg,
+            no_pool: self.no_mempool,
+            queries,
+        };
         let (report, golden) = offline::test(&engine, subject, &list, options, |_| {})?;
         // A plugin that fails its test is nothing to be compared with later.
         let golden = match (&self.golden, &report.failure) {
@@ -97,8 +118,13 @@ impl Test {
             }
         }
         if let Some(failure) = &report.failure {
+            // A state that learns from the pool is no function of the blocks.
+            let pool = match report.pool {
+                Some(_) => ", or learns from the memory pool (--no-mempool tests it without)",
+                None => "",
+            };
             bail!(
-                "{} does not leave the same after {}: it keeps something outside of its state, or answers by chance",
+                "{} does not leave the same after {}: it keeps something outside of its state, or answers by chance{pool}",
                 report.plugin,
                 failure.after
             );
@@ -114,12 +140,41 @@ impl Test {
     }
 }
 
+impl Test {
+    /// Those of the plugin's folder, then those of the command line.
+    fn queries(&self) -> Result<Vec<Question>> {
+        let file = self.path.join(QUERIES);
+        let mut queries = match std::fs::read_to_string(&file) {
+            _ if !self.path.is_dir() => Vec::new(),
+            Ok(text) => Question::parse_file(&text)
+                .with_context(|| format!("{} cannot be used", file.display()))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => {
+                return Err(error).with_context(|| format!("failed to read {}", file.display()));
+            }
+        };
+        queries.extend(self.queries.iter().cloned());
+        Ok(queries)
+    }
+}
+
 fn compare(path: &PathBuf, text: &str) -> Result<Compared> {
-    match std::fs::read_to_string(path) {
-        Ok(expected) => Ok(match golden_difference(&expected, text) {
-            None => Compared::Same,
-            Some(difference) => Compared::Differs(difference),
-        }),
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(
+            match std::str::from_utf8(&bytes)
+                .ok()
+                .filter(|text| Golden::is_one(text))
+            {
+                None => bail!(
+                    "{} is no golden file: this command did not write it; remove it, or name another",
+                    path.display()
+                ),
+                Some(expected) => match golden_difference(expected, text) {
+                    None => Compared::Same,
+                    Some(difference) => Compared::Differs(difference),
+                },
+            },
+        ),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             std::fs::write(path, text)
                 .with_context(|| format!("failed to write the golden file {}", path.display()))?;
@@ -128,6 +183,14 @@ fn compare(path: &PathBuf, text: &str) -> Result<Compared> {
         Err(error) => {
             Err(error).with_context(|| format!("failed to read the golden file {}", path.display()))
         }
+    }
+}
+
+/// The beginning of an answer that is long.
+fn short(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{} …", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
     }
 }
 
@@ -162,6 +225,26 @@ fn print(out: &mut dyn Write, report: &TestReport) -> Result<()> {
     for table in &report.tables {
         field(out, "rows", format!("{} in {}", table.rows, table.table))?;
     }
+    if let Some(pool) = &report.pool {
+        field(
+            out,
+            "mempool",
+            format!(
+                "{} transactions came before their block, {} rivals were pushed out; {} there now; longest call {}",
+                pool.arrived,
+                pool.rivals,
+                pool.left,
+                time(report.pool_time_max)
+            ),
+        )?;
+    }
+    if let Some(why) = report.no_pool {
+        field(out, "mempool", format!("nothing was told of it: {why}"))?;
+    }
+    for table in &report.volatile {
+        let (rows, name) = (table.rows, &table.table);
+        field(out, "rows", format!("{rows} in {name}, of the pool"))?;
+    }
     let share = report.block_time_max as f64 * 100.0 / report.block_time_limit.max(1) as f64;
     field(
         out,
@@ -193,6 +276,13 @@ fn print(out: &mut dyn Write, report: &TestReport) -> Result<()> {
             size(report.memory_limit)
         ),
     )?;
+    for asked in &report.queries {
+        let answer = match (&asked.answer, &asked.refused) {
+            (Some(answer), _) => answer.to_string(),
+            (None, refused) => format!("refused: {}", refused.as_deref().unwrap_or_default()),
+        };
+        field(out, "query", format!("{}: {}", asked.query, short(&answer)))?;
+    }
     field(out, "disturbed", report.disturbances)?;
     match &report.failure {
         None => field(out, "", "each left the same state and rows"),

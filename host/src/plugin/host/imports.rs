@@ -222,9 +222,30 @@ impl state::Host for Host {
     }
 }
 
+impl Host {
+    /// In a replay: what the call itself has written is known.
+    fn know_volatile(&mut self, key: &[u8]) {
+        if let Space::Capsule(capsule) = &mut self.space
+            && let Some(known) = &mut capsule.volatile
+        {
+            known.insert(key.to_vec());
+        }
+    }
+}
+
 impl volatile::Host for Host {
     fn get(&mut self, key: Vec<u8>) -> Result<Option<Vec<u8>>> {
         let value = self.surroundings()?.volatile.get(&key);
+        if let Space::Capsule(capsule) = &self.space
+            && value.is_none()
+            && capsule
+                .volatile
+                .as_ref()
+                .is_some_and(|known| !known.contains(&key))
+        {
+            let what = format!("the volatile key {}", key.escape_ascii());
+            return Err(self.capsule_error(CapsuleStateError::Missing(what)));
+        }
         if let Some(recorder) = self.recorder() {
             recorder.read_volatile(&key, value.as_deref());
         }
@@ -241,6 +262,7 @@ impl volatile::Host for Host {
         if let Some(recorder) = self.recorder() {
             recorder.wrote_volatile(&key);
         }
+        self.know_volatile(&key);
         if self.surroundings()?.volatile.put(key, &value) {
             return Ok(());
         }
@@ -259,6 +281,7 @@ impl volatile::Host for Host {
         if let Some(recorder) = self.recorder() {
             recorder.wrote_volatile(&key);
         }
+        self.know_volatile(&key);
         self.surroundings()?.volatile.delete(&key);
         Ok(())
     }
@@ -394,7 +417,12 @@ impl chain::Host for Host {
         let Some(tip) = self.position else {
             return Ok(None);
         };
-        let known = self.surroundings()?.feed.header(tip, height);
+        let feed = &self.surroundings()?.feed;
+        let known = feed.header(tip, height);
+        if known.is_none() && height <= tip.height && !feed.tells(height) {
+            let what = format!("the header at height {height}");
+            return Err(self.capsule_error(CapsuleStateError::Missing(what)));
+        }
         if let Some(recorder) = self.recorder() {
             recorder.header(height, known);
         }

@@ -257,6 +257,25 @@ fn a_flush_that_fails_writes_nothing_and_keeps_the_buffer() {
 }
 
 #[test]
+fn changes_of_the_pool_do_not_write_rows_of_blocks_that_a_crash_would_take_back() {
+    let database = database();
+    let store = RowStore::open(&database.url).unwrap();
+    let mut buffer = store.register("tx-writer", &[tx(), pool()]).unwrap();
+    buffer.append(0, 1, &rows(2)).unwrap();
+    let fees = ColumnData::Integers(vec![5]).into();
+    let row = vec![ColumnData::Hashes(vec![7; 32]).into(), fees];
+    buffer.put(1, row).unwrap();
+    store.flush("tx-writer", &mut buffer, None).unwrap();
+    let counts = || (store.count("tx").unwrap(), store.count("pool").unwrap());
+    assert_eq!(counts(), (0, 1));
+    assert_eq!(buffer.anchored_rows(), 2);
+    store
+        .flush("tx-writer", &mut buffer, Some(cursor(1, 1)))
+        .unwrap();
+    assert_eq!(counts(), (2, 1));
+}
+
+#[test]
 fn volatile_rows_are_put_and_deleted_by_key_and_cleared() {
     let database = database();
     let store = RowStore::open(&database.url).unwrap();
