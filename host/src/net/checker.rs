@@ -112,10 +112,25 @@ impl Worker {
         if let Err(bad) = time(Stage::Check).time(|| check_block(&frame, &block.context)) {
             return Verdict::Bad(bad);
         }
-        let kept = time(Stage::Log).time(|| self.log.append(&frame.hash, block.height, &frame.raw));
+        let kept = time(Stage::Log).time(|| {
+            self.feed.check_room(frame.raw.len() as u64)?;
+            self.log
+                .append(&frame.hash, block.height, &frame.raw)
+                .map_err(anyhow::Error::from)
+        });
         if let Err(error) = kept {
-            tracing::error!(height = block.height, error = %error, "a block cannot be kept");
+            let why = format!("{error:#}");
+            if self.feed.set_not_kept(Some(why.clone())) {
+                tracing::error!(
+                    height = block.height,
+                    error = why,
+                    "blocks cannot be kept: they wait, and are asked for again"
+                );
+            }
             return Verdict::NotKept;
+        }
+        if self.feed.set_not_kept(None) {
+            tracing::info!(height = block.height, "blocks can be kept again");
         }
         self.metrics.blocks.inc();
         self.metrics.transactions.inc_by(frame.tx_count() as u64);

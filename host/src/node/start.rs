@@ -16,7 +16,7 @@ use crate::net::{self, Checker, EventLog, Net, NetConfig, NetParts, TransactionS
 use crate::network::Params;
 use crate::plugin::PluginEngine;
 use crate::signals;
-use crate::store::{RowStore, StateStore};
+use crate::store::{Room, RowStore, StateStore};
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -87,6 +87,7 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
         .iter()
         .any(|plugin| plugin.descriptor.columns.raw || plugin.descriptor.columns.witnesses);
     let feed = Arc::new(Feed::new(blocks.clone(), spent.clone(), RECENT, keep_raw));
+    feed.set_room(Room::of(folder.path()));
     feed.set_last(options.stop_at_height);
     let chain = net::chain_of(&tree);
     feed.set_chain(
