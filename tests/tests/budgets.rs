@@ -97,7 +97,10 @@ fn a_plugin_of_more_tables_or_instances_than_its_budget_is_quarantined_at_the_st
             "\n[plugins.trap-at]\nfile = \"test/trap-at.wasm\"\n[plugins.trap-at.settings]\nheight = 1000\n{}",
             ledger("", keys)
         );
-        let mut host = installation(&devnet, &tables).start().unwrap();
+        let mut host = installation(&devnet, &tables)
+            .key("plugins", "capsule_size_limit = \"40 kB\"")
+            .start()
+            .unwrap();
         let stands = quarantined(&mut host, "ledger");
         let error = stands["last_error"].as_str().unwrap();
         assert!(error.contains(limit), "{error}");
@@ -112,7 +115,7 @@ fn a_plugin_of_more_tables_or_instances_than_its_budget_is_quarantined_at_the_st
             "blockmill_plugin_budget_limit{{plugin=\"ledger\",budget=\"{key}\"}} {value}.0\n"
         );
         assert!(metrics.contains(&line), "{line} is not in\n{metrics}");
-        // Offline it is refused for the same reason, from the capsule alone.
+        // Offline it is refused for the same reason. The capsule is too small for its component, which the host keeps beside.
         let (code, json) = replay(stands["capsule"].as_str().unwrap(), None);
         assert_eq!(
             (code, &json["same_failure"]),
@@ -218,7 +221,7 @@ fn a_failure_in_a_change_of_the_pool_is_run_again_from_its_capsule_and_a_mended_
     let error = stands["last_error"].as_str().unwrap();
     assert!(error.contains("on-mempool trapped"), "{error}");
     let capsule = stands["capsule"].as_str().unwrap().to_owned();
-    let installation = host.installation().clone();
+    let _installation = host.installation().clone();
     // Blocks go on for the one that does not fail.
     devnet.mine(1).unwrap();
     wait_for_height(&mut host, "utxo-tracker", 111);
