@@ -97,10 +97,7 @@ fn a_plugin_of_more_tables_or_instances_than_its_budget_is_quarantined_at_the_st
             "\n[plugins.trap-at]\nfile = \"test/trap-at.wasm\"\n[plugins.trap-at.settings]\nheight = 1000\n{}",
             ledger("", keys)
         );
-        let mut host = installation(&devnet, &tables)
-            .key("plugins", "capsule_size_limit = \"40 kB\"")
-            .start()
-            .unwrap();
+        let mut host = installation(&devnet, &tables).start().unwrap();
         let stands = quarantined(&mut host, "ledger");
         let error = stands["last_error"].as_str().unwrap();
         assert!(error.contains(limit), "{error}");
@@ -115,7 +112,7 @@ fn a_plugin_of_more_tables_or_instances_than_its_budget_is_quarantined_at_the_st
             "blockmill_plugin_budget_limit{{plugin=\"ledger\",budget=\"{key}\"}} {value}.0\n"
         );
         assert!(metrics.contains(&line), "{line} is not in\n{metrics}");
-        // Offline it is refused for the same reason. The capsule is too small for its component, which the host keeps beside.
+        // Offline it is refused for the same reason, from the capsule alone.
         let (code, json) = replay(stands["capsule"].as_str().unwrap(), None);
         assert_eq!(
             (code, &json["same_failure"]),
