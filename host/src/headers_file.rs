@@ -13,6 +13,8 @@ const LEN: usize = 80;
 pub struct HeadersFile {
     file: File,
     path: PathBuf,
+    /// Bytes of whole headers in it.
+    end: u64,
 }
 
 impl HeadersFile {
@@ -40,6 +42,7 @@ impl HeadersFile {
         let mut open = Self {
             file,
             path: path.to_owned(),
+            end: 0,
         };
         if !torn.is_empty() || headers.len() < whole.len() {
             tracing::warn!(path = %path.display(), bytes = torn.len(), "the end of the headers file was torn");
@@ -59,19 +62,28 @@ impl HeadersFile {
             .set_len(end)
             .and_then(|()| self.file.seek(SeekFrom::Start(end)))
             .with_context(|| format!("failed to cut {}", self.path.display()))?;
+        self.end = end;
         Ok(())
     }
 
-    /// Appends headers.
+    /// Appends headers, all of them or none: what a full disk has taken of them is cut off again.
     ///
     /// # Errors
     ///
-    /// When the file cannot be written.
+    /// When the file cannot be written. They may be appended again.
     pub fn append(&mut self, headers: &[Header]) -> Result<()> {
         let bytes: Vec<u8> = headers.iter().flat_map(consensus::serialize).collect();
-        self.file
-            .write_all(&bytes)
-            .with_context(|| format!("failed to write {}", self.path.display()))
+        let (file, end) = (&mut self.file, self.end);
+        let written = file
+            .seek(SeekFrom::Start(end))
+            .and_then(|_| file.write_all(&bytes));
+        if let Err(error) = written {
+            // A torn end that cannot be cut off now is written over by the next try, or cut at the next start.
+            let _ = file.set_len(end);
+            return Err(error).with_context(|| format!("failed to write {}", self.path.display()));
+        }
+        self.end += bytes.len() as u64;
+        Ok(())
     }
 
     /// Makes what was appended durable.

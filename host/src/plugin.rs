@@ -12,6 +12,7 @@ mod gauges;
 mod host;
 mod instance;
 mod interfaces;
+mod parts;
 mod pool_columns;
 mod recorder;
 mod replay;

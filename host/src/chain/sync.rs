@@ -326,10 +326,9 @@ impl Sync {
         self.pump(now);
     }
 
-    /// A checked block that is no longer readable and must be downloaded again.
+    /// A block that is not readable any more, or could not be kept when it was given out, and must be downloaded again.
     pub fn block_lost(&mut self, hash: BlockHash, now: Moment) {
-        let change = self.tree.mark_missing(&hash);
-        self.tip_changed(change, now);
+        self.on_block_lost(hash, now);
         self.pump(now);
     }
 

@@ -7,13 +7,14 @@ use super::active_chain::{ActiveChain, Position};
 use crate::block_log::{BlockLog, SpentLog};
 use crate::frame::{Frame, Spent};
 use crate::plugin::WantedColumns;
+use crate::store::{NoRoom, Room};
 use anyhow::{Context, Result};
 use bitcoin::BlockHash;
 use bitcoin::block::Header;
 use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 /// Where a lane has to go from its cursor.
@@ -76,6 +77,10 @@ pub struct Feed {
     keep_raw: AtomicBool,
     blocks: Arc<BlockLog>,
     spent: Arc<SpentLog>,
+    /// The disk that all of it is on; unknown in tests.
+    room: OnceLock<Room>,
+    /// Why blocks cannot be kept, while they cannot.
+    not_kept: Mutex<Option<String>>,
     progress: Mutex<Progress>,
     changed: Condvar,
 }
@@ -95,6 +100,8 @@ impl Feed {
             keep_raw: AtomicBool::new(keep_raw),
             blocks,
             spent,
+            room: OnceLock::new(),
+            not_kept: Mutex::default(),
             progress: Mutex::default(),
             changed: Condvar::new(),
         }
@@ -350,6 +357,33 @@ impl Feed {
             .sync()
             .context("failed to sync the log of spent outputs")?;
         Ok(())
+    }
+
+    /// Names the disk that blocks and states are on.
+    pub fn set_room(&self, room: Room) {
+        let _ = self.room.set(room);
+    }
+
+    /// Looks whether the disk has room for so many bytes.
+    ///
+    /// # Errors
+    ///
+    /// When it has not.
+    pub fn check_room(&self, bytes: u64) -> Result<(), NoRoom> {
+        self.room.get().map_or(Ok(()), |room| room.check(bytes))
+    }
+
+    /// Says why blocks or headers cannot be kept, or that they can again. True when that is news.
+    pub fn set_not_kept(&self, why: Option<String>) -> bool {
+        let mut not_kept = lock(&self.not_kept);
+        let news = not_kept.is_some() != why.is_some();
+        *not_kept = why;
+        news
+    }
+
+    /// Why blocks cannot be kept now.
+    pub fn not_kept(&self) -> Option<String> {
+        lock(&self.not_kept).clone()
     }
 
     /// Ends all waiting, for good.

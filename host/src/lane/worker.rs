@@ -556,6 +556,8 @@ impl Worker {
         let Some(cursor) = state.cursor() else {
             return Ok(());
         };
+        // Twice: in the stores, and in their logs.
+        feed.check_room(2 * (state.dirty_bytes() + rows.bytes()) as u64)?;
         feed.sync()?;
         let synced = Instant::now();
         let written = rows.anchored_rows();

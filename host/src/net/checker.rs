@@ -205,11 +205,26 @@ impl Worker {
                 source.checked(block.hash.as_byte_array(), block.height, crc);
                 Ok(true)
             }
-            None => self.log.append(&frame.hash, block.height, &frame.raw),
+            None => {
+                self.feed.check_room(frame.raw.len() as u64)?;
+                self.log
+                    .append(&frame.hash, block.height, &frame.raw)
+                    .map_err(anyhow::Error::from)
+            }
         });
         if let Err(error) = kept {
-            tracing::error!(height = block.height, error = %error, "a block cannot be kept");
+            let why = format!("{error:#}");
+            if self.feed.set_not_kept(Some(why.clone())) {
+                tracing::error!(
+                    height = block.height,
+                    error = why,
+                    "blocks cannot be kept: they wait, and are asked for again"
+                );
+            }
             return Verdict::NotKept;
+        }
+        if self.feed.set_not_kept(None) {
+            tracing::info!(height = block.height, "blocks can be kept again");
         }
         self.metrics.blocks.inc();
         self.metrics.transactions.inc_by(frame.tx_count() as u64);

@@ -23,6 +23,8 @@ use tokio::sync::{mpsc, watch};
 
 /// How often the machine looks at its timers.
 const TICK: Duration = Duration::from_millis(100);
+/// How often the disk is tried again when it did not take a block or a header.
+const KEEP_AGAIN: Duration = Duration::from_secs(2);
 /// Chunks of received bytes that may wait for the machine.
 const WAITING_CHUNKS: usize = 64;
 /// Addresses that are taken from one name.
@@ -105,6 +107,12 @@ pub struct Net {
     viewed: Instant,
     gone: (u64, u64),
     dropped: u64,
+    /// Blocks that the disk did not take, until they are asked for again.
+    unkept: Vec<BlockHash>,
+    /// Headers that the disk did not take yet.
+    unwritten: Vec<Header>,
+    headers_wait: bool,
+    kept_again: Instant,
 }
 
 /// What the shell works with.
@@ -179,6 +187,10 @@ impl Net {
             viewed: Instant::now(),
             gone: (0, 0),
             dropped: 0,
+            unkept: Vec::new(),
+            unwritten: Vec::new(),
+            headers_wait: false,
+            kept_again: Instant::now(),
         };
         (net, handle)
     }
@@ -187,7 +199,7 @@ impl Net {
     ///
     /// # Errors
     ///
-    /// When headers cannot be kept any more.
+    /// When headers cannot be kept at the end.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -208,6 +220,7 @@ impl Net {
         if let Some(events) = &mut self.events {
             events.flush();
         }
+        self.headers.append(&self.unwritten)?;
         self.headers.sync()
     }
 
@@ -272,7 +285,7 @@ impl Net {
                 self.machine
                     .compact_found(peer, checked.hash, transactions, now());
             }
-            Verdict::NotKept => self.machine.block_lost(checked.hash, now()),
+            Verdict::NotKept => self.unkept.push(checked.hash),
             Verdict::Lost => self.machine.source_lost(checked.hash, now()),
         }
     }
@@ -287,6 +300,7 @@ impl Net {
     fn tick(&mut self) {
         let now = now();
         self.machine.tick(now);
+        self.keep_again(now);
         for refusal in self.feed.take_refusals() {
             self.machine
                 .block_refused_by_coins(refusal.position.hash, refusal.reason, now);
@@ -300,6 +314,42 @@ impl Net {
             self.show(best, synced);
             if let Some(events) = &mut self.events {
                 events.flush();
+            }
+        }
+    }
+
+    /// Asks again for blocks that could not be kept, and writes headers that could not be written.
+    fn keep_again(&mut self, now: Moment) {
+        if self.kept_again.elapsed() < KEEP_AGAIN {
+            return;
+        }
+        self.kept_again = Instant::now();
+        for hash in std::mem::take(&mut self.unkept) {
+            self.machine.block_lost(hash, now);
+        }
+        self.write_headers();
+    }
+
+    /// Writes the headers that wait for it. While they cannot be written they go on waiting: the header tree has them too,
+    /// and a start without them asks peers for them again.
+    fn write_headers(&mut self) {
+        if self.unwritten.is_empty() {
+            return;
+        }
+        match self.headers.append(&self.unwritten) {
+            Ok(()) => {
+                self.unwritten.clear();
+                if std::mem::take(&mut self.headers_wait) {
+                    tracing::info!("headers can be kept again");
+                }
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.headers_wait, true) {
+                    tracing::error!(
+                        error = format!("{error:#}"),
+                        "headers cannot be kept: they wait"
+                    );
+                }
             }
         }
     }
@@ -368,7 +418,12 @@ impl Net {
                     let timeout = self.config.sync.connect_timeout;
                     tokio::spawn(connect(peer, addr, timeout, self.sockets.clone()));
                 }
-                Output::Headers(headers) => self.headers.append(&headers)?,
+                Output::Headers(headers) => {
+                    self.unwritten.extend(headers);
+                    if !self.headers_wait {
+                        self.write_headers();
+                    }
+                }
                 Output::Block {
                     hash,
                     height,

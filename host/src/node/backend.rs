@@ -297,6 +297,9 @@ impl Backend for NodeBackend {
         if net.peers.is_empty() && !(self.source.is_some() && self.feed.synced()) {
             return Health::NotFollowing("no peer is connected".to_owned());
         }
+        if let Some(why) = self.feed.not_kept() {
+            return Health::NotFollowing(format!("blocks cannot be kept: {why}"));
+        }
         if !self.feed.synced() {
             let tip = self.tip().height;
             return Health::NotFollowing(format!("at block {tip} of {}", net.best_header.max(tip)));

@@ -17,7 +17,7 @@ use crate::network::Params;
 use crate::plugin::PluginEngine;
 use crate::signals;
 use crate::source::BlocksDir;
-use crate::store::{RowStore, StateStore};
+use crate::store::{Room, RowStore, StateStore};
 use anyhow::{Context, Result};
 use bitcoin::BlockHash;
 use bitcoin::hashes::Hash as _;
@@ -81,6 +81,7 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
         .iter()
         .any(|plugin| plugin.descriptor.columns.raw || plugin.descriptor.columns.witnesses);
     let feed = Arc::new(Feed::new(blocks.clone(), spent.clone(), RECENT, keep_raw));
+    feed.set_room(Room::of(folder.path()));
     feed.set_last(options.stop_at_height);
     feed.set_base(super::snapshot::base(folder.path())?.map(|base| base.height));
     let chain = net::chain_of(&tree);

@@ -56,6 +56,8 @@ pub struct Compiled {
     pub wasi: Wasi,
     /// It was compiled just now, not taken from the cache.
     fresh: bool,
+    /// Core instances, memories or tables of one instance of it, of whichever there are most.
+    pub(super) parts: u64,
     pub(super) pre: PluginPre<Host>,
 }
 
@@ -151,15 +153,14 @@ impl PluginEngine {
         let sha256 = hash_of(bytes);
         let cached = self.cached(&sha256);
         let fresh = cached.is_none();
+        let encoded = self.as_component(bytes)?;
         let component = match cached {
             Some(component) => component,
-            None => {
-                let encoded = self.as_component(bytes)?;
-                Component::from_binary(&self.engine, &encoded)
-                    .map_err(|e| anyhow!("{e:#}"))
-                    .context("failed to compile it")?
-            }
+            None => Component::from_binary(&self.engine, &encoded)
+                .map_err(|e| anyhow!("{e:#}"))
+                .context("failed to compile it")?,
         };
+        let parts = super::parts::largest(&encoded, &component)?;
         let linker = match wasi {
             Wasi::None => &self.linker,
             Wasi::Inert => &self.inert,
@@ -176,6 +177,7 @@ impl PluginEngine {
             wasm: (bytes.len() <= MAX_KEPT).then(|| bytes.into()),
             wasi,
             fresh,
+            parts,
             pre,
         })
     }

@@ -72,6 +72,7 @@ impl Instance {
         host: Host,
     ) -> Result<Self, (CallError, Box<Host>)> {
         const CALL: &str = "instantiate";
+        host.note(&[(Budget::Instances, compiled.parts)]);
         let mut store = Store::new(engine.engine(), host);
         store.limiter(|host| host);
         let ending = engine.ending();

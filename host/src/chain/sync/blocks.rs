@@ -339,6 +339,25 @@ impl Sync {
         }
     }
 
+    /// The block is not in the shell's hands any more; it was, if there is an answer.
+    fn let_go(&mut self, block: Id) -> Option<Held> {
+        let held = self.downloads.held.remove(&block);
+        self.tree
+            .status_mut(block, |status| status.clear(Status::HELD));
+        if let Some(held) = &held {
+            self.downloads.held_bytes = self.downloads.held_bytes.saturating_sub(held.bytes);
+        }
+        held
+    }
+
+    pub(super) fn on_block_lost(&mut self, hash: BlockHash, now: Moment) {
+        if let Some(block) = self.tree.id(&hash) {
+            self.let_go(block);
+        }
+        let change = self.tree.mark_missing(&hash);
+        self.tip_changed(change, now);
+    }
+
     pub(super) fn on_block_checked(
         &mut self,
         hash: BlockHash,
@@ -348,12 +367,7 @@ impl Sync {
         let Some(block) = self.tree.id(&hash) else {
             return;
         };
-        let held = self.downloads.held.remove(&block);
-        self.tree
-            .status_mut(block, |status| status.clear(Status::HELD));
-        if let Some(held) = &held {
-            self.downloads.held_bytes = self.downloads.held_bytes.saturating_sub(held.bytes);
-        }
+        let held = self.let_go(block);
         match result {
             Ok(()) => {
                 if let Some(session) = held.and_then(|held| self.peers.get_mut(&held.peer)) {

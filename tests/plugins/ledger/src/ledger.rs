@@ -93,6 +93,7 @@ fn deep_trap(height: u32) {
 impl Processor for Ledger {
     fn describe() -> Descriptor {
         Descriptor::new("ledger", env!("CARGO_PKG_VERSION"), "fails as it is told")
+            .wants_mempool()
             .table::<Blocks>()
     }
 
@@ -110,6 +111,7 @@ impl Processor for Ledger {
 
     fn begin_block(&mut self, block: &Block) -> Result<(), BlockError> {
         let height = block.height();
+        log::debug(format!("block {height}"));
         let count = state::get(COUNT)
             .and_then(|bytes| bytes.try_into().ok())
             .map_or(0, u64::from_le_bytes);
@@ -132,6 +134,15 @@ impl Processor for Ledger {
             self.fail(height);
         }
         self.blocks.flush();
+        Ok(())
+    }
+
+    fn on_mempool(&mut self, changes: &MempoolChanges) -> Result<(), String> {
+        let count = changes.added().count();
+        if crate::FAULTY && self.fault == "pool" && count > 0 {
+            // What it reads is part of how it fails.
+            deep_trap(state::get(COUNT).map_or(0, |bytes| bytes.len() as u32));
+        }
         Ok(())
     }
 

@@ -434,6 +434,20 @@ fn a_lost_block_is_fetched_again() {
     sim.check_outputs();
 }
 
+#[test]
+fn blocks_that_the_shell_could_not_keep_are_asked_for_again() {
+    let chain = chain(20);
+    let mut sim = Sim::new(18, three(&chain), |_| {});
+    sim.busy = true;
+    sim.run_until("blocks", MINUTE, |sim| sim.waiting.len() >= 5);
+    for lost in std::mem::take(&mut sim.waiting) {
+        sim.sync.block_lost(lost.hash, sim.now);
+    }
+    sim.busy = false;
+    sim.run_to_tip(&chain[19]);
+    assert!(sim.dropped.is_empty());
+}
+
 /// One honest peer among three of all sorts, reorgs and sleeps between, and the shell now and then busy: the honest
 /// chain wins, whatever the order.
 #[test]

@@ -345,8 +345,8 @@ impl FakePeer {
 }
 
 /// A block that the shell holds.
-struct Waiting {
-    hash: BlockHash,
+pub(super) struct Waiting {
+    pub(super) hash: BlockHash,
     raw: Bytes,
     context: BlockContext,
 }
@@ -361,7 +361,7 @@ pub(super) struct Sim {
     pub(super) busy: bool,
     /// What the shell's own coins refuse.
     pub(super) verdicts: BTreeMap<BlockHash, BadBlock>,
-    waiting: Vec<Waiting>,
+    pub(super) waiting: Vec<Waiting>,
     next_id: u64,
     last_tick: Moment,
     /// Frames in the shell, as a socket task would.

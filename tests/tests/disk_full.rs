@@ -1,0 +1,172 @@
+//! A disk that is full is nobody's fault but the disk's: blocks, headers and lanes wait and say so, and go on by themselves when
+//! there is room, with nothing lost and nothing twice.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    missing_docs
+)]
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use blockmill_tests::host::{Host, Installation};
+use blockmill_tests::rows;
+use devnet::Devnet;
+use serde_json::Value;
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+const TABLES: &str = "\n[plugins.utxo-tracker]\n\n[plugins.ledger]\nfile = \"test/ledger.wasm\"\n";
+
+/// A disk of its own, gone with this.
+struct Disk(PathBuf);
+
+impl Disk {
+    /// None where the machine does not let us have one.
+    fn mount(at: &Path) -> Option<Self> {
+        fs::create_dir_all(at).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=300m", "tmpfs"]);
+        let done = mount.arg(at).output().is_ok_and(|out| out.status.success());
+        done.then(|| Self(at.to_owned()))
+    }
+
+    /// Takes all the room that is left but so many bytes.
+    fn fill(&self, leave: u64) {
+        let mut ballast = File::create(self.0.join("ballast")).unwrap();
+        let chunk = vec![1; 1 << 20];
+        while ballast.write_all(&chunk).is_ok() {}
+        while ballast.write_all(&chunk[..1]).is_ok() {}
+        let size = ballast.metadata().unwrap().len();
+        ballast.set_len(size - leave).unwrap();
+    }
+
+    fn empty(&self) {
+        fs::remove_file(self.0.join("ballast")).unwrap();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+fn plugin<'a>(status: &'a Value, name: &str) -> &'a Value {
+    let mut plugins = status["plugins"].as_array().unwrap().iter();
+    plugins.find(|plugin| plugin["name"] == name).unwrap()
+}
+
+fn installation(devnet: &Devnet) -> Installation {
+    Installation::new("regtest", &[devnet.p2p_addr()])
+        .unwrap()
+        .key("plugins", "retry_pause = \"100ms\"")
+        .plugins(TABLES)
+}
+
+/// All that the plugins have left at the tip.
+fn left(host: &mut Host, tip: &str) -> (Value, Value, Vec<Vec<String>>) {
+    let coins = host.coins_at(tip, LIMIT).unwrap();
+    let count = host.get("status").unwrap()["tip"]["height"]
+        .as_u64()
+        .unwrap()
+        + 1;
+    let api = host.api();
+    host.wait_for("all on the disk", LIMIT, |_| {
+        let url = format!("http://{api}/api/v1/plugins/ledger/query/count");
+        let answer: Value = ureq::get(url).call().ok()?.body_mut().read_json().ok()?;
+        (answer["count"] == count).then_some(())
+    })
+    .unwrap();
+    let state = host.get("plugins/ledger/query/state").unwrap();
+    let database = host.installation().database();
+    let rows = "SELECT height, position, seen FROM ledger_block ORDER BY height, position";
+    (coins, state, rows::query(&database, rows).unwrap())
+}
+
+#[test]
+fn a_host_on_a_full_disk_waits_says_so_and_goes_on_with_nothing_lost_or_twice() {
+    let devnet = Devnet::new(6).unwrap();
+    devnet.mine(8).unwrap();
+    let ours = installation(&devnet);
+    let Some(disk) = Disk::mount(&ours.folder().join("data")) else {
+        println!("skipped: this machine lets nobody mount a disk");
+        return;
+    };
+    let mut host = ours.start().unwrap();
+    host.wait_for_height(8, LIMIT).unwrap();
+    disk.fill(0);
+    let mined = devnet.mine(20).unwrap();
+    let tip = mined.last().unwrap().to_string();
+    host.wait_for_lines("blocks cannot be kept", 1, LIMIT)
+        .unwrap();
+    let (code, health) = host.get_text("/health").unwrap();
+    assert_eq!(code, 503);
+    assert!(health.contains("the disk of"), "{health}");
+    assert!(health.contains("is full"), "{health}");
+    // Longer than it takes to try again a few times.
+    std::thread::sleep(Duration::from_secs(5));
+    let status = host.get("status").unwrap();
+    for name in ["utxo-tracker", "ledger"] {
+        let plugin = plugin(&status, name);
+        assert_ne!(plugin["state"], "quarantined", "{plugin}");
+        assert!(plugin["height"].as_u64().unwrap() >= 8, "{plugin}");
+        assert!(plugin["capsule"].is_null(), "{plugin}");
+    }
+    assert!(host.log().matches("blocks cannot be kept").count() < 5);
+    disk.empty();
+    let found = left(&mut host, &tip);
+    assert!(host.log().contains("blocks can be kept again"));
+    assert!(!host.log().contains("plugin failed"), "{}", host.log());
+    host.stop().unwrap();
+
+    let mut calm = installation(&devnet).start().unwrap();
+    assert_eq!(found, left(&mut calm, &tip), "{} rows", found.2.len());
+    assert_eq!(found.2.len(), 29);
+    calm.stop().unwrap();
+    // And what is on that disk is whole.
+    let mut again = ours.start().unwrap();
+    assert_eq!(found, left(&mut again, &tip));
+    again.stop().unwrap();
+}
+
+#[test]
+fn a_lane_whose_flush_has_no_room_waits_and_its_plugin_is_not_blamed() {
+    let devnet = Devnet::new(6).unwrap();
+    devnet.mine(8).unwrap();
+    let ours = installation(&devnet);
+    let Some(disk) = Disk::mount(&ours.folder().join("data")) else {
+        println!("skipped: this machine lets nobody mount a disk");
+        return;
+    };
+    let mut host = ours.start().unwrap();
+    host.wait_for_height(8, LIMIT).unwrap();
+    // Enough for a component and a table, and less than what is never used up.
+    disk.fill(32 << 20);
+    let config = fs::read_to_string(ours.config()).unwrap();
+    let more = "\n[plugins.trap-at]\nfile = \"test/trap-at.wasm\"\n[plugins.trap-at.settings]\nheight = 1000\n";
+    fs::write(ours.config(), format!("{config}{more}")).unwrap();
+    let waits = host
+        .wait_for("a lane that waits for the disk", LIMIT, |status| {
+            let plugins = status["plugins"].as_array()?;
+            let plugin = plugins.iter().find(|plugin| plugin["name"] == "trap-at")?;
+            (plugin["state"] == "waiting-for-host").then(|| plugin.clone())
+        })
+        .unwrap();
+    let error = waits["last_error"].as_str().unwrap();
+    assert!(error.contains("is full"), "{error}");
+    disk.empty();
+    host.wait_for("the tip", LIMIT, |status| {
+        let plugins = status["plugins"].as_array()?;
+        let plugin = plugins.iter().find(|plugin| plugin["name"] == "trap-at")?;
+        (plugin["height"] == 8 && plugin["state"] == "following").then_some(())
+    })
+    .unwrap();
+    assert!(!host.log().contains("quarantined"), "{}", host.log());
+    host.stop().unwrap();
+}
