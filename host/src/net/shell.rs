@@ -12,7 +12,7 @@ use crate::chain::sync::{PeerChange, PeerChangeError, PeerId, PeerInfo};
 use crate::chain::{HeaderTree, Output, Sync, SyncConfig, TipChange};
 use crate::headers_file::HeadersFile;
 use crate::lane::{Feed, Position};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, PeerSample};
 use crate::network::Params;
 use crate::wire::Moment;
 use bitcoin::BlockHash;
@@ -415,6 +415,7 @@ impl Net {
             .filter(|peer| peer.ready)
             .collect();
         self.metrics.peers.set(peers.len() as i64);
+        let samples = peers.iter().map(sample).collect();
         let bans = self.machine.bans();
         let now = now().secs();
         let over = self.bans.1.iter().any(|(_, ban)| !ban.holds(now));
@@ -424,10 +425,14 @@ impl Net {
                 .map(|(subnet, ban)| (*subnet, ban.clone()));
             self.bans = (bans.changes(), Arc::new(holding.collect()));
         }
+        let book = self.machine.book().counts();
+        let counts = [book.new as u64, book.tried as u64];
+        let each = &self.metrics.each_peer;
+        each.show(samples, self.bans.1.len() as u64, counts);
         let view = NetView {
             peers,
             bans: self.bans.1.clone(),
-            book: self.machine.book().counts(),
+            book,
             best_header,
             synced,
             reorgs: self.reorgs,
@@ -552,6 +557,22 @@ impl Net {
             blocks.iter().map(|(hash, header)| (*hash, header)),
         );
         self.metrics.blocks_height.set(i64::from(change.height));
+    }
+}
+
+/// A peer for the metrics.
+fn sample(peer: &PeerInfo) -> PeerSample {
+    PeerSample {
+        addr: peer.name.clone(),
+        direction: if peer.outbound { "outbound" } else { "inbound" },
+        kind: peer.kind.name(),
+        transport: peer.transport.name(),
+        latency: peer.latency.map(|latency| latency.as_secs_f64()),
+        bytes_in: peer.bytes_in,
+        bytes_out: peer.bytes_out,
+        blocks: peer.blocks,
+        in_flight: peer.inflight as u64,
+        misbehaviour: peer.misbehaviour,
     }
 }
 

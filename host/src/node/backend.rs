@@ -2,7 +2,7 @@
 
 use super::lanes::Lanes;
 use super::manager::{Asker, Board, Idle};
-use crate::api::{Backend, BlockId, OwnerToken, PluginAction, QueryFailure};
+use crate::api::{Backend, BlockId, OwnerToken, PeerOrder, PluginAction, QueryFailure};
 use crate::block_log::BlockLog;
 use crate::config::Config;
 use crate::frame::Frame;
@@ -19,6 +19,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+mod peers;
+
 /// Blocks that a lane may be behind the tip and still be called following.
 const MAX_LAG: u32 = 2;
 
@@ -33,6 +35,7 @@ pub(super) struct NodeBackend {
     pool: Option<Arc<PoolFeed>>,
     blocks: Arc<BlockLog>,
     owner: OwnerToken,
+    config: Config,
 }
 
 impl NodeBackend {
@@ -64,6 +67,7 @@ impl NodeBackend {
             pool,
             blocks,
             owner,
+            config: config.clone(),
         }
     }
 
@@ -180,7 +184,7 @@ fn borrowed(params: &[(String, String)]) -> Vec<(&str, &str)> {
         .collect()
 }
 
-fn services(flags: ServiceFlags) -> Vec<String> {
+pub(super) fn services(flags: ServiceFlags) -> Vec<String> {
     const NAMES: [(u64, &str); 7] = [
         (0, "NETWORK"),
         (2, "BLOOM"),
@@ -210,18 +214,7 @@ impl Backend for NodeBackend {
                 .map_or(0, |t| t.as_secs());
             pool.pool().info(now)
         });
-        let peers = net.peers.iter().map(|peer| status::Peer {
-            addr: peer.addr.to_string(),
-            user_agent: peer.user_agent.clone(),
-            services: services(peer.services),
-            height: peer.height,
-            start_height: peer.start_height,
-            since: peer.since.0 / 1_000,
-            version: peer.version,
-            bytes_in: peer.bytes_in,
-            bytes_out: peer.bytes_out,
-            ping_ms: peer.latency.map(|latency| latency.as_millis() as u64),
-        });
+        let peers = net.peers.iter().map(peers::shown);
         let (config_error, needs_restart) = {
             let notes = self.board.notes();
             (notes.config_error.clone(), notes.needs_restart.clone())
@@ -408,6 +401,14 @@ impl Backend for NodeBackend {
         params: Vec<(String, String)>,
     ) -> Result<String, QueryFailure> {
         self.lane(plugin)?.change(path, &borrowed(&params))
+    }
+
+    fn peers(&self) -> status::Peers {
+        peers::all(&self.net.view())
+    }
+
+    fn change_peers(&self, order: PeerOrder) -> Result<String, QueryFailure> {
+        peers::change(&self.net, &self.config, order)
     }
 
     fn is_owner(&self, token: &str) -> bool {
