@@ -6,12 +6,16 @@
 
 mod answer;
 mod owner;
+mod peers;
 mod routes;
 mod server;
 
-use crate::status::{BlockInfo, Health, Plugin, PoolTransaction, Status, Tip, TxOutSet, Values};
+use crate::status::{
+    BlockInfo, Health, Peers, Plugin, PoolTransaction, Status, Tip, TxOutSet, Values,
+};
 
 pub use self::owner::OwnerToken;
+pub use self::peers::PeerOrder;
 pub use self::server::{Bounds, bind, serve};
 
 /// What the interface asks of the host. Calls may block: they run on threads of their own, a bounded number at once.
@@ -88,6 +92,14 @@ pub trait Backend: Send + Sync + 'static {
         let _ = (file, at);
         Err(QueryFailure::NoSuchPlugin(plugin.to_owned()))
     }
+    /// Peers, bans and the peer book.
+    fn peers(&self) -> Peers;
+
+    /// Changes peers as the host's owner says. Says what was done, for people.
+    ///
+    /// # Errors
+    /// Why nothing was.
+    fn change_peers(&self, order: PeerOrder) -> Result<String, QueryFailure>;
 
     /// The set of unspent outputs, on a snapshot. May take minutes.
     ///

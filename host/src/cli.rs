@@ -2,6 +2,7 @@
 
 mod change;
 mod client;
+mod peers;
 mod plugin;
 mod replay;
 mod snapshot;
@@ -150,6 +151,13 @@ enum Command {
         #[command(subcommand)]
         command: snapshot::SnapshotCommand,
     },
+    /// Show peers and bans of a running host; ban, unban, add and drop peers
+    #[command(
+        long_about = "Show the peers of a running host with what they are for and what they did, the bans that hold, and how \
+                      many addresses are known; or ban, unban, add and drop peers, as the host's owner.",
+        after_help = "Example:\n  blockmill peers --json | jq '.peers[] | {addr, kind, ping_ms}'"
+    )]
+    Peers(peers::PeersArgs),
     /// Write, test and compare plugins; list, ask and change those of a running host
     #[command(
         long_about = "Begin, build, test, inspect and compare plugins, for which no host need run; or list the plugins of a \
@@ -350,6 +358,7 @@ fn execute(command: &Command, hooks: &Hooks, out: &mut dyn Write) -> Result<()> 
             }
         }
         Command::Snapshot { command } => snapshot::execute(command, out),
+        Command::Peers(args) => peers::execute(args, out),
         Command::Plugin {
             command: PluginCommand::Offline(command),
         } => plugin::execute(command, out),

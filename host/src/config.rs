@@ -12,6 +12,7 @@ pub mod units;
 use std::{
     collections::BTreeMap,
     ffi::OsString,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -240,6 +241,28 @@ impl Config {
             .iter()
             .filter_map(|text| check::address(text, default).ok())
             .collect()
+    }
+
+    /// `peers.add`, as [`Config::peer_addresses`].
+    pub fn added_peers(&self) -> Vec<(String, u16)> {
+        let default = self.network.params().default_port;
+        let named = self.peers.add.iter();
+        named
+            .filter_map(|text| check::address(text, default).ok())
+            .collect()
+    }
+
+    /// Where others may connect to us.
+    pub fn peer_listen(&self) -> Option<SocketAddr> {
+        self.peers.listen.parse().ok()
+    }
+
+    /// A peer that somebody wrote, as (host, port), the network's own port where none is given.
+    ///
+    /// # Errors
+    /// When it is no address of a peer.
+    pub fn peer_address(&self, text: &str) -> Result<(String, u16), String> {
+        check::address(text, self.network.params().default_port)
     }
 
     /// The plugins that are switched on, by name, with all limits filled in.

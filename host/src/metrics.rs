@@ -30,6 +30,10 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+mod peers;
+
+pub use peers::{PeerMetrics, PeerSample};
+
 /// How many gauges a plugin may set. What it sets beyond is dropped: each is a time series that a Prometheus keeps for ever.
 pub const MAX_PLUGIN_GAUGES: usize = 1_000;
 
@@ -161,6 +165,8 @@ pub struct Metrics {
     pub bytes_out: Counter,
     /// Bytes of blocks in the block log.
     pub block_log_bytes: Gauge,
+    /// What is measured of each peer.
+    pub each_peer: PeerMetrics,
     stages: Family<StageLabels, Histogram, StageBuckets>,
     plugin_height: Family<PluginLabels, Gauge>,
     plugin_lag: Family<PluginLabels, Gauge>,
@@ -356,6 +362,8 @@ impl Metrics {
             ]),
         );
         registry.register_collector(Box::new(Uptime(Instant::now())));
+        let each_peer = PeerMetrics::default();
+        registry.register_collector(Box::new(each_peer.clone()));
 
         Self {
             registry: Arc::new(registry),
@@ -377,6 +385,7 @@ impl Metrics {
             bytes_in,
             bytes_out,
             block_log_bytes,
+            each_peer,
             stages,
             plugin_height,
             plugin_lag,

@@ -6,8 +6,13 @@
 mod checker;
 mod connection;
 mod event_log;
+mod listener;
+mod peer_changes;
+mod peers_file;
 mod shell;
 
 pub use checker::{BlockFrom, Checked, Checker, ToCheck};
 pub use event_log::EventLog;
+pub use listener::bind;
+pub use peers_file::PeersFile;
 pub use shell::{Net, NetConfig, NetHandle, NetParts, NetView, TransactionSink, chain_of};

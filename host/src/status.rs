@@ -120,6 +120,61 @@ pub struct Peer {
     /// Milliseconds that the last ping took, once one was answered.
     #[serde(default)]
     pub ping_ms: Option<u64>,
+    /// The connection's number, for `peers drop`.
+    #[serde(default)]
+    pub id: u64,
+    /// `outbound`, or `inbound` when the peer connected to us.
+    #[serde(default)]
+    pub direction: String,
+    /// `manual` (named by the configuration or the operator), `full`, `block-only`, `feeler` or `incoming`.
+    #[serde(default)]
+    pub kind: String,
+    /// Blocks that it sent.
+    #[serde(default)]
+    pub blocks: u64,
+    /// Blocks that it was asked for and has not sent.
+    #[serde(default)]
+    pub in_flight: u64,
+    /// Small offences; at 100 it is dropped and banned.
+    #[serde(default)]
+    pub misbehaviour: u32,
+}
+
+/// Peers, bans and the peer book. `GET /api/v1/peers`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peers {
+    /// Those that have finished their handshake.
+    pub peers: Vec<Peer>,
+    /// The bans that hold.
+    pub bans: Vec<Ban>,
+    /// How full the peer book is.
+    pub book: PeerBook,
+}
+
+/// A ban.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ban {
+    /// An address, or a range such as `192.0.2.0/24`.
+    pub subnet: String,
+    /// Since when.
+    pub since: u64,
+    /// Until when; none is for good.
+    pub until: Option<u64>,
+    /// How often it misbehaved.
+    pub offences: u32,
+    /// `operator` or `host`.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// How many addresses of peers are known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerBook {
+    /// Heard of.
+    pub new: u64,
+    /// Connected to before.
+    pub tried: u64,
 }
 
 /// Unconfirmed transactions.
@@ -497,6 +552,12 @@ pub(crate) mod tests {
                 bytes_in: 12_345_678,
                 bytes_out: 4_321,
                 ping_ms: Some(3),
+                id: 4,
+                direction: "outbound".to_owned(),
+                kind: "full".to_owned(),
+                blocks: 130,
+                in_flight: 2,
+                misbehaviour: 1,
             }],
             mempool: Mempool {
                 txs: 60,
@@ -549,6 +610,32 @@ pub(crate) mod tests {
             source: None,
             config_error: None,
             needs_restart: Vec::new(),
+        }
+    }
+
+    /// Peers in which everything is set.
+    pub(crate) fn example_peers() -> Peers {
+        Peers {
+            peers: example().peers,
+            bans: vec![
+                Ban {
+                    subnet: "192.0.2.0/24".to_owned(),
+                    since: 1_700_000_000,
+                    until: Some(1_700_000_600),
+                    offences: 0,
+                    by: "operator".to_owned(),
+                    reason: "noise".to_owned(),
+                },
+                Ban {
+                    subnet: "2001:db8:0:1::/64".to_owned(),
+                    since: 1_700_000_000,
+                    until: None,
+                    offences: 3,
+                    by: "host".to_owned(),
+                    reason: "malformed block".to_owned(),
+                },
+            ],
+            book: PeerBook { new: 7, tried: 2 },
         }
     }
 

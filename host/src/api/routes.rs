@@ -16,13 +16,14 @@ use tokio::sync::Semaphore;
 use super::{
     Backend, BlockId, Bounds, PluginAction, QueryFailure,
     answer::{Refusal, json, json_text},
+    peers,
 };
 use crate::{metrics::Metrics, status::Health};
 
 /// What Prometheus asks for by default (OpenMetrics 1.0).
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-struct Shared<B> {
+pub(super) struct Shared<B> {
     backend: Arc<B>,
     metrics: Metrics,
     bounds: Bounds,
@@ -35,7 +36,7 @@ struct Shared<B> {
     txoutset: Arc<Semaphore>,
 }
 
-type Host<B> = State<Arc<Shared<B>>>;
+pub(super) type Host<B> = State<Arc<Shared<B>>>;
 
 pub(super) fn router<B: Backend>(backend: Arc<B>, metrics: Metrics, bounds: Bounds) -> Router {
     let shared = Arc::new(Shared {
@@ -63,6 +64,8 @@ pub(super) fn router<B: Backend>(backend: Arc<B>, metrics: Metrics, bounds: Boun
         .route("/api/v1/txoutset", get(txoutset::<B>))
         .route("/api/v1/plugins/{name}/snapshot", post(snapshot::<B>))
         .route("/api/v1/plugins/{name}/{action}", post(manage::<B>))
+        .route("/api/v1/peers", get(peers::peers::<B>))
+        .route("/api/v1/peers/{order}", post(peers::change_peers::<B>))
         .route("/api/v1/config/reload", post(reload_config::<B>))
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
@@ -148,7 +151,7 @@ impl<B: Backend> Shared<B> {
         }
     }
 
-    async fn short<T: Send + 'static>(
+    pub(super) async fn short<T: Send + 'static>(
         &self,
         call: impl FnOnce(&B) -> T + Send + 'static,
     ) -> Result<T, Refusal> {
@@ -280,7 +283,7 @@ async fn ask<B: Backend>(
 }
 
 /// Refuses whoever does not show the owner's token.
-fn owner_only<B: Backend>(host: &Shared<B>, headers: &HeaderMap) -> Result<(), Refusal> {
+pub(super) fn owner_only<B: Backend>(host: &Shared<B>, headers: &HeaderMap) -> Result<(), Refusal> {
     let token = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
@@ -293,6 +296,15 @@ fn owner_only<B: Backend>(host: &Shared<B>, headers: &HeaderMap) -> Result<(), R
 }
 
 impl<B: Backend> Shared<B> {
+    /// Makes a change, after those that are being made.
+    pub(super) async fn changed(
+        &self,
+        change: impl FnOnce(&B) -> Result<String, QueryFailure> + Send + 'static,
+    ) -> Result<String, Refusal> {
+        let time = self.bounds.change_time;
+        Ok(self.call(&self.changes, time, change).await??)
+    }
+
     /// Changes plugins, for the owner.
     async fn manage(
         &self,

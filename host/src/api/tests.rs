@@ -134,6 +134,19 @@ impl Backend for Mock {
         Ok(format!("{{\"changed\":{answer}}}"))
     }
 
+    fn peers(&self) -> Peers {
+        status::tests::example_peers()
+    }
+
+    fn change_peers(&self, order: PeerOrder) -> Result<String, QueryFailure> {
+        match order {
+            PeerOrder::Drop { peer } if peer == "99" => {
+                Err(QueryFailure::NotFound("no peer 99 is connected".to_owned()))
+            }
+            order => Ok(format!("{order:?}")),
+        }
+    }
+
     fn is_owner(&self, token: &str) -> bool {
         token == "the-owners"
     }

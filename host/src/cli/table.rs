@@ -11,7 +11,7 @@ use super::CheckedPlugin;
 use crate::{
     config::Config,
     progress::coarse,
-    status::{Plugin, ReloadState, Status, TxOutSet},
+    status::{Peer, Peers, Plugin, ReloadState, Status, TxOutSet},
 };
 
 /// Digits of a hash that tell files apart well enough for people.
@@ -164,6 +164,79 @@ pub(super) fn status(out: &mut dyn Write, status: &Status) -> Result<()> {
     }
     writeln!(out)?;
     plugins(out, &status.plugins)
+}
+
+pub(super) fn peers(out: &mut dyn Write, peers: &Peers) -> Result<()> {
+    if peers.peers.is_empty() {
+        writeln!(out, "no peers")?;
+    } else {
+        let rows: Vec<_> = peers.peers.iter().map(peer_row).collect();
+        let columns = [
+            ("ID", Side::Right),
+            ("PEER", Side::Left),
+            ("KIND", Side::Left),
+            ("TRANSPORT", Side::Left),
+            ("PING MS", Side::Right),
+            ("IN", Side::Right),
+            ("OUT", Side::Right),
+            ("BLOCKS", Side::Right),
+            ("IN FLIGHT", Side::Right),
+            ("HEIGHT", Side::Right),
+            ("MISBEHAVIOUR", Side::Right),
+            ("SINCE", Side::Left),
+            ("USER AGENT", Side::Left),
+        ];
+        table(out, &columns, &rows)?;
+    }
+    if !peers.bans.is_empty() {
+        writeln!(out)?;
+        let rows: Vec<_> = peers
+            .bans
+            .iter()
+            .map(|ban| {
+                vec![
+                    ban.subnet.clone(),
+                    ban.until.map_or("for good".to_owned(), time),
+                    ban.by.clone(),
+                    ban.offences.to_string(),
+                    cut(&ban.reason, MAX_ERROR),
+                ]
+            })
+            .collect();
+        let columns = [
+            ("BANNED", Side::Left),
+            ("UNTIL", Side::Left),
+            ("BY", Side::Left),
+            ("OFFENCES", Side::Right),
+            ("REASON", Side::Left),
+        ];
+        table(out, &columns, &rows)?;
+    }
+    writeln!(
+        out,
+        "\npeer book: {} addresses heard of, {} connected to before",
+        peers.book.new, peers.book.tried
+    )?;
+    Ok(())
+}
+
+fn peer_row(peer: &Peer) -> Vec<String> {
+    let bytes = |bytes: u64| bytesize::ByteSize(bytes).display().si_short().to_string();
+    vec![
+        peer.id.to_string(),
+        peer.addr.clone(),
+        peer.kind.clone(),
+        peer.transport.clone(),
+        peer.ping_ms.map_or("-".to_owned(), |ms| ms.to_string()),
+        bytes(peer.bytes_in),
+        bytes(peer.bytes_out),
+        peer.blocks.to_string(),
+        peer.in_flight.to_string(),
+        peer.height.to_string(),
+        peer.misbehaviour.to_string(),
+        time(peer.since),
+        peer.user_agent.clone(),
+    ]
 }
 
 pub(super) fn plugins(out: &mut dyn Write, plugins: &[Plugin]) -> Result<()> {

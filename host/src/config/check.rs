@@ -4,6 +4,7 @@ use std::{fs::File, io::Read, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
+use crate::chain::sync::MAX_ADDED;
 use crate::logging;
 
 use super::{Config, ConfigError, KeepBlocks, MinimumWork, Origin, SourceKind, units::size};
@@ -36,21 +37,55 @@ pub(super) fn values(config: &Config) -> Result<(), ConfigError> {
     }
 
     let peers = &config.peers;
-    for (index, peer) in peers.connect.iter().enumerate() {
+    let named = |key, list: &'_ [String]| {
+        let entries = list.iter().enumerate();
+        let entries = entries.map(|(index, peer)| (format!("peers.{key}.{index}"), peer.clone()));
+        entries.collect::<Vec<_>>()
+    };
+    let mut peer_lists = named("connect", &peers.connect);
+    peer_lists.extend(named("add", &peers.add));
+    for (key, peer) in &peer_lists {
         if let Err(problem) = address(peer, config.network.params().default_port) {
             let hint = format!(
                 "give \"host:port\", such as \"127.0.0.1:{}\"",
                 config.network.params().default_port
             );
-            return wrong(&format!("peers.connect.{index}"), &problem, &hint);
+            return wrong(key, &problem, &hint);
         }
     }
+    if peers.add.len() > MAX_ADDED {
+        let problem = format!("{} peers are more than {MAX_ADDED}", peers.add.len());
+        return wrong("peers.add", &problem, "name fewer");
+    }
+    if !peers.listen.is_empty() && config.peer_listen().is_none() {
+        let problem = format!("\"{}\" is no address to listen at", peers.listen);
+        let hint = format!(
+            "give \"ip:port\", such as \"0.0.0.0:{}\", or nothing",
+            config.network.params().default_port
+        );
+        return wrong("peers.listen", &problem, &hint);
+    }
+    for (key, count) in [
+        ("peers.max_incoming", peers.max_incoming),
+        (
+            "peers.max_incoming_per_address",
+            peers.max_incoming_per_address,
+        ),
+    ] {
+        at_least_one(config, key, count.into())?;
+    }
+    at_least_one(config, "peers.incoming_rate", clipped(peers.incoming_rate))?;
     at_least_one(config, "peers.max_outbound", peers.max_outbound.into())?;
     for (key, span) in [
         ("peers.connect_timeout", peers.connect_timeout),
         ("peers.handshake_timeout", peers.handshake_timeout),
         ("peers.ping_interval", peers.ping_interval),
         ("peers.silence_timeout", peers.silence_timeout),
+        ("peers.headers_timeout", peers.headers_timeout),
+        ("peers.block_timeout", peers.block_timeout),
+        ("peers.feeler_interval", peers.feeler_interval),
+        ("peers.save_interval", peers.save_interval),
+        ("peers.ban_first", peers.ban_first),
         ("peers.stall_timeout", peers.stall_timeout),
         ("peers.stale_tip_timeout", peers.stale_tip_timeout),
         ("peers.late_tick", peers.late_tick),
@@ -73,6 +108,12 @@ pub(super) fn values(config: &Config) -> Result<(), ConfigError> {
             peers.reconnect_pause_max,
             "peers.reconnect_pause",
             peers.reconnect_pause,
+        ),
+        (
+            "peers.ban_second",
+            peers.ban_second,
+            "peers.ban_first",
+            peers.ban_first,
         ),
         (
             "peers.silence_timeout",

@@ -38,10 +38,37 @@ pub enum LogFormat {
 pub struct Peers {
     /// `host:port`, `host` or `[ipv6]:port`. When given, only these are connected to. See [`Config::peer_addresses`].
     pub connect: Vec<String>,
+    /// As `connect`, beside the peers that are chosen: at most 8.
+    pub add: Vec<String>,
     /// How many peers are kept when `connect` is empty.
     pub max_outbound: u16,
     /// `auto`, `prefer-v2`, `v2` (insist on it) or `v1`.
     pub transport: TransportPreference,
+    /// How many more are kept for blocks alone.
+    pub max_block_only: u16,
+    /// Whether the network's DNS seeds are asked while too few peers are known.
+    pub dns_seeds: bool,
+    /// Mean time between two connections that test whether somebody is at an address.
+    #[serde(with = "units::span")]
+    pub feeler_interval: Duration,
+    /// How often the peer book is written.
+    #[serde(with = "units::span")]
+    pub save_interval: Duration,
+    /// `ip:port` where others may connect to us. Empty: nowhere. See [`Config::peer_listen`].
+    pub listen: String,
+    /// The most connections that others make, and of one address.
+    pub max_incoming: u16,
+    /// See `max_incoming`.
+    pub max_incoming_per_address: u16,
+    /// Bytes a second that each of them may send unasked.
+    #[serde(with = "size")]
+    pub incoming_rate: u64,
+    /// How long who misbehaves is banned for the first time. The third time it is for good.
+    #[serde(with = "units::span")]
+    pub ban_first: Duration,
+    /// The second time.
+    #[serde(with = "units::span")]
+    pub ban_second: Duration,
     /// How long a TCP connection may take to come about.
     #[serde(with = "units::span")]
     pub connect_timeout: Duration,
@@ -54,6 +81,12 @@ pub struct Peers {
     /// A peer that was not heard for so long is dropped.
     #[serde(with = "units::span")]
     pub silence_timeout: Duration,
+    /// A peer that says it has more headers and does not send them for so long is dropped.
+    #[serde(with = "units::span")]
+    pub headers_timeout: Duration,
+    /// A peer that sends none of the blocks it was asked for is dropped after so long.
+    #[serde(with = "units::span")]
+    pub block_timeout: Duration,
     /// A peer that holds up the download window for so long is dropped. Doubles with each staller, up to `stall_timeout_max`.
     #[serde(with = "units::span")]
     pub stall_timeout: Duration,
@@ -337,12 +370,25 @@ impl Default for Peers {
         let seconds = Duration::from_secs;
         Self {
             connect: Vec::new(),
+            add: Vec::new(),
             max_outbound: 8,
             transport: TransportPreference::Auto,
+            max_block_only: 2,
+            dns_seeds: true,
+            feeler_interval: seconds(2 * 60),
+            save_interval: seconds(15 * 60),
+            listen: String::new(),
+            max_incoming: 32,
+            max_incoming_per_address: 3,
+            incoming_rate: 256_000,
+            ban_first: seconds(10 * 60),
+            ban_second: seconds(24 * 60 * 60),
             connect_timeout: seconds(10),
             handshake_timeout: seconds(60),
             ping_interval: seconds(2 * 60),
             silence_timeout: seconds(20 * 60),
+            headers_timeout: seconds(60),
+            block_timeout: seconds(2 * 60),
             stall_timeout: seconds(2),
             stall_timeout_max: seconds(64),
             stale_tip_timeout: seconds(30 * 60),

@@ -1,6 +1,7 @@
 //! One connection: bytes in, bytes out.
 
 use crate::chain::sync::PeerId;
+use crate::chain::sync::book::NetAddress;
 use bytes::Bytes;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -30,9 +31,21 @@ pub(super) enum SocketEvent {
     Closed {
         peer: PeerId,
     },
+    /// A peer connected to us.
+    Accepted {
+        stream: TcpStream,
+        addr: SocketAddr,
+    },
     /// A name from the configuration has an address.
     Resolved {
-        addr: SocketAddr,
+        address: NetAddress,
+        /// Whether it is of `peers.add`, not of `peers.connect`.
+        added: bool,
+    },
+    /// A DNS seed has addresses.
+    Seeded {
+        name: String,
+        addrs: Vec<SocketAddr>,
     },
 }
 
@@ -87,7 +100,8 @@ pub(super) async fn connect(
     let _ = events.send(event).await;
 }
 
-fn open(
+/// Reads and writes on a connection.
+pub(super) fn open(
     peer: PeerId,
     addr: SocketAddr,
     stream: TcpStream,

@@ -1,14 +1,18 @@
 //! The task that owns the network machine.
 
 use super::checker::{BlockFrom, Checked, Checker, ToCheck, ToFill, Verdict};
-use super::connection::{Connection, SocketEvent, connect};
+use super::connection::{Connection, SocketEvent, connect, open};
 use super::event_log::EventLog;
-use crate::chain::sync::book::NetAddress;
-use crate::chain::sync::{Base, PeerId, PeerInfo, PoolVerdict};
+use super::listener;
+use super::peer_changes::{Asked, Changes, NoAnswer};
+use super::peers_file::PeersFile;
+use crate::chain::sync::bans::{Ban, Subnet};
+use crate::chain::sync::book::{BookCounts, NetAddress};
+use crate::chain::sync::{Base, PeerChange, PeerChangeError, PeerId, PeerInfo, PoolVerdict};
 use crate::chain::{HeaderTree, Output, SourceView, Sync, SyncConfig, TipChange};
 use crate::headers_file::HeadersFile;
 use crate::lane::{Feed, Position};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, PeerSample};
 use crate::network::Params;
 use crate::source::SourceEvent;
 use crate::wire::Moment;
@@ -19,6 +23,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 /// How often the machine looks at its timers.
@@ -29,6 +34,10 @@ const KEEP_AGAIN: Duration = Duration::from_secs(2);
 const WAITING_CHUNKS: usize = 64;
 /// Addresses that are taken from one name.
 const MAX_ADDRESSES: usize = 32;
+/// Addresses that are taken from one DNS seed.
+const MAX_SEEDED: usize = 256;
+/// New bans are on the disk within this.
+const SAVE_BANS: Duration = Duration::from_secs(10);
 /// How often the peers in the status are brought up to date.
 const VIEW: Duration = Duration::from_millis(500);
 
@@ -44,8 +53,12 @@ pub trait TransactionSink: Send {
 pub struct NetConfig {
     pub params: &'static Params,
     pub sync: SyncConfig,
-    /// Names and ports of peers, and of seeds whose addresses are peers.
+    /// Names and ports of peers: only these are connected to.
     pub connect: Vec<(String, u16)>,
+    /// Names and ports of peers that are connected to beside others.
+    pub add: Vec<(String, u16)>,
+    /// How often the peer book is written.
+    pub save_interval: Duration,
     pub stop_at: Option<u32>,
     /// Bytes of raw blocks that may wait for the coins lane.
     pub ahead_bytes: usize,
@@ -59,6 +72,10 @@ pub struct NetConfig {
 #[derive(Debug, Clone, Default)]
 pub struct NetView {
     pub peers: Vec<PeerInfo>,
+    /// The bans that hold.
+    pub bans: Arc<Vec<(Subnet, Ban)>>,
+    /// How full the peer book is.
+    pub book: BookCounts,
     pub best_header: u32,
     pub synced: bool,
     pub reorgs: u64,
@@ -71,9 +88,19 @@ pub struct NetView {
 /// The running network, from outside.
 pub struct NetHandle {
     pub view: Arc<Mutex<NetView>>,
+    changes: Changes,
 }
 
 impl NetHandle {
+    /// Changes peers as the operator says. Waits for it: not to be called from a task.
+    ///
+    /// # Errors
+    ///
+    /// When there is no answer; and within, why nothing was changed.
+    pub fn change(&self, change: PeerChange) -> Result<Result<String, PeerChangeError>, NoAnswer> {
+        self.changes.ask(change)
+    }
+
     /// What is known now.
     pub fn view(&self) -> NetView {
         self.view
@@ -113,6 +140,14 @@ pub struct Net {
     unwritten: Vec<Header>,
     headers_wait: bool,
     kept_again: Instant,
+    changes: mpsc::Receiver<Asked>,
+    file: PeersFile,
+    /// When the book was last written, and the bans that were in it.
+    saved: (Instant, u64),
+    writes: u64,
+    /// The bans as they are shown, and of which change they are.
+    bans: (u64, Arc<Vec<(Subnet, Ban)>>),
+    listener: Option<TcpListener>,
 }
 
 /// What the shell works with.
@@ -134,6 +169,10 @@ pub struct NetParts {
     pub source: Option<mpsc::Receiver<SourceEvent>>,
     /// What the pool says of the transactions that went to `sink`.
     pub pool_verdicts: mpsc::UnboundedReceiver<PoolVerdict>,
+    /// Where the peer book is kept.
+    pub file: PeersFile,
+    /// Where others connect to us.
+    pub listener: Option<TcpListener>,
 }
 
 impl Net {
@@ -150,11 +189,16 @@ impl Net {
             verdicts,
             source,
             pool_verdicts,
+            file,
+            listener,
         } = parts;
-        let seed = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |t| t.as_nanos() as u64)
-            ^ u64::from(std::process::id());
+        // What peers must not foresee hangs on it. Where there is no randomness at all, the time is better than nothing.
+        let seed = getrandom::u64().unwrap_or_else(|_| {
+            SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |t| t.as_nanos() as u64)
+                ^ u64::from(std::process::id())
+        });
         let mut machine = Sync::new(config.sync.clone(), config.params, tree, seed, now());
         if source.is_some() {
             machine.expect_source();
@@ -162,8 +206,16 @@ impl Net {
         if let Some(base) = config.base {
             machine.set_base(base);
         }
+        if let Some(kept) = file.read() {
+            machine.restore_book(kept);
+        }
+        let saved = (Instant::now(), machine.bans().changes());
         let view = Arc::new(Mutex::new(NetView::default()));
-        let handle = NetHandle { view: view.clone() };
+        let (asking, changes) = Changes::new();
+        let handle = NetHandle {
+            view: view.clone(),
+            changes: asking,
+        };
         let (sockets, incoming) = mpsc::channel(WAITING_CHUNKS);
         let net = Self {
             machine,
@@ -191,6 +243,12 @@ impl Net {
             unwritten: Vec::new(),
             headers_wait: false,
             kept_again: Instant::now(),
+            changes,
+            file,
+            saved,
+            writes: 0,
+            bans: Default::default(),
+            listener,
         };
         (net, handle)
     }
@@ -204,6 +262,10 @@ impl Net {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.resolve();
+        let accepting = self.listener.take().map(|listener| {
+            let sockets = self.sockets.clone();
+            tokio::spawn(listener::accept(listener, sockets))
+        });
         loop {
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => break,
@@ -211,10 +273,17 @@ impl Net {
                 Some(checked) = self.verdicts.recv() => self.verdict(checked),
                 Some(event) = next_of(&mut self.source) => self.source(event),
                 Some(verdict) = self.pool_verdicts.recv() => self.machine.pool_verdict(verdict, now()),
+                Some(asked) = self.changes.recv() => self.change(asked),
                 _ = ticks.tick() => self.tick(),
             }
             self.outputs()?;
         }
+        if let Some(accepting) = accepting {
+            accepting.abort();
+        }
+        // Before the connections close: the anchors are those that are connected.
+        self.writes += 1;
+        keep(&self.file, self.writes, &self.machine.book_file());
         self.connections.clear();
         self.checker.stop();
         if let Some(events) = &mut self.events {
@@ -226,14 +295,32 @@ impl Net {
 
     /// Turns names into addresses, in the background.
     fn resolve(&self) {
-        for (name, port) in self.config.connect.clone() {
+        let connect = self.config.connect.iter().map(|name| (name, false));
+        let add = self.config.add.iter().map(|name| (name, true));
+        for ((name, port), added) in connect.chain(add) {
+            let (name, port) = (name.clone(), *port);
             let sockets = self.sockets.clone();
+            if name.ends_with(".onion") || name.ends_with(".i2p") {
+                // Such a name never goes to a DNS server.
+                let address = format!("{name}:{port}").parse::<NetAddress>();
+                let reach = &self.config.sync.reach;
+                match address.ok().filter(|address| address.is_usable(reach)) {
+                    Some(address) => {
+                        let event = SocketEvent::Resolved { address, added };
+                        tokio::spawn(async move { sockets.send(event).await });
+                    }
+                    None => tracing::warn!(name, "the peer cannot be reached from here"),
+                }
+                continue;
+            }
             tokio::spawn(async move {
                 loop {
                     match tokio::net::lookup_host((name.as_str(), port)).await {
                         Ok(found) => {
                             for addr in found.take(MAX_ADDRESSES) {
-                                let _ = sockets.send(SocketEvent::Resolved { addr }).await;
+                                let address = NetAddress::ip(addr);
+                                let event = SocketEvent::Resolved { address, added };
+                                let _ = sockets.send(event).await;
                             }
                             return;
                         }
@@ -247,10 +334,57 @@ impl Net {
         }
     }
 
+    /// Asks a DNS seed, in the background.
+    fn ask_seed(&self, name: String, port: u16) {
+        let sockets = self.sockets.clone();
+        tokio::spawn(async move {
+            let found = tokio::net::lookup_host((name.as_str(), port)).await;
+            match found.map(|found| found.take(MAX_SEEDED).collect()) {
+                Ok(addrs) => {
+                    let _ = sockets.send(SocketEvent::Seeded { name, addrs }).await;
+                }
+                Err(error) => tracing::warn!(name, %error, "the DNS seed does not answer"),
+            }
+        });
+    }
+
+    /// Makes a change of the operator, and keeps it.
+    fn change(&mut self, asked: Asked) {
+        let made = self.machine.change_peers(asked.change, now());
+        if made.is_ok() {
+            self.save_later();
+            self.viewed = Instant::now();
+            let (best, _) = self.machine.best_header();
+            self.show(best, self.machine.synced(now()));
+        }
+        // Whoever asked may have gone away.
+        let _ = asked.answer.try_send(made);
+    }
+
+    /// Writes the book, in the background.
+    fn save_later(&mut self) {
+        self.saved = (Instant::now(), self.machine.bans().changes());
+        self.writes += 1;
+        let (file, number) = (self.file.clone(), self.writes);
+        let bytes = self.machine.book_file();
+        tokio::task::spawn_blocking(move || keep(&file, number, &bytes));
+    }
+
     fn socket(&mut self, event: SocketEvent) {
         let now = now();
         match event {
-            SocketEvent::Resolved { addr } => self.machine.add_connect(NetAddress::ip(addr), now),
+            SocketEvent::Resolved { address, added } => match added {
+                false => self.machine.add_connect(address, now),
+                true => self.machine.add_peer(address, now),
+            },
+            SocketEvent::Seeded { name, addrs } => self.machine.seeded(&name, &addrs, now),
+            SocketEvent::Accepted { stream, addr } => {
+                let peer = PeerId(self.next_peer);
+                self.next_peer += 1;
+                let connection = open(peer, addr, stream, self.sockets.clone());
+                self.connections.insert(peer, connection);
+                self.machine.connected(peer, addr, false, now);
+            }
             SocketEvent::Connected {
                 peer,
                 addr,
@@ -312,6 +446,12 @@ impl Net {
         if self.viewed.elapsed() >= VIEW {
             self.viewed = Instant::now();
             self.show(best, synced);
+            let (at, bans) = self.saved;
+            if at.elapsed() >= self.config.save_interval
+                || (bans != self.machine.bans().changes() && at.elapsed() >= SAVE_BANS)
+            {
+                self.save_later();
+            }
             if let Some(events) = &mut self.events {
                 events.flush();
             }
@@ -354,7 +494,7 @@ impl Net {
         }
     }
 
-    fn show(&self, best_header: u32, synced: bool) {
+    fn show(&mut self, best_header: u32, synced: bool) {
         let peers: Vec<PeerInfo> = self
             .machine
             .peers()
@@ -362,8 +502,24 @@ impl Net {
             .filter(|peer| peer.ready)
             .collect();
         self.metrics.peers.set(peers.len() as i64);
+        let samples = peers.iter().map(sample).collect();
+        let bans = self.machine.bans();
+        let now = now().secs();
+        let over = self.bans.1.iter().any(|(_, ban)| !ban.holds(now));
+        if over || self.bans.0 != bans.changes() {
+            let holding = bans
+                .holding(now)
+                .map(|(subnet, ban)| (*subnet, ban.clone()));
+            self.bans = (bans.changes(), Arc::new(holding.collect()));
+        }
+        let book = self.machine.book().counts();
+        let counts = [book.new as u64, book.tried as u64];
+        let each = &self.metrics.each_peer;
+        each.show(samples, self.bans.1.len() as u64, counts);
         let view = NetView {
             peers,
+            bans: self.bans.1.clone(),
+            book,
             best_header,
             synced,
             reorgs: self.reorgs,
@@ -405,13 +561,17 @@ impl Net {
                 }
                 Output::Disconnect { peer, reason } => {
                     let connection = self.connections.remove(&peer);
-                    self.dropped += 1;
-                    self.metrics.peers_dropped.inc();
                     let addr =
                         connection.map(|connection| tracing::field::display(connection.addr));
-                    tracing::warn!(addr, %reason, "peer dropped");
+                    if reason.is_fault() {
+                        self.dropped += 1;
+                        self.metrics.peers_dropped.inc();
+                        tracing::warn!(addr, %reason, "peer dropped");
+                    } else {
+                        tracing::debug!(addr, %reason, "peer dropped");
+                    }
                 }
-                Output::Resolve { .. } => {}
+                Output::Resolve { name, port } => self.ask_seed(name, port),
                 Output::Connect { addr, .. } => {
                     let peer = PeerId(self.next_peer);
                     self.next_peer += 1;
@@ -538,6 +698,29 @@ async fn next_of(source: &mut Option<mpsc::Receiver<SourceEvent>>) -> Option<Sou
     match source {
         Some(source) => source.recv().await,
         None => None,
+    }
+}
+
+/// A peer for the metrics.
+fn sample(peer: &PeerInfo) -> PeerSample {
+    PeerSample {
+        addr: peer.name.clone(),
+        direction: if peer.outbound { "outbound" } else { "inbound" },
+        kind: peer.kind.name(),
+        transport: peer.transport.map_or("", |kind| kind.name()),
+        latency: peer.latency.map(|latency| latency.as_secs_f64()),
+        bytes_in: peer.bytes_in,
+        bytes_out: peer.bytes_out,
+        blocks: peer.blocks,
+        in_flight: peer.inflight as u64,
+        misbehaviour: peer.misbehaviour,
+    }
+}
+
+/// Writes the peer book. Without it everything goes on.
+fn keep(file: &PeersFile, number: u64, bytes: &[u8]) {
+    if let Err(error) = file.write(number, bytes) {
+        tracing::warn!(error = format!("{error:#}"), "the peer book cannot be kept");
     }
 }
 

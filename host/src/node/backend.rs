@@ -5,7 +5,7 @@ mod pool;
 use self::pool::{pool_status, pool_transaction};
 use super::lanes::Lanes;
 use super::manager::{Asker, Board, Idle};
-use crate::api::{Backend, BlockId, OwnerToken, PluginAction, QueryFailure};
+use crate::api::{Backend, BlockId, OwnerToken, PeerOrder, PluginAction, QueryFailure};
 use crate::block_log::BlockLog;
 use crate::config::Config;
 use crate::frame::Frame;
@@ -20,11 +20,12 @@ use crate::status::{
 use anyhow::Result;
 use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
-use bitcoin::hex::DisplayHex;
 use bitcoin::p2p::ServiceFlags;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+mod peers;
 
 /// Blocks that a lane may be behind the tip and still be called following.
 const MAX_LAG: u32 = 2;
@@ -43,6 +44,7 @@ pub(super) struct NodeBackend {
     source: Option<Arc<Mutex<SourceProgress>>>,
     owner: OwnerToken,
     stores: LaneStores,
+    config: Config,
 }
 
 impl NodeBackend {
@@ -79,6 +81,7 @@ impl NodeBackend {
             source,
             owner,
             stores,
+            config: config.clone(),
         }
     }
 
@@ -219,7 +222,7 @@ fn borrowed(params: &[(String, String)]) -> Vec<(&str, &str)> {
         .collect()
 }
 
-fn services(flags: ServiceFlags) -> Vec<String> {
+pub(super) fn services(flags: ServiceFlags) -> Vec<String> {
     const NAMES: [(u64, &str); 7] = [
         (0, "NETWORK"),
         (2, "BLOOM"),
@@ -249,22 +252,7 @@ impl Backend for NodeBackend {
                 .map_or(0, |t| t.as_secs());
             pool_status(&pool.pool(), now)
         });
-        let peers = net.peers.iter().map(|peer| status::Peer {
-            addr: peer.addr.to_string(),
-            user_agent: peer.user_agent.clone(),
-            services: services(peer.services),
-            height: peer.height,
-            start_height: peer.start_height,
-            since: peer.since.0 / 1_000,
-            transport: peer
-                .transport
-                .map_or_else(String::new, |kind| kind.name().to_owned()),
-            session_id: peer.session_id.map(|id| id.to_lower_hex_string()),
-            version: peer.version,
-            bytes_in: peer.bytes_in,
-            bytes_out: peer.bytes_out,
-            ping_ms: peer.latency.map(|latency| latency.as_millis() as u64),
-        });
+        let peers = net.peers.iter().map(peers::shown);
         let (config_error, needs_restart) = {
             let notes = self.board.notes();
             (notes.config_error.clone(), notes.needs_restart.clone())
@@ -455,6 +443,14 @@ impl Backend for NodeBackend {
         params: Vec<(String, String)>,
     ) -> Result<String, QueryFailure> {
         self.lane(plugin)?.change(path, &borrowed(&params))
+    }
+
+    fn peers(&self) -> status::Peers {
+        peers::all(&self.net.view())
+    }
+
+    fn change_peers(&self, order: PeerOrder) -> Result<String, QueryFailure> {
+        peers::change(&self.net, &self.config, order)
     }
 
     fn is_owner(&self, token: &str) -> bool {

@@ -7,12 +7,13 @@ use super::open::{self, OpenChain};
 use super::watch::Watch;
 use crate::api::{self, OwnerToken};
 use crate::chain::SyncConfig;
+use crate::chain::sync::bans::Ladder;
 use crate::cli::RunOptions;
 use crate::config::{Config, MinimumWork};
 use crate::lane::{Feed, LaneKind, LaneStores, PoolFeed, PoolWorker};
 use crate::mempool::{Mempool, MempoolConfig};
 use crate::metrics::Metrics;
-use crate::net::{self, Checker, EventLog, Net, NetConfig, NetParts, TransactionSink};
+use crate::net::{self, Checker, EventLog, Net, NetConfig, NetParts, PeersFile, TransactionSink};
 use crate::network::Params;
 use crate::plugin::PluginEngine;
 use crate::signals;
@@ -51,6 +52,16 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
     let listener = match config.api.enabled {
         true => Some(runtime.block_on(api::bind(&config))?),
         false => None,
+    };
+    let peer_listener = match config.peer_listen() {
+        Some(address) => {
+            let _inside = runtime.enter();
+            let listener = net::bind(address)?;
+            let address = listener.local_addr().unwrap_or(address);
+            tracing::info!(%address, "listening for peers");
+            Some(listener)
+        }
+        None => None,
     };
     open::check_data_dir(&config)?;
     let params = Params::of(config.network);
@@ -175,7 +186,9 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
     let net_config = NetConfig {
         params,
         sync: sync_config(&config, params, pool.is_some(), events.is_some()),
-        connect: peer_names(&config, params),
+        connect: config.peer_addresses(),
+        add: config.added_peers(),
+        save_interval: config.peers.save_interval,
         stop_at: options.stop_at_height,
         ahead_bytes: AHEAD,
         coins: coins.is_some(),
@@ -206,6 +219,8 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
         checker,
         verdicts,
         pool_verdicts,
+        file: PeersFile::new(folder.path(), config.network.name()),
+        listener: peer_listener,
     };
     let (net, handle) = Net::new(net_config, parts);
     let (stop, stopping) = watch::channel(false);
@@ -307,7 +322,23 @@ fn sync_config(
     let defaults = SyncConfig::new(params);
     let comment = &peers.user_agent_comment;
     SyncConfig {
+        only_named: !peers.connect.is_empty(),
         max_outbound: peers.max_outbound.into(),
+        max_block_only: peers.max_block_only.into(),
+        dns_seeds: match peers.dns_seeds {
+            true => params.dns_seeds.iter().map(|s| (*s).to_string()).collect(),
+            false => Vec::new(),
+        },
+        feeler_interval: peers.feeler_interval,
+        max_incoming: peers.max_incoming.into(),
+        max_incoming_per_address: peers.max_incoming_per_address.into(),
+        incoming_rate: peers.incoming_rate,
+        ban_ladder: Ladder {
+            first: peers.ban_first,
+            second: peers.ban_second,
+        },
+        headers_timeout: peers.headers_timeout,
+        block_timeout: peers.block_timeout,
         user_agent: match comment.is_empty() {
             true => defaults.user_agent.clone(),
             false => format!("/blockmill:{}({comment})/", env!("CARGO_PKG_VERSION")),
@@ -336,17 +367,4 @@ fn sync_config(
         blocks_per_peer: config.chain.blocks_per_peer.into(),
         ..defaults
     }
-}
-
-/// Where to connect to: what the configuration names, and nothing else; without that the network's DNS seeds.
-fn peer_names(config: &Config, params: &Params) -> Vec<(String, u16)> {
-    let named = config.peer_addresses();
-    if !named.is_empty() {
-        return named;
-    }
-    params
-        .dns_seeds
-        .iter()
-        .map(|seed| ((*seed).to_owned(), params.default_port))
-        .collect()
 }

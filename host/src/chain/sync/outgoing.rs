@@ -225,11 +225,16 @@ impl Sync {
     fn choose_feeler(&mut self, now: Moment) -> Option<NetAddress> {
         for _ in 0..DRAWS {
             let Connections { book, chance, .. } = &mut self.connections;
-            let address = match book.next_test(chance, now.secs()) {
-                Some(address) => address,
-                None => book.select(true, chance, now.secs())?.address,
+            let (address, services) = match book.next_test(chance, now.secs()) {
+                Some(address) => (address, None),
+                None => {
+                    let record = book.select(true, chance, now.secs())?;
+                    (record.address, Some(record.services))
+                }
             };
-            if self.may_connect(&address, now) {
+            // What is of no use to us need not be tested.
+            let useful = services.is_none_or(|services| self.serves(services));
+            if useful && self.may_connect(&address, now) {
                 return Some(address);
             }
         }

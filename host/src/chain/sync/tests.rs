@@ -2,6 +2,7 @@
 
 mod blocks;
 mod compact;
+mod connections;
 mod headers;
 mod network;
 mod peers;

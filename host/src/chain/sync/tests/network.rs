@@ -380,6 +380,8 @@ pub(super) struct Sim {
     pub(super) pool: Vec<Transaction>,
     /// What the shell's pool answers whatever is looked for.
     pub(super) impostor: Option<Transaction>,
+    /// The hidden services that a proxy was to connect to.
+    pub(super) names: Vec<String>,
     /// The DNS seeds that were asked, and when.
     pub(super) resolved: Vec<(String, Moment)>,
 }
@@ -425,6 +427,7 @@ impl Sim {
             events: Vec::new(),
             pool: Vec::new(),
             impostor: None,
+            names: Vec::new(),
             resolved: Vec::new(),
         }
     }
@@ -454,6 +457,27 @@ impl Sim {
         let end = self.now + duration;
         while self.now < end {
             self.step();
+        }
+    }
+
+    /// As [`run_for`](Self::run_for) in steps of a second, for hours in which little happens.
+    pub(super) fn coast(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        while self.now < end {
+            self.now = self.now + Duration::from_secs(1);
+            self.last_tick = self.now;
+            self.sync.tick(self.now);
+            self.settle();
+            for peer in 0..self.peers.len() {
+                while self.peers[peer].connection.is_some() && !self.peers[peer].to_host.is_empty()
+                {
+                    self.deliver(peer);
+                }
+            }
+            while let Some(waiting) = self.waiting.pop() {
+                self.check(&waiting);
+                self.settle();
+            }
         }
     }
 
@@ -572,7 +596,10 @@ impl Sim {
                         self.dropped.push((fake.addr, reason));
                     }
                 }
-                Output::Connect { addr, .. } => self.connect(addr),
+                Output::Connect { addr, name } => {
+                    self.names.extend(name);
+                    self.connect(addr);
+                }
                 Output::Resolve { name, .. } => self.resolved.push((name, self.now)),
                 Output::Headers(headers) => self.headers.extend(headers),
                 Output::Block {
@@ -612,6 +639,11 @@ impl Sim {
                     .push(format!("{} {}", event.event, event.details)),
             }
         }
+    }
+
+    /// The longest that a tick may be late.
+    pub(super) fn config_late_tick(&self) -> Duration {
+        SyncConfig::new(params()).late_tick
     }
 
     /// A peer connects to us.
