@@ -6,8 +6,11 @@
 mod checker;
 mod connection;
 mod event_log;
+mod names;
+mod proxy;
 mod shell;
 
 pub use checker::{Checked, Checker, ToCheck};
 pub use event_log::EventLog;
+pub use proxy::Proxy;
 pub use shell::{Net, NetConfig, NetHandle, NetParts, NetView, TransactionSink, chain_of};

@@ -3,6 +3,8 @@
 use super::checker::{Checked, Checker, ToCheck, Verdict};
 use super::connection::{Connection, SocketEvent, connect};
 use super::event_log::EventLog;
+use super::names::Names;
+use super::proxy::Proxy;
 use crate::chain::sync::{PeerId, PeerInfo};
 use crate::chain::{HeaderTree, Output, Sync, SyncConfig, TipChange};
 use crate::headers_file::HeadersFile;
@@ -39,6 +41,8 @@ pub struct NetConfig {
     pub sync: SyncConfig,
     /// Names and ports of peers, and of seeds whose addresses are peers.
     pub connect: Vec<(String, u16)>,
+    /// What all connections go through; then no name is looked up here.
+    pub proxy: Option<Proxy>,
     pub stop_at: Option<u32>,
     /// Bytes of raw blocks that may wait for the coins lane.
     pub ahead_bytes: usize,
@@ -89,6 +93,7 @@ pub struct Net {
     sockets: mpsc::Sender<SocketEvent>,
     incoming: mpsc::Receiver<SocketEvent>,
     next_peer: u64,
+    names: Names,
     /// Raw bytes and number of blocks that came, for the mean size.
     blocks: (u64, u64),
     reorgs: u64,
@@ -150,6 +155,7 @@ impl Net {
             sockets,
             incoming,
             next_peer: 0,
+            names: Names::default(),
             blocks: (0, 0),
             reorgs: 0,
             viewed: Instant::now(),
@@ -185,8 +191,15 @@ impl Net {
         self.headers.sync()
     }
 
-    /// Turns names into addresses, in the background.
-    fn resolve(&self) {
+    /// Turns names into addresses, in the background; with a proxy, into addresses that stand for them.
+    fn resolve(&mut self) {
+        if self.config.proxy.is_some() {
+            for (name, port) in &self.config.connect {
+                let addr = self.names.address(name, *port);
+                self.machine.add_address(addr, now());
+            }
+            return;
+        }
         for (name, port) in self.config.connect.clone() {
             let sockets = self.sockets.clone();
             tokio::spawn(async move {
@@ -272,6 +285,10 @@ impl Net {
             .peers()
             .into_iter()
             .filter(|peer| peer.ready)
+            .map(|peer| PeerInfo {
+                name: self.names.name(peer.addr),
+                ..peer
+            })
             .collect();
         self.metrics.peers.set(peers.len() as i64);
         let view = NetView {
@@ -325,7 +342,9 @@ impl Net {
                     let peer = PeerId(self.next_peer);
                     self.next_peer += 1;
                     let timeout = self.config.sync.connect_timeout;
-                    tokio::spawn(connect(peer, addr, timeout, self.sockets.clone()));
+                    let (target, proxy) = (self.names.target(addr), self.config.proxy);
+                    let sockets = self.sockets.clone();
+                    tokio::spawn(connect(peer, addr, target, proxy, timeout, sockets));
                 }
                 Output::Headers(headers) => self.headers.append(&headers)?,
                 Output::Block {

@@ -12,7 +12,7 @@ use crate::config::{Config, MinimumWork};
 use crate::lane::{Feed, LaneKind, LaneStores, PoolFeed, PoolWorker};
 use crate::mempool::{Mempool, MempoolConfig};
 use crate::metrics::Metrics;
-use crate::net::{self, Checker, EventLog, Net, NetConfig, NetParts, TransactionSink};
+use crate::net::{self, Checker, EventLog, Net, NetConfig, NetParts, Proxy, TransactionSink};
 use crate::network::Params;
 use crate::plugin::PluginEngine;
 use crate::signals;
@@ -168,6 +168,7 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
         params,
         sync: sync_config(&config, params, pool.is_some(), events.is_some()),
         connect: peer_names(&config, params),
+        proxy: config.peers.proxy.map(|addr| Proxy { addr }),
         stop_at: options.stop_at_height,
         ahead_bytes: AHEAD,
         coins: coins.is_some(),
@@ -291,7 +292,10 @@ fn sync_config(
         // Every block is hashed by the checker, against its header; its checksum says nothing more.
         verify_block_checksums: false,
         transport: peers.transport,
-        connect_timeout: peers.connect_timeout,
+        connect_timeout: match peers.proxy {
+            Some(_) => peers.proxy_timeout,
+            None => peers.connect_timeout,
+        },
         handshake_timeout: peers.handshake_timeout,
         ping_interval: peers.ping_interval,
         pong_timeout: peers.silence_timeout,

@@ -159,6 +159,8 @@ pub struct PeerInfo {
     pub id: PeerId,
     /// Its address.
     pub addr: SocketAddr,
+    /// Its name and port, where `addr` only stands for a name that the proxy looks up.
+    pub name: Option<String>,
     /// Whether we connected to it.
     pub outbound: bool,
     /// Whether its handshake is done.

@@ -82,6 +82,7 @@ impl Sync {
         PeerInfo {
             id,
             addr: peer.addr(),
+            name: None,
             outbound: peer.is_outbound(),
             ready: peer.is_ready(),
             user_agent: peer.user_agent().to_owned(),
