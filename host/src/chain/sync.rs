@@ -296,12 +296,12 @@ impl Sync {
         if let Some(session) = self.peers.get(&id) {
             let peer = &session.peer;
             let details = format!(
-                "{} {} version {} services {} height {}",
+                "{} version {} services {} height {} transport {}",
                 peer.user_agent(),
-                peer.transport().map_or("-", TransportKind::name),
                 peer.protocol_version(),
                 peer.services(),
-                peer.start_height()
+                peer.start_height(),
+                peer.transport().map_or("-", TransportKind::name)
             );
             self.event(peer.addr(), "ready", details);
         }
