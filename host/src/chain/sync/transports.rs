@@ -330,4 +330,61 @@ mod tests {
         let kind = dial(&mut sync, 2, morning).or_else(|| dial(&mut sync, 2, morning));
         assert_eq!(kind, Some(TransportKind::V2));
     }
+
+    #[test]
+    fn who_connects_to_us_chooses_the_version_unless_we_insist() {
+        use crate::wire::Transport;
+        use crate::wire::message::{Message, PROTOCOL_VERSION, Version, unspecified};
+        let version = Message::Version(Box::new(Version {
+            version: PROTOCOL_VERSION,
+            services: ServiceFlags::NETWORK | ServiceFlags::WITNESS,
+            timestamp: 1_700_000_000,
+            receiver: unspecified(ServiceFlags::NONE),
+            sender: unspecified(ServiceFlags::NONE),
+            nonce: 1,
+            user_agent: b"/knocker/".to_vec(),
+            start_height: 0,
+            relay: true,
+        }));
+        for (preference, v2, taken) in [
+            (TransportPreference::Auto, true, true),
+            (TransportPreference::Auto, false, true),
+            (TransportPreference::V1, true, false),
+            (TransportPreference::V1, false, true),
+            (TransportPreference::V2, true, true),
+            (TransportPreference::V2, false, false),
+        ] {
+            let mut sync = machine(preference, Network::Regtest);
+            let opening = match v2 {
+                true => Opening::Initiator(crate::wire::Entropy::Seeded(2, 0).secret().unwrap()),
+                false => Opening::V1,
+            };
+            let mut theirs = Transport::new(sync.params.magic, opening);
+            theirs.send("version", version.payload());
+            theirs.send("verack", Vec::new());
+            sync.connected(PeerId(1), ADDR, false, START);
+            for _ in 0..4 {
+                while let Some(bytes) = theirs.pop() {
+                    sync.received(PeerId(1), &bytes, START);
+                }
+                for output in sync.drain() {
+                    if let super::super::Output::Send { bytes, .. } = output {
+                        theirs.feed(&bytes);
+                    }
+                }
+                while let Ok(Some(_)) = theirs.next() {}
+            }
+            let ready = sync.peers().iter().any(|peer| peer.ready);
+            assert_eq!(ready, taken, "{preference:?} {v2}");
+            if ready {
+                let kind = if v2 {
+                    TransportKind::V2
+                } else {
+                    TransportKind::V1
+                };
+                assert_eq!(sync.peers()[0].transport, Some(kind));
+                assert_eq!(sync.peers()[0].session_id, theirs.session_id());
+            }
+        }
+    }
 }
