@@ -36,6 +36,7 @@ mod minimum_fee;
 mod orphans;
 mod recent;
 mod returned;
+mod short_ids;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

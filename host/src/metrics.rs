@@ -143,6 +143,12 @@ pub struct Metrics {
     pub peers: Gauge,
     /// Peers that were dropped for what they did or did not do.
     pub peers_dropped: Counter,
+    /// Blocks that came as the short ids of their transactions.
+    pub compact_blocks: Counter,
+    /// Transactions of those blocks that were not sent with the short ids.
+    pub compact_transactions: Counter,
+    /// Those of them that the pool had.
+    pub compact_from_pool: Counter,
     /// Bytes received from peers.
     pub bytes_in: Counter,
     /// Bytes sent to peers.
@@ -227,6 +233,18 @@ impl Metrics {
         let peers_dropped = counter(
             "peers_dropped",
             "Peers that were dropped for what they did or did not do",
+        );
+        let compact_blocks = counter(
+            "compact_blocks",
+            "Blocks that came as the short ids of their transactions",
+        );
+        let compact_transactions = counter(
+            "compact_transactions",
+            "Transactions of compact blocks that were not sent with the short ids",
+        );
+        let compact_from_pool = counter(
+            "compact_transactions_from_pool",
+            "Transactions of compact blocks that the pool had",
         );
         let bytes_in = counter("peer_bytes_in", "Bytes received from peers");
         let bytes_out = counter("peer_bytes_out", "Bytes sent to peers");
@@ -345,6 +363,9 @@ impl Metrics {
             mempool_fees_sats,
             peers,
             peers_dropped,
+            compact_blocks,
+            compact_transactions,
+            compact_from_pool,
             bytes_in,
             bytes_out,
             block_log_bytes,

@@ -107,11 +107,27 @@ fn sixty_transactions_have_the_fees_and_sizes_of_core_and_are_there_again_after_
     let after = rows::query(&installation.database(), first_seen).unwrap();
     assert_eq!(before, after, "first seen before the restart");
 
+    host.wait_for("the tip", LIMIT, |status| {
+        (status["synced"] == true).then_some(())
+    })
+    .unwrap();
     // Once confirmed they are gone from the pool and are rows of the chain.
     let block = devnet.mine_block().unwrap();
     host.wait_for_tip(&block.to_string(), LIMIT).unwrap();
     wait_for_pool(&mut host, 0);
     wait_for_table(&mut host, &Pool::new());
+    // The block came as the short ids of what was here already.
+    let (_, metrics) = host.get_text("/metrics").unwrap();
+    for line in [
+        "blockmill_compact_blocks_total 1",
+        "blockmill_compact_transactions_total 60",
+        "blockmill_compact_transactions_from_pool_total 60",
+    ] {
+        assert!(
+            metrics.lines().any(|other| other == line),
+            "{line} is not in\n{metrics}"
+        );
+    }
     host.stop().unwrap();
     let confirmed = "SELECT lower(hex(txid)), fee, (weight + 3) / 4 FROM tx WHERE height = 131 AND position > 0";
     let confirmed: Pool = rows::query(&installation.database(), confirmed)

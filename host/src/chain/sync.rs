@@ -19,14 +19,27 @@ use bitcoin::p2p::message_blockdata::Inventory;
 use super::block_check::BadBlock;
 use super::header_tree::{HeaderTree, Id, TipChange};
 use crate::network::Params;
+use crate::wire::codec::HEADER_SIZE;
 use crate::wire::message::Message;
 use crate::wire::{Misbehaviour, Moment, Peer, PeerConfig, PeerStep, RawMessage, TransportKind};
 
 mod addresses;
+pub mod bans;
 mod blocks;
+pub mod book;
+mod chance;
+mod compact;
 mod config;
+mod connections;
+mod eviction;
+mod gossip;
 mod headers;
+mod incoming;
+mod life;
+mod operator;
+mod outgoing;
 mod output;
+mod presync;
 mod session;
 mod status;
 mod transactions;
@@ -34,8 +47,15 @@ mod transports;
 
 use addresses::Addresses;
 use blocks::Downloads;
+use compact::COMPACT_VERSION;
+pub use compact::ShortIds;
 pub use config::SyncConfig;
+use connections::Connections;
+pub use life::ConnectionKind;
+use life::Life;
+pub use operator::{MAX_ADDED, PeerChange, PeerChangeError, PeerRef};
 pub use output::{DropReason, Output, PeerEvent, PeerId, PeerInfo};
+pub use presync::Refusal;
 use session::Session;
 use transactions::TxRequests;
 use transports::Transports;
@@ -53,12 +73,20 @@ pub struct Sync {
     tree: HeaderTree,
     peers: BTreeMap<PeerId, Session>,
     addresses: Addresses,
+    /// The book, the bans, and what is being connected to.
+    connections: Connections,
+    /// For peers that are to tell us of blocks alone.
+    block_only_config: Arc<PeerConfig>,
     downloads: Downloads,
     transactions: TxRequests,
+    /// Blocks that were put together once, and are not asked for in their compact form again.
+    whole_only: VecDeque<Id>,
     transports: Transports,
     outputs: VecDeque<Output>,
-    /// The peer that is being asked for headers while we know of no end of the branch.
-    header_peer: Option<PeerId>,
+    /// The peer that is being asked for headers while we know of no end of the branch, and until when it may take.
+    header_peer: Option<(PeerId, Moment)>,
+    /// What the presyncs' keys are made of.
+    seed: u64,
     /// Some peer showed the end of a branch with enough work.
     caught_up: bool,
     /// When a header last came that was new.
@@ -99,7 +127,13 @@ impl Sync {
             config.max_reconnect_delay,
             config.connect_timeout,
         );
+        let block_only_config = PeerConfig {
+            relay: false,
+            ..peer_config.clone()
+        };
         Sync {
+            connections: Connections::new(seed, tree.best_id(), now),
+            block_only_config: Arc::new(block_only_config),
             downloads: Downloads::new(config.stall_timeout),
             transactions: TxRequests::new(
                 seed,
@@ -113,8 +147,10 @@ impl Sync {
             tree,
             peers: BTreeMap::new(),
             addresses,
+            whole_only: VecDeque::new(),
             outputs: VecDeque::new(),
             header_peer: None,
+            seed,
             caught_up: false,
             last_header: now,
             announced: VecDeque::new(),
@@ -134,28 +170,36 @@ impl Sync {
         self.outputs.drain(..)
     }
 
-    /// One more peer to keep a connection to; a name that was resolved again, say.
-    pub fn add_address(&mut self, addr: SocketAddr, now: Moment) {
-        self.addresses.add(addr, now);
-    }
-
     /// A connection was made, by us (`outbound`) or by the peer. `peer` must be new.
     pub fn connected(&mut self, peer: PeerId, addr: SocketAddr, outbound: bool, now: Moment) {
-        if outbound {
-            self.addresses.connected(addr);
-        }
+        let kind = match self.kind_of(addr, outbound, now) {
+            Ok(kind) => kind,
+            Err(reason) => {
+                self.event(addr, "refused", reason.to_string());
+                self.outputs.push_back(Output::Disconnect { peer, reason });
+                return;
+            }
+        };
         let (height, _) = self.tree.tip();
+        let config = match kind {
+            ConnectionKind::BlockOnly | ConnectionKind::Feeler => &self.block_only_config,
+            _ => &self.peer_config,
+        };
+        let config = Arc::clone(config);
         let opening = self.opening(addr, outbound, now);
-        let config = Arc::clone(&self.peer_config);
         let connection = Peer::with_transport(config, addr, outbound, height, opening, now);
-        self.peers.insert(
-            peer,
-            Session::new(connection, self.config.blocks_per_peer, now),
-        );
+        let mut session = Session::new(connection, self.config.blocks_per_peer, now);
+        let bytes = self.config.incoming_rate as f64 * incoming::BURST;
+        session.life = Life::new(kind, bytes, now);
+        self.peers.insert(peer, session);
         self.event(
             addr,
             "connected",
-            if outbound { "outbound" } else { "inbound" }.to_owned(),
+            match kind {
+                ConnectionKind::Incoming => "inbound".to_owned(),
+                ConnectionKind::Manual => "outbound".to_owned(),
+                kind => format!("outbound {}", kind.name()),
+            },
         );
         self.flush(peer);
     }
@@ -163,11 +207,13 @@ impl Sync {
     /// A connection could not be made.
     pub fn connect_failed(&mut self, addr: SocketAddr, now: Moment) {
         self.addresses.lost(addr, now);
+        self.note_failed(addr, now);
         self.event(addr, "connect-failed", String::new());
     }
 
     /// The peer closed the connection, or it broke. Nothing happens for a peer that was dropped before.
     pub fn disconnected(&mut self, peer: PeerId, now: Moment) {
+        self.note_ended(peer, None, now);
         if let Some(session) = self.forget(peer, None, now) {
             self.event(session.peer.addr(), "disconnected", String::new());
             self.pump(now);
@@ -180,6 +226,7 @@ impl Sync {
             return;
         };
         session.peer.feed(bytes, now);
+        self.count_bytes(peer, bytes.len(), now);
         let mut moved = false;
         // Gone, if the last message got it dropped.
         while let Some(session) = self.peers.get_mut(&peer) {
@@ -202,7 +249,10 @@ impl Sync {
         let Some(session) = self.peers.get_mut(&peer) else {
             return;
         };
-        match session.peer.receive(raw, now) {
+        let length = HEADER_SIZE + raw.payload.len();
+        let received = session.peer.receive(raw, now);
+        self.count_bytes(peer, length, now);
+        match received {
             Ok(Some(step)) => self.step(peer, step, now),
             Ok(None) => {}
             Err(error) => self.drop_peer(peer, error.into(), now),
@@ -219,7 +269,8 @@ impl Sync {
 
     /// Time passed. To be called about every 100 ms, and at least every second.
     pub fn tick(&mut self, now: Moment) {
-        let late = now.since(self.last_tick);
+        // A clock that was put back makes every timer as wrong as a sleep does.
+        let late = now.since(self.last_tick).max(self.last_tick.since(now));
         self.last_tick = now;
         if late > self.config.late_tick {
             self.woke_up(late, now);
@@ -237,9 +288,7 @@ impl Sync {
         self.tick_headers(now);
         self.tick_blocks(now);
         self.transactions.tick(now);
-        for addr in self.addresses.due(self.config.max_outbound, now) {
-            self.outputs.push_back(Output::Connect { addr });
-        }
+        self.tick_connections(now);
         self.pump(now);
     }
 
@@ -286,25 +335,33 @@ impl Sync {
         match step {
             PeerStep::Ready => {
                 self.note_transport(peer, now);
-                self.on_ready(peer);
+                self.on_ready(peer, now);
             }
             PeerStep::Message(message) => self.on_message(peer, message, now),
         }
     }
 
-    fn on_ready(&mut self, id: PeerId) {
+    fn on_ready(&mut self, id: PeerId, now: Moment) {
+        if self.config.compact_blocks && self.config.transactions {
+            let low_bandwidth = Message::SendCmpct {
+                announce: false,
+                version: COMPACT_VERSION,
+            };
+            self.send(id, &low_bandwidth);
+        }
         if let Some(session) = self.peers.get(&id) {
             let peer = &session.peer;
             let details = format!(
-                "{} version {} services {} height {} transport {}",
+                "{} {} version {} services {} height {}",
                 peer.user_agent(),
+                peer.transport().map_or("-", TransportKind::name),
                 peer.protocol_version(),
                 peer.services(),
-                peer.start_height(),
-                peer.transport().map_or("-", TransportKind::name)
+                peer.start_height()
             );
             self.event(peer.addr(), "ready", details);
         }
+        self.note_ready(id, now);
     }
 
     fn on_message(&mut self, peer: PeerId, message: Message, now: Moment) {
@@ -313,9 +370,22 @@ impl Sync {
         {
             self.event(session.peer.addr(), "received", message.summary());
         }
+        self.count_message(peer, &message, now);
         match message {
-            Message::Headers(headers) => self.on_headers(peer, &headers, now),
+            Message::Headers(headers) => {
+                let work = self.tree.best_work();
+                self.on_headers(peer, &headers, now);
+                if self.tree.best_work() > work {
+                    self.note_news(peer, true, now);
+                }
+            }
+            Message::Addr(list) => self.on_addresses(peer, &list, now),
+            Message::AddrV2(list) => self.on_addresses_v2(peer, &list, now),
+            Message::GetAddr => self.on_get_addresses(peer, now),
             Message::Block(raw) => self.on_block(peer, raw, now),
+            Message::CmpctBlock(compact) => self.on_compact_block(peer, &compact, now),
+            Message::BlockTxn(answer) => self.on_block_transactions(peer, &answer, now),
+            Message::SendCmpct { version, .. } => self.on_send_compact(peer, version),
             Message::Tx(raw) => self.on_transaction(peer, raw, now),
             Message::Inv(inventory) => self.on_inventory(peer, &inventory, now),
             Message::NotFound(inventory) => self.on_not_found(peer, &inventory, now),
@@ -329,6 +399,10 @@ impl Sync {
     }
 
     fn on_inventory(&mut self, peer: PeerId, inventory: &[Inventory], now: Moment) {
+        let blocks_only = self
+            .peers
+            .get(&peer)
+            .is_some_and(|session| session.life.kind == ConnectionKind::BlockOnly);
         let mut unknown = false;
         for item in inventory {
             match item {
@@ -340,7 +414,7 @@ impl Sync {
                 Inventory::Transaction(_)
                 | Inventory::WTx(_)
                 | Inventory::WitnessTransaction(_)
-                    if self.config.transactions =>
+                    if self.config.transactions && !blocks_only =>
                 {
                     self.transactions.announced(peer, *item);
                 }
@@ -394,6 +468,7 @@ impl Sync {
             self.drop_peer(id, DropReason::Slept(slept), now);
         }
         self.addresses.reset(now);
+        self.reset_outgoing(now);
         self.caught_up = false;
         self.last_synced = None;
         self.last_header = now;
@@ -428,6 +503,7 @@ impl Sync {
     }
 
     fn drop_peer(&mut self, id: PeerId, reason: DropReason, now: Moment) {
+        self.note_ended(id, Some(&reason), now);
         let Some(session) = self.forget(id, Some(&reason), now) else {
             return;
         };
@@ -445,7 +521,7 @@ impl Sync {
             self.release(*block);
         }
         self.transactions.disconnected(id);
-        if self.header_peer == Some(id) {
+        if self.header_peer.is_some_and(|(peer, _)| peer == id) {
             self.header_peer = None;
         }
         if session.peer.is_outbound() {
@@ -456,6 +532,7 @@ impl Sync {
             let (addr, lacked_v2) = (session.peer.addr(), session.peer.lacks_v2());
             if self.falls_back(addr, lacked_v2, reason, now) {
                 self.addresses.again(addr, now);
+                self.connections.again(addr, session.life.kind);
                 self.event(addr, "fallback", "version 1 of the transport".to_owned());
             }
         }
@@ -498,6 +575,9 @@ impl Sync {
             .is_none_or(|best| self.tree.node(best).work < work)
         {
             session.best = Some(id);
+            if work >= self.tree.best_work() {
+                self.note_news(peer, false, self.last_tick);
+            }
         }
     }
 

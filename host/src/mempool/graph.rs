@@ -118,7 +118,7 @@ impl Graph {
             .collect()
     }
 
-    fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
         self.nodes.values().map(|node| &node.entry)
     }
 

@@ -52,6 +52,13 @@ impl Orphans {
         self.waiting.is_empty()
     }
 
+    /// Hash with witnesses, and serialization.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Wtxid, &Bytes)> {
+        self.waiting
+            .values()
+            .map(|orphan| (orphan.wtxid, &orphan.raw))
+    }
+
     pub(super) fn contains(&self, txid: &Txid) -> bool {
         self.by_txid.contains_key(txid)
     }

@@ -2,9 +2,10 @@
 
 use crate::block_log::BlockLog;
 use crate::chain::block_check::Mutation;
+use crate::chain::sync::{PeerId, ShortIds};
 use crate::chain::{BadBlock, BlockContext, check_block};
 use crate::frame::Frame;
-use crate::lane::Feed;
+use crate::lane::{Feed, PoolFeed};
 use crate::metrics::{Metrics, Stage};
 use bitcoin::BlockHash;
 use bytes::Bytes;
@@ -24,6 +25,18 @@ pub struct ToCheck {
     pub announced: Instant,
 }
 
+/// A compact block, whose transactions are looked for in the pool.
+pub struct ToFill {
+    pub peer: PeerId,
+    pub hash: BlockHash,
+    pub wanted: ShortIds,
+}
+
+enum Work {
+    Check(ToCheck),
+    Fill(ToFill),
+}
+
 /// What became of it.
 pub struct Checked {
     pub hash: BlockHash,
@@ -35,13 +48,18 @@ pub enum Verdict {
     /// It is good and in the block log.
     Good,
     Bad(BadBlock),
+    /// What the pool has of a compact block of this peer, in the order of its short ids.
+    Found {
+        peer: PeerId,
+        transactions: Vec<Option<Bytes>>,
+    },
     /// It could not be kept: the disk is full or broken. It has to be asked for again.
     NotKept,
 }
 
 /// The thread.
 pub struct Checker {
-    work: mpsc::Sender<ToCheck>,
+    work: mpsc::Sender<Work>,
     thread: JoinHandle<()>,
 }
 
@@ -54,21 +72,33 @@ impl Checker {
     pub fn start(
         feed: Arc<Feed>,
         log: Arc<BlockLog>,
+        pool: Option<Arc<PoolFeed>>,
         metrics: Arc<Metrics>,
         verdicts: UnboundedSender<Checked>,
     ) -> std::io::Result<Self> {
-        let (work, queue) = mpsc::channel::<ToCheck>();
+        let (work, queue) = mpsc::channel::<Work>();
         let thread = std::thread::Builder::new()
             .name("checker".into())
             .spawn(move || {
-                let worker = Worker { feed, log, metrics };
-                for block in queue {
+                let worker = Worker {
+                    feed,
+                    log,
+                    pool,
+                    metrics,
+                };
+                for work in queue {
                     if worker.feed.stopping() {
                         break;
                     }
-                    let checked = Checked {
-                        hash: block.hash,
-                        verdict: worker.check(block),
+                    let checked = match work {
+                        Work::Check(block) => Checked {
+                            hash: block.hash,
+                            verdict: worker.check(block),
+                        },
+                        Work::Fill(block) => Checked {
+                            hash: block.hash,
+                            verdict: worker.fill(&block),
+                        },
                     };
                     if verdicts.send(checked).is_err() {
                         break;
@@ -80,7 +110,12 @@ impl Checker {
 
     /// Queues a block. The machine bounds how many wait.
     pub fn check(&self, block: ToCheck) {
-        let _ = self.work.send(block);
+        let _ = self.work.send(Work::Check(block));
+    }
+
+    /// Queues a compact block to be filled.
+    pub fn fill(&self, block: ToFill) {
+        let _ = self.work.send(Work::Fill(block));
     }
 
     /// Ends the thread when it is through with the block at hand.
@@ -93,10 +128,29 @@ impl Checker {
 struct Worker {
     feed: Arc<Feed>,
     log: Arc<BlockLog>,
+    pool: Option<Arc<PoolFeed>>,
     metrics: Arc<Metrics>,
 }
 
 impl Worker {
+    fn fill(&self, block: &ToFill) -> Verdict {
+        let wanted = &block.wanted;
+        let transactions = match &self.pool {
+            Some(pool) => pool.pool().by_short_ids(wanted.keys, &wanted.ids),
+            None => vec![None; wanted.ids.len()],
+        };
+        let found = transactions.iter().flatten().count();
+        self.metrics.compact_blocks.inc();
+        self.metrics
+            .compact_transactions
+            .inc_by(transactions.len() as u64);
+        self.metrics.compact_from_pool.inc_by(found as u64);
+        Verdict::Found {
+            peer: block.peer,
+            transactions,
+        }
+    }
+
     fn check(&self, block: ToCheck) -> Verdict {
         let time = |stage| self.metrics.stage(stage);
         let frame = match time(Stage::Decode).time(|| Frame::decode(block.raw)) {

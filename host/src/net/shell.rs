@@ -1,10 +1,11 @@
 //! The task that owns the network machine.
 
-use super::checker::{Checked, Checker, ToCheck, Verdict};
+use super::checker::{Checked, Checker, ToCheck, ToFill, Verdict};
 use super::connection::{Connection, SocketEvent, connect};
 use super::event_log::EventLog;
 use super::names::Names;
-use super::proxy::Proxy;
+use super::proxy::{Proxy, Target};
+use crate::chain::sync::book::NetAddress;
 use crate::chain::sync::{PeerId, PeerInfo};
 use crate::chain::{HeaderTree, Output, Sync, SyncConfig, TipChange};
 use crate::headers_file::HeadersFile;
@@ -196,7 +197,7 @@ impl Net {
         if self.config.proxy.is_some() {
             for (name, port) in &self.config.connect {
                 let addr = self.names.address(name, *port);
-                self.machine.add_address(addr, now());
+                self.machine.add_connect(NetAddress::ip(addr), now());
             }
             return;
         }
@@ -224,7 +225,7 @@ impl Net {
     fn socket(&mut self, event: SocketEvent) {
         let now = now();
         match event {
-            SocketEvent::Resolved { addr } => self.machine.add_address(addr, now),
+            SocketEvent::Resolved { addr } => self.machine.add_connect(NetAddress::ip(addr), now),
             SocketEvent::Connected {
                 peer,
                 addr,
@@ -255,6 +256,10 @@ impl Net {
         match checked.verdict {
             Verdict::Good => self.machine.block_checked(checked.hash, Ok(()), now()),
             Verdict::Bad(bad) => self.machine.block_checked(checked.hash, Err(bad), now()),
+            Verdict::Found { peer, transactions } => {
+                self.machine
+                    .compact_found(peer, checked.hash, transactions, now());
+            }
             Verdict::NotKept => self.machine.block_lost(checked.hash, now()),
         }
     }
@@ -286,7 +291,7 @@ impl Net {
             .into_iter()
             .filter(|peer| peer.ready)
             .map(|peer| PeerInfo {
-                name: self.names.name(peer.addr),
+                name: self.names.name(peer.addr).unwrap_or(peer.name),
                 ..peer
             })
             .collect();
@@ -338,11 +343,16 @@ impl Net {
                         connection.map(|connection| tracing::field::display(connection.addr));
                     tracing::warn!(addr, %reason, "peer dropped");
                 }
-                Output::Connect { addr } => {
+                Output::Resolve { .. } => {}
+                Output::Connect { addr, name } => {
                     let peer = PeerId(self.next_peer);
                     self.next_peer += 1;
                     let timeout = self.config.sync.connect_timeout;
-                    let (target, proxy) = (self.names.target(addr), self.config.proxy);
+                    let target = match name {
+                        Some(name) => Target::Name(name, addr.port()),
+                        None => self.names.target(addr),
+                    };
+                    let proxy = self.config.proxy;
                     let sockets = self.sockets.clone();
                     tokio::spawn(connect(peer, addr, target, proxy, timeout, sockets));
                 }
@@ -367,6 +377,9 @@ impl Net {
                         raw,
                         announced,
                     });
+                }
+                Output::Compact { peer, hash, wanted } => {
+                    self.checker.fill(ToFill { peer, hash, wanted });
                 }
                 Output::Tip(change) => self.tip(&change),
                 Output::Transaction { raw, .. } => {

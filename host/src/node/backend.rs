@@ -212,7 +212,7 @@ impl Backend for NodeBackend {
             pool.pool().info(now)
         });
         let peers = net.peers.iter().map(|peer| status::Peer {
-            addr: peer.name.clone().unwrap_or_else(|| peer.addr.to_string()),
+            addr: peer.name.clone(),
             user_agent: peer.user_agent.clone(),
             services: services(peer.services),
             height: peer.height,

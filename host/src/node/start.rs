@@ -158,8 +158,14 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
     }
 
     let (verdict, verdicts) = mpsc::unbounded_channel();
-    let checker = Checker::start(feed.clone(), blocks.clone(), metrics.clone(), verdict)
-        .context("failed to start a thread")?;
+    let checker = Checker::start(
+        feed.clone(),
+        blocks.clone(),
+        pool.clone(),
+        metrics.clone(),
+        verdict,
+    )
+    .context("failed to start a thread")?;
     let events = config
         .event_log()
         .map(|path| EventLog::open(&path))

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use bitcoin::bip152::{BlockTransactions, BlockTransactionsRequest, HeaderAndShortIds};
 use bitcoin::block::Header;
 use bitcoin::consensus::encode::{self, Decodable, Encodable, VarInt};
 use bitcoin::hashes::Hash;
@@ -86,6 +87,19 @@ pub enum Message {
     Block(Bytes),
     /// `tx`, serialised: a piece of the buffer it arrived in
     Tx(Bytes),
+    /// `sendcmpct`, BIP152
+    SendCmpct {
+        /// Whether new blocks are to be sent unasked.
+        announce: bool,
+        /// Which kind: 2 hashes wtxids.
+        version: u64,
+    },
+    /// `cmpctblock`, BIP152
+    CmpctBlock(Box<HeaderAndShortIds>),
+    /// `getblocktxn`, BIP152
+    GetBlockTxn(Box<BlockTransactionsRequest>),
+    /// `blocktxn`, BIP152
+    BlockTxn(Box<BlockTransactions>),
     /// `mempool`, BIP35
     MemPool,
     /// Something that we do not use.
@@ -212,6 +226,13 @@ impl Message {
             "notfound" => Message::NotFound(payload.list(MAX_INVENTORY)?),
             "getheaders" => Message::GetHeaders(read_locator(&mut payload)?),
             "getblocks" => Message::GetBlocks(read_locator(&mut payload)?),
+            "sendcmpct" => Message::SendCmpct {
+                announce: payload.read::<u8>()? != 0,
+                version: payload.read()?,
+            },
+            "cmpctblock" => Message::CmpctBlock(Box::new(payload.read()?)),
+            "getblocktxn" => Message::GetBlockTxn(Box::new(payload.read()?)),
+            "blocktxn" => Message::BlockTxn(Box::new(payload.read()?)),
             "headers" => Message::Headers(read_headers(&mut payload)?),
             _ => return Ok(Message::Unknown(command)),
         };
@@ -241,6 +262,10 @@ impl Message {
             Message::Headers(_) => "headers",
             Message::Block(_) => "block",
             Message::Tx(_) => "tx",
+            Message::SendCmpct { .. } => "sendcmpct",
+            Message::CmpctBlock(_) => "cmpctblock",
+            Message::GetBlockTxn(_) => "getblocktxn",
+            Message::BlockTxn(_) => "blocktxn",
             Message::MemPool => "mempool",
             Message::Unknown(command) => command.as_str(),
         }
@@ -268,6 +293,25 @@ impl Message {
                 }
             }
             Message::Block(raw) | Message::Tx(raw) => format!("{command} {} bytes", raw.len()),
+            Message::CmpctBlock(block) => format!(
+                "{command} {} with {} short ids",
+                block.header.block_hash(),
+                block.short_ids.len()
+            ),
+            Message::GetBlockTxn(request) => {
+                format!(
+                    "{command} {} of {}",
+                    request.indexes.len(),
+                    request.block_hash
+                )
+            }
+            Message::BlockTxn(answer) => {
+                format!(
+                    "{command} {} of {}",
+                    answer.transactions.len(),
+                    answer.block_hash
+                )
+            }
             Message::Addr(list) => format!("{command} {}", list.len()),
             Message::AddrV2(list) => format!("{command} {}", list.len()),
             _ => command.to_owned(),
@@ -303,6 +347,13 @@ impl Message {
                     bytes.push(0);
                 }
             }
+            Message::SendCmpct { announce, version } => {
+                bytes.push(u8::from(*announce));
+                write(&mut bytes, version);
+            }
+            Message::CmpctBlock(block) => write(&mut bytes, block.as_ref()),
+            Message::GetBlockTxn(request) => write(&mut bytes, request.as_ref()),
+            Message::BlockTxn(answer) => write(&mut bytes, answer.as_ref()),
             Message::Block(raw) | Message::Tx(raw) => bytes.extend_from_slice(raw),
             Message::Verack
             | Message::WtxidRelay

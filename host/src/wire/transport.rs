@@ -41,6 +41,13 @@ impl TransportKind {
             TransportKind::V2 => "v2",
         }
     }
+
+    /// Reads the name.
+    pub fn parse(name: &str) -> Option<TransportKind> {
+        [TransportKind::V1, TransportKind::V2]
+            .into_iter()
+            .find(|kind| kind.name() == name)
+    }
 }
 
 /// How a connection begins.

@@ -4,6 +4,7 @@
 
 mod behaviour;
 mod client;
+mod compact;
 mod encrypted;
 mod frame;
 mod outbox;

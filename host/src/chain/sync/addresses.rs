@@ -1,4 +1,4 @@
-//! The configured peers: which to connect to, and when again.
+//! The named peers, by the configuration or the operator: which to connect to, and when again.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,9 +12,21 @@ enum State {
     Connected,
 }
 
+/// Who named a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NamedBy {
+    /// `peers.connect`: only these are connected to.
+    Connect,
+    /// `peers.add`: beside those of the book.
+    Add,
+    /// The operator, until the host ends.
+    Operator,
+}
+
 #[derive(Debug)]
 struct Entry {
     addr: SocketAddr,
+    by: NamedBy,
     state: State,
     /// Failures in a row: connections that did not come about, or brought nothing.
     failures: u32,
@@ -49,16 +61,47 @@ impl Addresses {
     }
 
     pub(super) fn add(&mut self, addr: SocketAddr, now: Moment) {
+        self.add_by(addr, NamedBy::Connect, now);
+    }
+
+    pub(super) fn add_by(&mut self, addr: SocketAddr, by: NamedBy, now: Moment) {
         if self.entry(addr).is_none() {
             self.entries.push(Entry {
                 addr,
+                by,
                 state: State::Idle { next: now },
                 failures: 0,
             });
         }
     }
 
-    /// The addresses to connect to now; they count as being connected to from here on.
+    pub(super) fn contains(&self, addr: &SocketAddr) -> bool {
+        self.entries.iter().any(|entry| entry.addr == *addr)
+    }
+
+    /// Those that the configuration names.
+    pub(super) fn configured(&self) -> impl Iterator<Item = SocketAddr> {
+        let entries = self.entries.iter();
+        entries
+            .filter(|entry| entry.by != NamedBy::Operator)
+            .map(|entry| entry.addr)
+    }
+
+    /// How many are connected to beside those of the book.
+    pub(super) fn added(&self) -> usize {
+        let entries = self.entries.iter();
+        entries.filter(|entry| entry.by != NamedBy::Connect).count()
+    }
+
+    /// Forgets those that the operator added. Returns whether there was any.
+    pub(super) fn remove_operators(&mut self, which: impl Fn(&SocketAddr) -> bool) -> bool {
+        let before = self.entries.len();
+        self.entries
+            .retain(|entry| entry.by != NamedBy::Operator || !which(&entry.addr));
+        self.entries.len() < before
+    }
+
+    /// The addresses to connect to now, at most so many of `connect` at once; they count as being connected to from here on.
     pub(super) fn due(&mut self, max_outbound: usize, now: Moment) -> Vec<SocketAddr> {
         let mut busy = 0;
         for entry in &mut self.entries {
@@ -67,28 +110,35 @@ impl Addresses {
             {
                 fail(entry, self.delay, self.max_delay, now);
             }
-            busy += usize::from(!matches!(entry.state, State::Idle { .. }));
+            busy += usize::from(
+                entry.by == NamedBy::Connect && !matches!(entry.state, State::Idle { .. }),
+            );
         }
         let mut due = Vec::new();
         for entry in &mut self.entries {
-            if busy >= max_outbound {
-                break;
+            let counts = entry.by == NamedBy::Connect;
+            if counts && busy >= max_outbound {
+                continue;
             }
             if let State::Idle { next } = entry.state
                 && next <= now
             {
                 entry.state = State::Connecting { since: now };
                 due.push(entry.addr);
-                busy += 1;
+                busy += usize::from(counts);
             }
         }
         due
     }
 
-    pub(super) fn connected(&mut self, addr: SocketAddr) {
-        if let Some(entry) = self.entry(addr) {
+    /// Returns whether it is one of these.
+    pub(super) fn connected(&mut self, addr: SocketAddr) -> bool {
+        let entry = self.entry(addr);
+        let named = entry.is_some();
+        if let Some(entry) = entry {
             entry.state = State::Connected;
         }
+        named
     }
 
     /// The peer brought something good: the next loss of it starts from the shortest pause.

@@ -34,6 +34,8 @@ pub(super) struct InFlight {
 struct Held {
     peer: PeerId,
     bytes: usize,
+    /// Put together from a compact block: if it is wrong, two transactions shared a short id.
+    assembled: bool,
 }
 
 /// The blocks on their way and in the shell's hands.
@@ -187,6 +189,7 @@ impl Sync {
 
     fn request(&mut self, id: PeerId, blocks: &[Id], moves: u32, now: Moment) {
         let witness = self.has_service(id, ServiceFlags::WITNESS);
+        let compact = self.wants_compact(id, blocks);
         let Some(session) = self.peers.get_mut(&id) else {
             return;
         };
@@ -196,7 +199,9 @@ impl Sync {
         let mut inventory = Vec::with_capacity(blocks.len());
         for block in blocks {
             let hash = self.tree.node(*block).hash;
-            inventory.push(if witness {
+            inventory.push(if compact {
+                Inventory::CompactBlock(hash)
+            } else if witness {
                 Inventory::WitnessBlock(hash)
             } else {
                 Inventory::Block(hash)
@@ -223,11 +228,23 @@ impl Sync {
             .status_mut(block, |status| status.clear(Status::IN_FLIGHT));
         if let Some(session) = self.peers.get_mut(&in_flight.peer) {
             session.in_flight.retain(|other| *other != block);
+            if session
+                .partial
+                .as_ref()
+                .is_some_and(|partial| partial.is_of(block))
+            {
+                session.partial = None;
+            }
         }
         Some(in_flight)
     }
 
     pub(super) fn on_block(&mut self, peer: PeerId, raw: Bytes, now: Moment) {
+        self.take_block(peer, raw, false, now);
+    }
+
+    /// A block, as a peer sent it or `assembled` from what it sent and the pool.
+    pub(super) fn take_block(&mut self, peer: PeerId, raw: Bytes, assembled: bool, now: Moment) {
         let header = raw
             .get(..Header::SIZE)
             .and_then(|bytes| bitcoin::consensus::deserialize::<Header>(bytes).ok());
@@ -260,6 +277,7 @@ impl Sync {
             Held {
                 peer,
                 bytes: raw.len(),
+                assembled,
             },
         );
         self.downloads.held_bytes += raw.len();
@@ -343,6 +361,9 @@ impl Sync {
                 }
                 let change = self.tree.mark_checked(&hash);
                 self.tip_changed(change, now);
+            }
+            Err(error) if !error.condemns() && held.as_ref().is_some_and(|held| held.assembled) => {
+                tracing::debug!(%hash, %error, "a compact block was put together wrongly; the whole one is asked for");
             }
             Err(error) => {
                 tracing::warn!(%hash, %error, "block refused");

@@ -6,17 +6,37 @@ use std::time::Duration;
 use bitcoin::Work;
 use bitcoin::p2p::ServiceFlags;
 
+use super::bans::Ladder;
+use super::book::Reach;
 use super::transports::TransportPreference;
-use crate::network::Params;
+use crate::network::{Network, Params};
 use crate::wire::Entropy;
 
 /// Limits and timers. The defaults are Bitcoin Core's where Core has them.
 #[derive(Clone, Debug)]
 pub struct SyncConfig {
-    /// The peers to connect to, and to connect to again.
+    /// The peers to connect to, and to connect to again. When there are any, only these.
     pub connect: Vec<SocketAddr>,
-    /// The most of them to be connected to at once.
+    /// Only named peers are connected to, also while none of their names has an address yet.
+    pub only_named: bool,
+    /// The most of them to be connected to at once, or else of the book's, for everything.
     pub max_outbound: usize,
+    /// The most of the book's for blocks alone, beside those.
+    pub max_block_only: usize,
+    /// Names that have addresses of peers, asked when the book leads to too few. None: nobody is asked.
+    pub dns_seeds: Vec<String>,
+    /// The mean time between two connections that only test an address.
+    pub feeler_interval: Duration,
+    /// Which networks can be reached.
+    pub reach: Reach,
+    /// The most connections that others make.
+    pub max_incoming: usize,
+    /// The most of them of one address.
+    pub max_incoming_per_address: usize,
+    /// Bytes a second that each may send unasked, half a minute's worth at once.
+    pub incoming_rate: u64,
+    /// How long who misbehaves is banned.
+    pub ban_ladder: Ladder,
     /// What we call ourselves, BIP14.
     pub user_agent: String,
     /// The oldest protocol version to talk to.
@@ -27,6 +47,8 @@ pub struct SyncConfig {
     pub minimum_work: Work,
     /// Whether transactions are asked for.
     pub transactions: bool,
+    /// Whether a new block is asked for in its compact form, to be filled from the pool (BIP152).
+    pub compact_blocks: bool,
     /// Whether the checksums of `block` messages are compared: the merkle root and the witness commitment hash the
     /// same bytes again. Off saves a twelfth of a first sync's work, and a spoiled block is then a mutated one.
     pub verify_block_checksums: bool,
@@ -42,6 +64,8 @@ pub struct SyncConfig {
     pub headers_timeout: Duration,
     /// The same for a peer that does not: some send nothing where they have nothing.
     pub headers_quiet: Duration,
+    /// For all headers of the first peer that is asked for them, beside a millisecond for each that is expected.
+    pub headers_sync_timeout: Duration,
     /// Before a peer that had too little work, or less than it claimed, is asked again.
     pub headers_retry: Duration,
     /// Without a new header for so long, all peers are asked again.
@@ -89,12 +113,28 @@ impl SyncConfig {
     pub fn new(params: &Params) -> SyncConfig {
         SyncConfig {
             connect: Vec::new(),
+            only_named: false,
             max_outbound: 8,
+            max_block_only: 2,
+            dns_seeds: Vec::new(),
+            feeler_interval: Duration::from_secs(2 * 60),
+            reach: Reach {
+                local: params.network == Network::Regtest,
+                ..Reach::INTERNET
+            },
+            max_incoming: 32,
+            max_incoming_per_address: 3,
+            incoming_rate: 256_000,
+            ban_ladder: Ladder {
+                first: Duration::from_secs(10 * 60),
+                second: Duration::from_secs(24 * 60 * 60),
+            },
             user_agent: format!("/blockmill:{}/", env!("CARGO_PKG_VERSION")),
             minimum_version: 31_800,
             required_services: ServiceFlags::WITNESS,
             minimum_work: params.minimum_chain_work,
             transactions: true,
+            compact_blocks: true,
             verify_block_checksums: true,
             message_events: false,
             handshake_timeout: Duration::from_secs(60),
@@ -102,6 +142,7 @@ impl SyncConfig {
             pong_timeout: Duration::from_secs(20 * 60),
             headers_timeout: Duration::from_secs(60),
             headers_quiet: Duration::from_secs(5),
+            headers_sync_timeout: Duration::from_secs(15 * 60),
             headers_retry: Duration::from_secs(60),
             stale_tip: Duration::from_secs(20 * 60),
             recent_tip: Duration::from_secs(24 * 60 * 60),

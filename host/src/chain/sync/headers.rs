@@ -1,11 +1,14 @@
 //! Headers first: from one peer until its branch ends, then from every peer.
 
-use bitcoin::BlockHash;
 use bitcoin::block::Header;
+use bitcoin::hashes::siphash24;
+use bitcoin::{BlockHash, Work};
 
+use super::presync::{Advance, Presync, Refusal, Start};
 use super::{DropReason, Output, PeerId, Sync};
 use crate::chain::header_rules::HeaderError;
 use crate::chain::header_tree::{Id, Inserted};
+use crate::network::TARGET_SPACING;
 use crate::wire::Moment;
 use crate::wire::codec::MAX_HEADERS_RESULTS;
 use crate::wire::message::{Locator, Message};
@@ -14,6 +17,9 @@ use crate::wire::message::{Locator, Message};
 const MAX_UNCONNECTED: u32 = 10;
 /// Headers beside the best branch that a peer may give us without giving a better one: about a year of mainnet's.
 const MAX_SIDE_HEADERS: usize = 60_000;
+/// A branch that has less work than ours had so many blocks ago is measured before it is kept (Core's
+/// `GetAntiDoSWorkThreshold`).
+const WORK_MARGIN: u64 = 144;
 
 /// What became of a message of headers.
 struct Taken {
@@ -52,7 +58,7 @@ impl Sync {
                 )
             });
             if let Some(id) = best {
-                self.header_peer = Some(id);
+                self.header_peer = Some((id, self.headers_deadline(now)));
                 self.ask_for_headers_below_best(id, now);
             }
         }
@@ -113,6 +119,12 @@ impl Sync {
             self.on_no_headers(peer, now);
             return;
         };
+        if let Some(presync) = &session.presync
+            && presync.last() == first.prev_blockhash
+        {
+            self.read_on(peer, headers, now);
+            return;
+        }
         if !self.tree.contains(&first.prev_blockhash) {
             session.unconnected += 1;
             if session.unconnected > MAX_UNCONNECTED {
@@ -128,6 +140,23 @@ impl Sync {
             return;
         }
         session.unconnected = 0;
+        let measured = session.presync.is_some();
+        if measured {
+            // Something else in between; the answer is still to come.
+            session.headers_asked = asked;
+        }
+        if self.has_little_work(headers) {
+            match (headers.len() >= MAX_HEADERS_RESULTS, measured) {
+                (true, false) => self.measure(peer, headers, now),
+                (true, true) => self.drop_peer(peer, Refusal::Changed.into(), now),
+                (false, false) => {
+                    tracing::debug!(%peer, headers = headers.len(), "a branch with little work is passed over");
+                    self.headers_end(peer, now);
+                }
+                (false, true) => {}
+            }
+            return;
+        }
         let Some(taken) = self.take_headers(peer, headers, now) else {
             return;
         };
@@ -139,8 +168,147 @@ impl Sync {
             Some(last) if headers.len() >= MAX_HEADERS_RESULTS && !taken.ahead_of_time => {
                 self.ask_for_headers_from(peer, last, now);
             }
+            _ if self.is_measured(peer) => {}
             _ => self.headers_end(peer, now),
         }
+    }
+
+    fn is_measured(&self, peer: PeerId) -> bool {
+        self.peers
+            .get(&peer)
+            .is_some_and(|session| session.presync.is_some())
+    }
+
+    /// The work that a branch must have before its headers are kept.
+    fn required_work(&self) -> Work {
+        let best = self.tree.best_id();
+        let step = self.tree.header_of(best).work();
+        let margin = (0..WORK_MARGIN).fold(Work::from_le_bytes([0; 32]), |sum, _| sum + step);
+        let work = self.tree.best_work();
+        let near = if work > margin {
+            work - margin
+        } else {
+            Work::from_le_bytes([0; 32])
+        };
+        near.max(self.config.minimum_work)
+    }
+
+    /// Whether these headers, whose parent is known, end a branch that we would not keep. Their proof of work is looked at
+    /// later, by the tree or by the presync.
+    fn has_little_work(&self, headers: &[Header]) -> bool {
+        let (Some(first), Some(last)) = (headers.first(), headers.last()) else {
+            return false;
+        };
+        // What we have costs no memory.
+        if self.tree.contains(&last.block_hash()) {
+            return false;
+        }
+        let Some(mut work) = self.tree.chain_work(&first.prev_blockhash) else {
+            return false;
+        };
+        let required = self.required_work();
+        for header in headers {
+            if work >= required {
+                return false;
+            }
+            // Bits that claim more than they may are found out where the header is checked.
+            work = work + header.work().min(required);
+        }
+        work < required
+    }
+
+    /// Begins to measure a branch.
+    fn measure(&mut self, peer: PeerId, headers: &[Header], now: Moment) {
+        let start = headers
+            .first()
+            .and_then(|first| self.tree.id(&first.prev_blockhash));
+        let Some(start) = start else { return };
+        let node = self.tree.node(start);
+        let start = Start {
+            hash: node.hash,
+            height: node.height,
+            bits: node.bits.to_consensus(),
+            work: node.work,
+            median_time: self.tree.median_time_of(start),
+        };
+        let key = siphash24::Hash::hash_to_u64_with_keys(self.seed, now.0, &peer.0.to_le_bytes());
+        let presync = Presync::new(self.params, start, self.required_work(), key, now.secs());
+        tracing::debug!(%peer, from = start.height, "a branch is measured before its headers are kept");
+        if let Some(session) = self.peers.get_mut(&peer) {
+            session.presync = Some(Box::new(presync));
+        }
+        self.read_on(peer, headers, now);
+    }
+
+    /// The next headers of a branch that is being measured.
+    fn read_on(&mut self, peer: PeerId, headers: &[Header], now: Moment) {
+        let Some(session) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        let Some(presync) = &mut session.presync else {
+            return;
+        };
+        let more = headers.len() >= MAX_HEADERS_RESULTS;
+        match presync.read(headers, more) {
+            Advance::Ask => self.ask_on(peer, now),
+            Advance::Take(good) => {
+                if self.take_headers(peer, &good, now).is_some() {
+                    self.ask_on(peer, now);
+                }
+            }
+            Advance::Done(good) => {
+                session.presync = None;
+                self.take_measured(peer, &good, more, now);
+            }
+            Advance::TooLittle => {
+                tracing::debug!(%peer, height = presync.height(), "a branch with too little work");
+                session.presync = None;
+                self.headers_end(peer, now);
+            }
+            Advance::Refused(refusal) => self.drop_peer(peer, refusal.into(), now),
+        }
+    }
+
+    /// Headers of a branch that turned out to have enough work; from here on it is read as any other.
+    fn take_measured(&mut self, peer: PeerId, headers: &[Header], more: bool, now: Moment) {
+        let Some(taken) = self.take_headers(peer, headers, now) else {
+            return;
+        };
+        let last = taken.last.and_then(|hash| self.tree.id(&hash));
+        if let Some(last) = last {
+            self.peer_has(peer, last);
+        }
+        match last {
+            Some(last) if more && !taken.ahead_of_time => {
+                self.ask_for_headers_from(peer, last, now)
+            }
+            _ => self.headers_end(peer, now),
+        }
+    }
+
+    /// Asks for what comes after the last header that was measured.
+    fn ask_on(&mut self, peer: PeerId, now: Moment) {
+        let Some(session) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        let Some(presync) = &session.presync else {
+            return;
+        };
+        let (last, start) = (presync.last(), presync.start());
+        session.headers_asked = Some(now);
+        let mut hashes = self.tree.locator(Some(&start));
+        if last != start {
+            hashes.insert(0, last);
+            hashes.truncate(crate::chain::header_tree::MAX_LOCATOR);
+        }
+        self.send(peer, &Message::GetHeaders(Locator::from_hashes(hashes)));
+    }
+
+    /// When all headers have to be here.
+    fn headers_deadline(&self, now: Moment) -> Moment {
+        let best = self.tree.node(self.tree.best_id()).time;
+        let expected = now.secs().saturating_sub(u64::from(best)) / u64::from(TARGET_SPACING);
+        now + self.config.headers_sync_timeout + std::time::Duration::from_millis(expected)
     }
 
     /// The peer has nothing above our locator. It may be behind us on the same branch and still have blocks that we
@@ -230,11 +398,12 @@ impl Sync {
             return;
         };
         session.exhausted = true;
+        session.presync = None;
         // Below its own minimum chain work a peer answers with nothing; that is not the tip, so it is asked again.
         if !enough || session.peer.start_height() > best_height {
             session.headers_retry = now + self.config.headers_retry;
         }
-        if self.header_peer == Some(peer) {
+        if self.header_peer.is_some_and(|(id, _)| id == peer) {
             self.header_peer = None;
         }
         self.caught_up |= enough;
@@ -266,6 +435,23 @@ impl Sync {
         }
         for id in late {
             self.drop_peer(id, DropReason::HeadersTimeout, now);
+        }
+        // A peer that sends headers without end, or slowly, is not waited for when there are others.
+        if let Some((id, deadline)) = self.header_peer
+            && now >= deadline
+        {
+            if self
+                .peers
+                .values()
+                .filter(|session| session.peer.is_ready())
+                .count()
+                > 1
+            {
+                let reason = DropReason::HeadersSyncTimeout(self.config.headers_sync_timeout);
+                self.drop_peer(id, reason, now);
+            } else {
+                self.header_peer = Some((id, self.headers_deadline(now)));
+            }
         }
         for id in silent {
             if let Some(session) = self.peers.get_mut(&id) {

@@ -9,6 +9,8 @@ use bitcoin::p2p::ServiceFlags;
 use bitcoin::{BlockHash, Txid, Wtxid};
 use bytes::Bytes;
 
+use super::ShortIds;
+use super::life::ConnectionKind;
 use crate::chain::block_check::{BadBlock, BlockContext};
 use crate::chain::header_rules::HeaderError;
 use crate::chain::header_tree::TipChange;
@@ -45,6 +47,15 @@ pub enum Output {
     Connect {
         /// Where to.
         addr: SocketAddr,
+        /// The name of a hidden service that `addr` stands for: only a proxy can connect to it.
+        name: Option<String>,
+    },
+    /// Look up a DNS seed, then call `seeded`.
+    Resolve {
+        /// The seed.
+        name: String,
+        /// The port of its addresses.
+        port: u16,
     },
     /// Headers that are new in the tree, parents first: append them to the headers file.
     Headers(Vec<Header>),
@@ -62,6 +73,15 @@ pub enum Output {
         raw: Bytes,
         /// When it was first heard of; when it was asked for, if that is long past.
         announced_at: Moment,
+    },
+    /// Transactions of a compact block: look for them in the pool, then call `compact_found`.
+    Compact {
+        /// From whom.
+        peer: PeerId,
+        /// The block's hash.
+        hash: BlockHash,
+        /// What to look for.
+        wanted: ShortIds,
     },
     /// The active chain has another tip.
     Tip(TipChange),
@@ -111,6 +131,12 @@ pub enum DropReason {
     /// Again and again headers whose parents nobody knows.
     #[error("too many headers without a known parent")]
     UnconnectedHeaders,
+    /// The second reading of a branch with little work went wrong, or the first did.
+    #[error("a branch that was being measured: {0}")]
+    Presync(#[from] super::Refusal),
+    /// Its headers did not end in the time that all of them may take, and others are there to be asked.
+    #[error("its headers did not come to an end in {0:?}")]
+    HeadersSyncTimeout(Duration),
     /// Too many headers that are no part of the best branch.
     #[error("too many headers beside the best branch")]
     HeaderFlood,
@@ -128,6 +154,9 @@ pub enum DropReason {
     /// A block message that holds no block header.
     #[error("malformed block")]
     MalformedBlock,
+    /// A compact block that is none, or an answer with another number of transactions than was asked for.
+    #[error("malformed compact block")]
+    MalformedCompactBlock,
     /// A transaction message that holds none.
     #[error("malformed transaction")]
     MalformedTransaction,
@@ -140,6 +169,39 @@ pub enum DropReason {
     /// It sent none of the blocks it was asked for.
     #[error("no block in time")]
     BlockTimeout,
+    /// It told or asked more than it may.
+    #[error("too much that was not asked for")]
+    Flooding,
+    /// It may not connect.
+    #[error("banned")]
+    Banned,
+    /// Its address connects again and again.
+    #[error("connects too often")]
+    ConnectsTooOften,
+    /// There are enough of its address.
+    #[error("too many connections of one address")]
+    TooManyFromAddress,
+    /// All places are taken by better ones.
+    #[error("no place for another incoming connection")]
+    IncomingFull,
+    /// It made room for another that connected.
+    #[error("made room for another incoming connection")]
+    Evicted,
+    /// There is a connection to it.
+    #[error("connected to it already")]
+    Duplicate,
+    /// The connection came about too late, or for something else.
+    #[error("no longer needed")]
+    NotNeeded,
+    /// Somebody is there: that is all that was to be found out.
+    #[error("tested")]
+    FeelerDone,
+    /// Its news were the oldest when a peer more was tried.
+    #[error("one peer too many, and its news the oldest")]
+    TooManyPeers,
+    /// The operator said so.
+    #[error("by the operator")]
+    ByOperator,
     /// The machine slept: nobody knows what the connection is worth.
     #[error("the machine slept for {0:?}")]
     Slept(Duration),
@@ -148,7 +210,53 @@ pub enum DropReason {
 impl DropReason {
     /// Whether the peer is to blame, so that it is not connected to again at once.
     pub fn is_fault(&self) -> bool {
-        !matches!(self, DropReason::Slept(_))
+        !matches!(
+            self,
+            DropReason::Slept(_)
+                | DropReason::Banned
+                | DropReason::ConnectsTooOften
+                | DropReason::TooManyFromAddress
+                | DropReason::IncomingFull
+                | DropReason::Evicted
+                | DropReason::Duplicate
+                | DropReason::NotNeeded
+                | DropReason::FeelerDone
+                | DropReason::TooManyPeers
+                | DropReason::ByOperator
+        )
+    }
+
+    /// Whether no honest peer does so, so that it is banned.
+    pub fn is_offence(&self) -> bool {
+        match self {
+            DropReason::Misbehaviour(
+                Misbehaviour::Wire(_) | Misbehaviour::Payload(_) | Misbehaviour::OutOfOrder(_),
+            )
+            | DropReason::BadHeader { .. }
+            | DropReason::BrokenHeaders
+            | DropReason::UnconnectedHeaders
+            | DropReason::HeaderFlood
+            | DropReason::BadBlock { .. }
+            | DropReason::MalformedBlock
+            | DropReason::MalformedTransaction
+            | DropReason::UnrequestedBlocks
+            | DropReason::Flooding => true,
+            // Slow, old or full is no crime.
+            _ => false,
+        }
+    }
+
+    /// What the peer offers, where that is not enough.
+    pub(super) fn services(&self) -> Option<ServiceFlags> {
+        match self {
+            DropReason::Misbehaviour(Misbehaviour::MissingServices(services)) => Some(*services),
+            _ => None,
+        }
+    }
+
+    /// Whether the peer is this process.
+    pub(super) fn is_ourselves(&self) -> bool {
+        matches!(self, DropReason::Misbehaviour(Misbehaviour::SelfConnection))
     }
 }
 
@@ -159,8 +267,10 @@ pub struct PeerInfo {
     pub id: PeerId,
     /// Its address.
     pub addr: SocketAddr,
-    /// Its name and port, where `addr` only stands for a name that the proxy looks up.
-    pub name: Option<String>,
+    /// Its address as people write it.
+    pub name: String,
+    /// What the connection is for.
+    pub kind: ConnectionKind,
     /// Whether we connected to it.
     pub outbound: bool,
     /// Whether its handshake is done.
@@ -193,4 +303,10 @@ pub struct PeerInfo {
     pub bytes_out: u64,
     /// Blocks that it was asked for and has not sent.
     pub inflight: usize,
+    /// Blocks that it sent.
+    pub blocks: u64,
+    /// What it did that is too little to be dropped for; at 100 it is.
+    pub misbehaviour: u32,
+    /// Addresses of other peers that were passed over, being too many at once.
+    pub addresses_over: u64,
 }

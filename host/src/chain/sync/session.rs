@@ -1,5 +1,8 @@
 //! What the chain knows about one peer, beside its connection.
 
+use super::compact::Partial;
+use super::life::{ConnectionKind, Life};
+use super::presync::Presync;
 use crate::chain::header_tree::Id;
 use crate::wire::{Moment, Peer};
 
@@ -7,10 +10,14 @@ use crate::wire::{Moment, Peer};
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) peer: Peer,
+    /// What the connection is for, and how the peer behaves.
+    pub(super) life: Life,
     /// The best header that it showed or announced.
     pub(super) best: Option<Id>,
     /// When it was asked for headers, while it has not answered.
     pub(super) headers_asked: Option<Moment>,
+    /// A branch of it whose work is being measured.
+    pub(super) presync: Option<Box<Presync>>,
     /// It was asked from below the height that it claims, since it knew nothing above ours.
     pub(super) probed: bool,
     /// It showed the end of its branch.
@@ -25,6 +32,10 @@ pub(super) struct Session {
     pub(super) in_flight: Vec<Id>,
     /// How many it may have in flight.
     pub(super) in_flight_limit: usize,
+    /// It sends compact blocks of version 2 when it is asked for them.
+    pub(super) sends_compact: bool,
+    /// A compact block of it that is being put together.
+    pub(super) partial: Option<Box<Partial>>,
     /// When it last sent a block, or was first asked for one after a pause.
     pub(super) last_block: Moment,
     /// Since when it holds up the window.
@@ -40,9 +51,11 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new(peer: Peer, in_flight_limit: usize, now: Moment) -> Session {
         Session {
+            life: Life::new(ConnectionKind::Manual, 0.0, now),
             peer,
             best: None,
             headers_asked: None,
+            presync: None,
             probed: false,
             exhausted: false,
             headers_retry: now,
@@ -50,6 +63,8 @@ impl Session {
             side_headers: 0,
             in_flight: Vec::new(),
             in_flight_limit,
+            sends_compact: false,
+            partial: None,
             last_block: now,
             stalling_since: None,
             unrequested_blocks: 0,

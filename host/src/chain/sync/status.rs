@@ -82,7 +82,8 @@ impl Sync {
         PeerInfo {
             id,
             addr: peer.addr(),
-            name: None,
+            name: self.shown(peer.addr()),
+            kind: session.life.kind,
             outbound: peer.is_outbound(),
             ready: peer.is_ready(),
             user_agent: peer.user_agent().to_owned(),
@@ -101,6 +102,9 @@ impl Sync {
             bytes_in: peer.bytes_in(),
             bytes_out: peer.bytes_out(),
             inflight: session.in_flight.len(),
+            blocks: session.life.blocks,
+            misbehaviour: session.life.misbehaviour,
+            addresses_over: session.life.addresses_over,
         }
     }
 }

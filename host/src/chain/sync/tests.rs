@@ -1,7 +1,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod blocks;
+mod compact;
 mod headers;
 mod network;
 mod peers;
+mod presync;
 mod transactions;

@@ -9,7 +9,7 @@ use bitcoin::p2p::ServiceFlags;
 use bitcoin::p2p::message_blockdata::Inventory;
 use bytes::Bytes;
 
-use super::{DropReason, Output, PeerId, Sync};
+use super::{ConnectionKind, DropReason, Output, PeerId, Sync};
 use crate::wire::Moment;
 use crate::wire::message::Message;
 
@@ -270,6 +270,7 @@ impl Sync {
     fn ask_for_pool(&mut self, id: PeerId) {
         if let Some(session) = self.peers.get_mut(&id)
             && !session.pool_asked
+            && session.life.kind != ConnectionKind::BlockOnly
             && session.peer.services().has(ServiceFlags::BLOOM)
         {
             session.pool_asked = true;

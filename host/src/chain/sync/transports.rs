@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bitcoin::p2p::ServiceFlags;
 
+use super::book::Record;
 use super::{DropReason, PeerId, Sync};
 use crate::network::Network;
 use crate::wire::{Moment, Opening, TransportKind};
@@ -49,6 +50,23 @@ impl KnownTransport {
         }
     }
 
+    /// What the peer book says.
+    fn of_record(record: &Record) -> KnownTransport {
+        let offers = record.services.has(ServiceFlags::P2P_V2);
+        match record.transport {
+            Some(TransportKind::V2) => KnownTransport {
+                offers_v2: Some(true),
+                refused_v2: None,
+            },
+            Some(TransportKind::V1) => KnownTransport {
+                offers_v2: Some(offers),
+                refused_v2: offers.then_some(Moment::from_secs(record.good)),
+            },
+            None if record.services == ServiceFlags::NONE => KnownTransport::default(),
+            None => KnownTransport::of_services(record.services),
+        }
+    }
+
     /// Which transport to open with; `v2_unasked` is for peers of which nothing is known.
     fn choose(&self, v2_unasked: bool, now: Moment) -> TransportKind {
         let v2 = match (self.offers_v2, self.refused_v2) {
@@ -74,11 +92,9 @@ pub(super) struct Transports {
 }
 
 impl Transports {
-    /// What is known of `addr`.
-    pub(super) fn known(&self, addr: SocketAddr) -> KnownTransport {
-        self.known
-            .get(&addr)
-            .map_or(KnownTransport::default(), |(known, _)| *known)
+    /// What this run has learnt of `addr`.
+    pub(super) fn known(&self, addr: SocketAddr) -> Option<KnownTransport> {
+        self.known.get(&addr).map(|(known, _)| *known)
     }
 
     fn update(&mut self, addr: SocketAddr, now: Moment, change: impl FnOnce(&mut KnownTransport)) {
@@ -128,7 +144,10 @@ impl Sync {
             TransportPreference::Auto => self.params.network != Network::Regtest,
         };
         let insist = self.config.transport == TransportPreference::V2;
-        let known = self.transports.known(addr);
+        let known = self.transports.known(addr).unwrap_or_else(|| {
+            let record = self.connections.book.get(&addr);
+            record.map_or(KnownTransport::default(), KnownTransport::of_record)
+        });
         if outbound && !insist && known.choose(v2_unasked, now) == TransportKind::V1 {
             return Opening::V1;
         }
@@ -182,7 +201,9 @@ mod tests {
     #[test]
     fn a_peer_that_refused_and_never_offered_is_not_asked_for_version_2_again() {
         let mut transports = Transports::default();
-        let choose = |transports: &Transports, now| transports.known(ADDR).choose(true, now);
+        let choose = |transports: &Transports, now| {
+            transports.known(ADDR).unwrap_or_default().choose(true, now)
+        };
         assert_eq!(choose(&transports, START), TransportKind::V2);
         transports.refused(ADDR, START);
         assert_eq!(choose(&transports, START), TransportKind::V1);
@@ -200,7 +221,12 @@ mod tests {
     fn a_peer_that_refused_what_it_offers_is_asked_again_after_a_day() {
         let mut transports = Transports::default();
         transports.connected(ADDR, TransportKind::V1, ServiceFlags::P2P_V2, START);
-        let choose = |transports: &Transports, now| transports.known(ADDR).choose(false, now);
+        let choose = |transports: &Transports, now| {
+            transports
+                .known(ADDR)
+                .unwrap_or_default()
+                .choose(false, now)
+        };
         assert_eq!(choose(&transports, START), TransportKind::V2);
         transports.refused(ADDR, START);
         assert_eq!(choose(&transports, START), TransportKind::V1);
@@ -220,8 +246,12 @@ mod tests {
             transports.refused(addr(n), Moment(n as u64));
         }
         assert_eq!(transports.known.len(), MAX_REMEMBERED);
-        assert_eq!(transports.known(addr(0)), KnownTransport::default());
-        assert!(transports.known(addr(1)).refused_v2.is_some());
+        assert_eq!(transports.known(addr(0)), None);
+        assert!(
+            transports
+                .known(addr(1))
+                .is_some_and(|known| known.refused_v2.is_some())
+        );
     }
 
     fn machine(transport: TransportPreference, network: Network) -> Sync {

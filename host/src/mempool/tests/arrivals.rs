@@ -446,3 +446,28 @@ fn a_failed_lookup_says_nothing_about_the_transaction() {
     pool.settle(NOW, &chain, chain.tip()).unwrap();
     assert!(pool.contains(&tx.compute_txid()), "nothing was lost");
 }
+
+#[test]
+fn transactions_are_found_by_their_short_ids_and_not_where_two_share_one() {
+    use bitcoin::bip152::ShortId;
+    let (mut pool, chain, coins) = setup(3);
+    let entered = spend(&[coins[0]], &[90_000]);
+    enter(&mut pool, &chain, &entered);
+    // Its parent is unknown: it waits, and is found all the same.
+    let parent = spend(&[coins[1]], &[80_000]);
+    let orphan = spend(&[OutPoint::new(parent.compute_txid(), 0)], &[70_000]);
+    assert!(matches!(
+        offer(&mut pool, &chain, &orphan),
+        Ok(Accepted::Orphan { .. })
+    ));
+    let keys = (3, 4);
+    let id = |tx: &Transaction| ShortId::with_siphash_keys(&tx.compute_wtxid(), keys);
+    let wanted = [id(&orphan), id(&parent), id(&entered)];
+    let found = pool.by_short_ids(keys, &wanted);
+    assert_eq!(found, [Some(raw(&orphan)), None, Some(raw(&entered))]);
+    // Wanted twice: nobody knows where it belongs.
+    let twice = pool.by_short_ids(keys, &[id(&entered), id(&entered)]);
+    assert_eq!(twice, [None, None]);
+    let other_keys = pool.by_short_ids((5, 6), &wanted);
+    assert_eq!(other_keys, [None, None, None]);
+}

@@ -49,6 +49,12 @@ impl Behaviour {
 
     /// Whether blocks are to be touched after `served` blocks to this client.
     pub fn spoils_blocks(&self, served: u64) -> bool {
-        served >= self.honest_blocks
+        let faulty = self.wrong_checksum
+            || self.wrong_magic
+            || self.stall
+            || self.mutated_block
+            || self.oversized_length.is_some()
+            || self.disconnect_mid_block;
+        faulty && served >= self.honest_blocks
     }
 }

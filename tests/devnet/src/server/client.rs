@@ -18,7 +18,7 @@ use bitcoin::{BlockHash, Transaction, Witness, Wtxid};
 
 use super::encrypted::{self, Sealer, V1_VERSION};
 use super::outbox::{Body, Outgoing};
-use super::{Behaviour, Shared, frame, lock, outbox};
+use super::{Behaviour, Shared, compact, frame, lock, outbox};
 use crate::blockfile::RawBlock;
 use crate::miner;
 use crate::pool::MIN_FEE_RATE;
@@ -186,8 +186,8 @@ pub fn serve(shared: &Arc<Shared>, client: &Arc<Client>, outgoing: Receiver<Outg
     }
 }
 
-struct Session<'a> {
-    shared: &'a Arc<Shared>,
+pub(super) struct Session<'a> {
+    pub(super) shared: &'a Arc<Shared>,
     client: &'a Arc<Client>,
 }
 
@@ -266,7 +266,7 @@ impl Session<'_> {
         self.shared.config.magic
     }
 
-    fn send(&self, message: NetworkMessage) {
+    pub(super) fn send(&self, message: NetworkMessage) {
         let latency = self.shared.behaviour().latency();
         self.client
             .send(latency, Body::Message(frame::encode(self.magic(), message)));
@@ -305,6 +305,9 @@ impl Session<'_> {
             }
             NetworkMessage::GetHeaders(wanted) => self.headers(&wanted),
             NetworkMessage::GetData(wanted) => self.data(&wanted)?,
+            NetworkMessage::GetBlockTxn(request) => {
+                self.block_transactions(&request.txs_request)?
+            }
             NetworkMessage::Inv(offered) => self.offered(&offered),
             NetworkMessage::Tx(tx) => {
                 lock(&client.told_us).insert(tx.compute_wtxid());
@@ -356,6 +359,7 @@ impl Session<'_> {
 
     fn welcome(&self) {
         self.send(NetworkMessage::SendHeaders);
+        self.send(compact::offer());
         self.send(NetworkMessage::FeeFilter(
             i64::try_from(MIN_FEE_RATE).unwrap_or(0),
         ));
@@ -388,6 +392,9 @@ impl Session<'_> {
             let found = match item {
                 Inventory::WitnessBlock(hash) => self.block(*hash, true)?,
                 Inventory::Block(hash) => self.block(*hash, false)?,
+                // Whoever misbehaves does so with a whole block; that is an answer too.
+                Inventory::CompactBlock(hash) if self.spoils() => self.block(*hash, true)?,
+                Inventory::CompactBlock(hash) => self.compact_block(*hash)?,
                 Inventory::Transaction(txid) => {
                     let tx = self.pooled(|pool| pool.get(txid).map(|entry| entry.tx.clone()));
                     self.transaction(tx.map(without_witnesses))
@@ -423,6 +430,11 @@ impl Session<'_> {
             self.send(NetworkMessage::Tx(tx));
         }
         found
+    }
+
+    fn spoils(&self) -> bool {
+        let served = self.client.blocks_served.load(Ordering::Relaxed);
+        self.shared.behaviour().spoils_blocks(served)
     }
 
     /// Sends a block with whatever is wrong with it, and says whether there is one.

@@ -114,6 +114,7 @@ impl Client {
         }
         self.send(NetworkMessage::Verack);
         assert_eq!(self.receive(), NetworkMessage::SendHeaders);
+        assert!(matches!(self.receive(), NetworkMessage::SendCmpct(_)));
         assert!(matches!(self.receive(), NetworkMessage::FeeFilter(_)));
         version
     }

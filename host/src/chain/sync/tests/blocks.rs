@@ -457,6 +457,7 @@ fn one_honest_peer_is_enough() {
                 cuts_block: (chance.below(3) == 0).then(|| 1 + chance.below(20) as u32),
                 not_found: chance.below(6) == 0,
                 shuffles: chance.below(2) == 0,
+                ..Faults::default()
             };
             let keep = 1 + chance.below(60);
             peers.push(FakePeer::new(port, honest[..keep].to_vec()).with(faults));

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bitcoin::bip152::{BlockTransactions, BlockTransactionsRequest, HeaderAndShortIds, ShortId};
 use bitcoin::block::Header;
 use bitcoin::consensus::deserialize;
 use bitcoin::hashes::Hash;
@@ -61,6 +62,12 @@ pub(super) struct Faults {
     pub(super) cuts_block: Option<u32>,
     /// Says that it has not got blocks.
     pub(super) not_found: bool,
+    /// Sends a compact block with the short ids of other transactions.
+    pub(super) wrong_short_ids: bool,
+    /// Answers no `getblocktxn`.
+    pub(super) hides_transactions: bool,
+    /// Answers `getblocktxn` with one transaction too few.
+    pub(super) short_blocktxn: bool,
     /// Answers with blocks in any order.
     pub(super) shuffles: bool,
 }
@@ -74,6 +81,10 @@ pub(super) struct FakePeer {
     pub(super) pool: BTreeMap<[u8; 32], Transaction>,
     pub(super) faults: Faults,
     pub(super) reachable: bool,
+    /// It sends compact blocks.
+    pub(super) compact: bool,
+    /// The place that it gives the coinbase of a compact block.
+    pub(super) prefilled_at: Option<u16>,
     connection: Option<PeerId>,
     /// It connected to us, so its version came first.
     dialed: bool,
@@ -95,6 +106,8 @@ impl FakePeer {
             pool: BTreeMap::new(),
             faults: Faults::default(),
             reachable: true,
+            compact: false,
+            prefilled_at: None,
             connection: None,
             dialed: false,
             decoder: Decoder::new(MAGIC),
@@ -206,6 +219,13 @@ impl FakePeer {
             Message::Ping(nonce) => self.say(&Message::Pong(*nonce)),
             Message::GetHeaders(locator) => self.answer_headers(locator),
             Message::GetData(items) => self.answer_data(items, chance),
+            Message::SendCmpct { version: 2, .. } if self.compact => {
+                self.say(&Message::SendCmpct {
+                    announce: false,
+                    version: 2,
+                });
+            }
+            Message::GetBlockTxn(request) => self.answer_transactions(request),
             _ => {}
         }
     }
@@ -256,6 +276,7 @@ impl FakePeer {
                 Inventory::WitnessBlock(hash) | Inventory::Block(hash) => {
                     self.answer_block(item, hash)
                 }
+                Inventory::CompactBlock(hash) => self.answer_compact(hash, chance),
                 _ => match self.pool.get(&item.network_hash().unwrap()) {
                     Some(tx) => {
                         let raw = Bytes::from(bitcoin::consensus::serialize(tx));
@@ -265,6 +286,34 @@ impl FakePeer {
                 },
             }
         }
+    }
+
+    fn answer_compact(&mut self, hash: BlockHash, chance: &mut Chance) {
+        let known = self.chain.iter().find(|block| block.block_hash() == hash);
+        let mut compact =
+            HeaderAndShortIds::from_block(known.unwrap(), chance.next(), 2, &[]).unwrap();
+        if self.faults.wrong_short_ids {
+            for id in &mut compact.short_ids {
+                *id = ShortId::with_siphash_keys(&[7; 32], (1, 2));
+            }
+        }
+        if let Some(place) = self.prefilled_at {
+            compact.prefilled_txs[0].idx = place;
+        }
+        self.say(&Message::CmpctBlock(Box::new(compact)));
+    }
+
+    fn answer_transactions(&mut self, request: &BlockTransactionsRequest) {
+        if self.faults.hides_transactions {
+            return;
+        }
+        let known = |block: &&Block| block.block_hash() == request.block_hash;
+        let block = self.chain.iter().find(known).unwrap();
+        let mut answer = BlockTransactions::from_request(request, block).unwrap();
+        if self.faults.short_blocktxn {
+            answer.transactions.pop();
+        }
+        self.say(&Message::BlockTxn(Box::new(answer)));
     }
 
     fn answer_block(&mut self, item: Inventory, hash: BlockHash) {
@@ -325,6 +374,12 @@ pub(super) struct Sim {
     pub(super) transactions: Vec<(PeerId, bitcoin::Txid)>,
     pub(super) connects: Vec<(SocketAddr, Moment)>,
     pub(super) events: Vec<String>,
+    /// What the shell's pool holds.
+    pub(super) pool: Vec<Transaction>,
+    /// What the shell's pool answers whatever is looked for.
+    pub(super) impostor: Option<Transaction>,
+    /// The DNS seeds that were asked, and when.
+    pub(super) resolved: Vec<(String, Moment)>,
 }
 
 pub(super) fn params() -> &'static Params {
@@ -364,6 +419,9 @@ impl Sim {
             transactions: Vec::new(),
             connects: Vec::new(),
             events: Vec::new(),
+            pool: Vec::new(),
+            impostor: None,
+            resolved: Vec::new(),
         }
     }
 
@@ -510,7 +568,8 @@ impl Sim {
                         self.dropped.push((fake.addr, reason));
                     }
                 }
-                Output::Connect { addr } => self.connect(addr),
+                Output::Connect { addr, .. } => self.connect(addr),
+                Output::Resolve { name, .. } => self.resolved.push((name, self.now)),
                 Output::Headers(headers) => self.headers.extend(headers),
                 Output::Block {
                     hash,
@@ -524,6 +583,18 @@ impl Sim {
                     assert_eq!(context.height, height);
                     self.blocks.push((hash, height));
                     self.waiting.push(Waiting { hash, raw, context });
+                }
+                Output::Compact { peer, hash, wanted } => {
+                    let found = wanted.ids.iter().map(|id| {
+                        let same = |tx: &&Transaction| {
+                            ShortId::with_siphash_keys(&tx.compute_wtxid(), wanted.keys) == *id
+                        };
+                        let tx = self.pool.iter().find(same);
+                        let tx = self.impostor.as_ref().or(tx);
+                        tx.map(|tx| Bytes::from(bitcoin::consensus::serialize(tx)))
+                    });
+                    let found = found.collect();
+                    self.sync.compact_found(peer, hash, found, self.now);
                 }
                 Output::Tip(change) => {
                     assert_eq!(self.sync.height_of(&change.hash), Some(change.height));

@@ -92,7 +92,7 @@ fn the_status_of_a_peer_says_what_it_said() {
     assert_eq!((peer.addr.port(), peer.inflight), (9, 0));
     for event in [
         "connected outbound",
-        "ready /fake:1/ version 70016",
+        "ready /fake:1/ v1 version 70016",
         "received headers 7 to",
         "sent getdata",
     ] {
