@@ -7,12 +7,15 @@ mod checker;
 mod connection;
 mod event_log;
 mod listener;
+mod names;
 mod peer_changes;
 mod peers_file;
+mod proxy;
 mod shell;
 
 pub use checker::{BlockFrom, Checked, Checker, ToCheck};
 pub use event_log::EventLog;
 pub use listener::bind;
 pub use peers_file::PeersFile;
+pub use proxy::Proxy;
 pub use shell::{Net, NetConfig, NetHandle, NetParts, NetView, TransactionSink, chain_of};

@@ -5,6 +5,7 @@ pub mod data;
 pub mod host;
 pub mod miner;
 pub mod rows;
+pub mod socks;
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

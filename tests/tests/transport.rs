@@ -8,7 +8,7 @@
     missing_docs
 )]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use blockmill_tests::host::{ALL_ROWS, Host, Installation};
 use devnet::{Behaviour, Config, Devnet, Mining};
@@ -56,10 +56,21 @@ fn peer(host: &mut Host) -> (String, Option<String>) {
     .unwrap()
 }
 
-fn fallbacks(host: &Host) -> usize {
-    let events = host.installation().data().join("events.csv");
+/// How often an event is in the log.
+fn count(host: &Host, event: &str) -> usize {
+    let events = host.installation().folder().join("data/events.csv");
     let text = std::fs::read_to_string(events).unwrap_or_default();
-    text.lines().filter(|line| line.contains(FALLBACK)).count()
+    text.lines().filter(|line| line.contains(event)).count()
+}
+
+/// Waits for so many connections that came about; how often version 1 was tried instead, until then.
+fn fallbacks_by_connection(host: &Host, connections: usize) -> usize {
+    let end = Instant::now() + LIMIT;
+    while count(host, ",ready,") < connections {
+        assert!(Instant::now() < end, "fewer than {connections} connections");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    count(host, FALLBACK)
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -90,7 +101,7 @@ fn a_sync_over_version_2_ends_with_the_same_coins_and_both_ends_show_the_same_se
             .map(|id| hex(id))
             .collect();
         assert_eq!(theirs, [id.unwrap()]);
-        assert_eq!(fallbacks(&host), 0);
+        assert_eq!(fallbacks_by_connection(&host, 1), 0);
         // What is mined is heard of as before.
         devnet.mine(2).unwrap();
         assert_same_coins(&mut host, &devnet);
@@ -108,12 +119,12 @@ fn a_peer_without_version_2_is_spoken_to_in_version_1_at_once_and_not_asked_agai
     let mut host = installation(&devnet, "prefer-v2").start().unwrap();
     assert_same_coins(&mut host, &devnet);
     assert_eq!(peer(&mut host), ("v1".to_owned(), None));
-    assert_eq!(fallbacks(&host), 1);
+    assert_eq!(fallbacks_by_connection(&host, 1), 1);
     devnet.disconnect_clients();
     devnet.mine(1).unwrap();
     assert_same_coins(&mut host, &devnet);
     assert_eq!(peer(&mut host).0, "v1");
-    assert_eq!(fallbacks(&host), 1);
+    assert_eq!(fallbacks_by_connection(&host, 2), 1);
     host.stop().unwrap();
 }
 
@@ -133,7 +144,7 @@ fn a_peer_that_answers_a_key_with_nonsense_or_silence_is_spoken_to_in_version_1(
         let mut host = installation(&devnet, "prefer-v2").start().unwrap();
         assert_same_coins(&mut host, &devnet);
         assert_eq!(peer(&mut host).0, "v1");
-        assert_eq!(fallbacks(&host), 1);
+        assert_eq!(fallbacks_by_connection(&host, 1), 1);
         host.stop().unwrap();
     }
 }
@@ -144,23 +155,15 @@ fn who_insists_on_version_2_connects_to_nobody_without_it() {
         no_v2: true,
         ..Behaviour::default()
     });
-    let mut host = installation(&devnet, "v2").start().unwrap();
+    let host = installation(&devnet, "v2").start().unwrap();
     // Two tries, and neither in version 1.
-    let lost = |host: &Host| {
-        let events = host.installation().data().join("events.csv");
-        let text = std::fs::read_to_string(events).unwrap_or_default();
-        text.lines()
-            .filter(|line| line.contains(",disconnected,"))
-            .count()
-    };
-    host.wait_for("two tries", LIMIT, |_| Some(())).unwrap();
-    let end = std::time::Instant::now() + LIMIT;
-    while lost(&host) < 2 {
-        assert!(std::time::Instant::now() < end);
-        std::thread::sleep(Duration::from_millis(100));
+    let end = Instant::now() + LIMIT;
+    while count(&host, ",disconnected,") < 2 {
+        assert!(Instant::now() < end);
+        std::thread::sleep(Duration::from_millis(50));
     }
     assert!(devnet.session_ids().is_empty());
-    assert_eq!(fallbacks(&host), 0);
+    assert_eq!(count(&host, FALLBACK), 0);
     host.stop().unwrap();
 }
 
@@ -191,13 +194,17 @@ fn on_regtest_version_2_is_spoken_once_the_peer_has_offered_it() {
         (status["peers"].get(0)?["transport"] == "v1").then_some(())
     })
     .unwrap();
-    assert_eq!(fallbacks(&host), 1);
+    assert_eq!(fallbacks_by_connection(&host, 3), 1);
     host.stop().unwrap();
 }
 
 #[test]
 fn who_spoils_a_packet_is_dropped_and_the_sync_goes_on_with_another() {
-    let devnet = chain(Behaviour::default());
+    // Slow, so that the other is asked for blocks before it has sent them all.
+    let devnet = chain(Behaviour {
+        latency_ms: 100,
+        ..Behaviour::default()
+    });
     let bad = devnet
         .add_server(
             "/spoiler/",
@@ -210,6 +217,7 @@ fn who_spoils_a_packet_is_dropped_and_the_sync_goes_on_with_another() {
         .unwrap();
     let mut host = installation(&devnet, "prefer-v2")
         .peers(&[bad, devnet.p2p_addr()])
+        .key("chain", "download_window = 32")
         .start()
         .unwrap();
     let dropped = |line: &str| line.contains("peer dropped") && line.contains("decrypted");

@@ -52,6 +52,14 @@ pub(super) fn values(config: &Config) -> Result<(), ConfigError> {
             );
             return wrong(key, &problem, &hint);
         }
+        let host = peer.split(':').next().unwrap_or_default();
+        if peers.proxy.is_none() && host.to_ascii_lowercase().ends_with(".onion") {
+            return wrong(
+                key,
+                &format!("\"{peer}\" can be reached through Tor only"),
+                "set peers.proxy, such as \"127.0.0.1:9050\"",
+            );
+        }
     }
     if peers.add.len() > MAX_ADDED {
         let problem = format!("{} peers are more than {MAX_ADDED}", peers.add.len());
@@ -78,6 +86,7 @@ pub(super) fn values(config: &Config) -> Result<(), ConfigError> {
     at_least_one(config, "peers.max_outbound", peers.max_outbound.into())?;
     for (key, span) in [
         ("peers.connect_timeout", peers.connect_timeout),
+        ("peers.proxy_timeout", peers.proxy_timeout),
         ("peers.handshake_timeout", peers.handshake_timeout),
         ("peers.ping_interval", peers.ping_interval),
         ("peers.silence_timeout", peers.silence_timeout),

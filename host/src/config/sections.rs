@@ -72,6 +72,12 @@ pub struct Peers {
     /// How long a TCP connection may take to come about.
     #[serde(with = "units::span")]
     pub connect_timeout: Duration,
+    /// SOCKS5 proxy that all connections go through, such as Tor's. Names are then looked up by it alone.
+    #[serde(with = "units::maybe_address")]
+    pub proxy: Option<SocketAddr>,
+    /// How long a connection through the proxy may take to come about.
+    #[serde(with = "units::span")]
+    pub proxy_timeout: Duration,
     /// How long version and verack may take.
     #[serde(with = "units::span")]
     pub handshake_timeout: Duration,
@@ -384,6 +390,8 @@ impl Default for Peers {
             ban_first: seconds(10 * 60),
             ban_second: seconds(24 * 60 * 60),
             connect_timeout: seconds(10),
+            proxy: None,
+            proxy_timeout: seconds(60),
             handshake_timeout: seconds(60),
             ping_interval: seconds(2 * 60),
             silence_timeout: seconds(20 * 60),

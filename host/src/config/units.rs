@@ -54,6 +54,37 @@ pub mod maybe_span {
     }
 }
 
+/// An address that may be absent, as an empty text.
+pub mod maybe_address {
+    use std::net::SocketAddr;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    /// Reads an address with its port, or nothing from an empty text.
+    ///
+    /// # Errors
+    /// When the value is no text, or neither.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
+        let text = String::deserialize(from)?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        text.parse().map(Some).map_err(|_| {
+            let problem = format!("\"{text}\" is no address and port such as \"127.0.0.1:9050\"");
+            D::Error::custom(problem)
+        })
+    }
+
+    /// Writes an address as it is read.
+    ///
+    /// # Errors
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer>(addr: &Option<SocketAddr>, to: S) -> Result<S::Ok, S::Error> {
+        let text = addr.map(|addr| addr.to_string()).unwrap_or_default();
+        to.serialize_str(&text)
+    }
+}
+
 /// Sizes in bytes as text: `"300 MB"` (10^6), `"512 MiB"` (2^20).
 pub mod size {
     use bytesize::ByteSize;

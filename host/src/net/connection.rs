@@ -1,5 +1,6 @@
 //! One connection: bytes in, bytes out.
 
+use super::proxy::{Proxy, Target};
 use crate::chain::sync::PeerId;
 use crate::chain::sync::book::NetAddress;
 use bytes::Bytes;
@@ -72,14 +73,16 @@ impl Drop for Connection {
     }
 }
 
-/// Connects and says how it went.
+/// Connects to what `addr` stands for and says how it went.
 pub(super) async fn connect(
     peer: PeerId,
     addr: SocketAddr,
+    target: Target,
+    proxy: Option<Proxy>,
     timeout: Duration,
     events: mpsc::Sender<SocketEvent>,
 ) {
-    let event = match tokio::time::timeout(timeout, TcpStream::connect(addr)).await {
+    let event = match tokio::time::timeout(timeout, target.connect(proxy)).await {
         Ok(Ok(stream)) => {
             let connection = open(peer, addr, stream, events.clone());
             SocketEvent::Connected {
@@ -90,7 +93,7 @@ pub(super) async fn connect(
         }
         Ok(Err(error)) => SocketEvent::ConnectFailed {
             addr,
-            error: error.to_string(),
+            error: format!("{error:#}"),
         },
         Err(_) => SocketEvent::ConnectFailed {
             addr,

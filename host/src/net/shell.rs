@@ -4,8 +4,10 @@ use super::checker::{BlockFrom, Checked, Checker, ToCheck, ToFill, Verdict};
 use super::connection::{Connection, SocketEvent, connect, open};
 use super::event_log::EventLog;
 use super::listener;
+use super::names::Names;
 use super::peer_changes::{Asked, Changes, NoAnswer};
 use super::peers_file::PeersFile;
+use super::proxy::{Proxy, Target};
 use crate::chain::sync::bans::{Ban, Subnet};
 use crate::chain::sync::book::{BookCounts, NetAddress};
 use crate::chain::sync::{Base, PeerChange, PeerChangeError, PeerId, PeerInfo, PoolVerdict};
@@ -59,6 +61,8 @@ pub struct NetConfig {
     pub add: Vec<(String, u16)>,
     /// How often the peer book is written.
     pub save_interval: Duration,
+    /// What all connections go through; then no name is looked up here.
+    pub proxy: Option<Proxy>,
     pub stop_at: Option<u32>,
     /// Bytes of raw blocks that may wait for the coins lane.
     pub ahead_bytes: usize,
@@ -128,6 +132,7 @@ pub struct Net {
     sockets: mpsc::Sender<SocketEvent>,
     incoming: mpsc::Receiver<SocketEvent>,
     next_peer: u64,
+    names: Names,
     /// Raw bytes and number of blocks that came, for the mean size.
     blocks: (u64, u64),
     reorgs: u64,
@@ -234,6 +239,7 @@ impl Net {
             sockets,
             incoming,
             next_peer: 0,
+            names: Names::default(),
             blocks: (0, 0),
             reorgs: 0,
             viewed: Instant::now(),
@@ -293,12 +299,25 @@ impl Net {
         self.headers.sync()
     }
 
-    /// Turns names into addresses, in the background.
-    fn resolve(&self) {
+    /// Turns names into addresses, in the background; with a proxy, into addresses that stand for them.
+    fn resolve(&mut self) {
         let connect = self.config.connect.iter().map(|name| (name, false));
         let add = self.config.add.iter().map(|name| (name, true));
-        for ((name, port), added) in connect.chain(add) {
-            let (name, port) = (name.clone(), *port);
+        let named: Vec<(String, u16, bool)> = connect
+            .chain(add)
+            .map(|((name, port), added)| (name.clone(), *port, added))
+            .collect();
+        if self.config.proxy.is_some() {
+            for (name, port, added) in named {
+                let address = NetAddress::ip(self.names.address(&name, port));
+                match added {
+                    false => self.machine.add_connect(address, now()),
+                    true => self.machine.add_peer(address, now()),
+                }
+            }
+            return;
+        }
+        for (name, port, added) in named {
             let sockets = self.sockets.clone();
             if name.ends_with(".onion") || name.ends_with(".i2p") {
                 // Such a name never goes to a DNS server.
@@ -335,7 +354,13 @@ impl Net {
     }
 
     /// Asks a DNS seed, in the background.
-    fn ask_seed(&self, name: String, port: u16) {
+    fn ask_seed(&mut self, name: String, port: u16) {
+        if self.config.proxy.is_some() {
+            // Nothing is looked up here: the proxy connects to whom the seed names, and that peer is asked for addresses.
+            let address = NetAddress::ip(self.names.address(&name, port));
+            self.machine.add_peer(address, now());
+            return;
+        }
         let sockets = self.sockets.clone();
         tokio::spawn(async move {
             let found = tokio::net::lookup_host((name.as_str(), port)).await;
@@ -500,6 +525,10 @@ impl Net {
             .peers()
             .into_iter()
             .filter(|peer| peer.ready)
+            .map(|peer| PeerInfo {
+                name: self.names.name(peer.addr).unwrap_or(peer.name),
+                ..peer
+            })
             .collect();
         self.metrics.peers.set(peers.len() as i64);
         let samples = peers.iter().map(sample).collect();
@@ -572,11 +601,17 @@ impl Net {
                     }
                 }
                 Output::Resolve { name, port } => self.ask_seed(name, port),
-                Output::Connect { addr, .. } => {
+                Output::Connect { addr, name } => {
                     let peer = PeerId(self.next_peer);
                     self.next_peer += 1;
                     let timeout = self.config.sync.connect_timeout;
-                    tokio::spawn(connect(peer, addr, timeout, self.sockets.clone()));
+                    let target = match name {
+                        Some(name) => Target::Name(name, addr.port()),
+                        None => self.names.target(addr),
+                    };
+                    let proxy = self.config.proxy;
+                    let sockets = self.sockets.clone();
+                    tokio::spawn(connect(peer, addr, target, proxy, timeout, sockets));
                 }
                 Output::Headers(headers) => {
                     self.unwritten.extend(headers);

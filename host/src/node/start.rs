@@ -8,12 +8,15 @@ use super::watch::Watch;
 use crate::api::{self, OwnerToken};
 use crate::chain::SyncConfig;
 use crate::chain::sync::bans::Ladder;
+use crate::chain::sync::book::Reach;
 use crate::cli::RunOptions;
 use crate::config::{Config, MinimumWork};
 use crate::lane::{Feed, LaneKind, LaneStores, PoolFeed, PoolWorker};
 use crate::mempool::{Mempool, MempoolConfig};
 use crate::metrics::Metrics;
-use crate::net::{self, Checker, EventLog, Net, NetConfig, NetParts, PeersFile, TransactionSink};
+use crate::net::{
+    self, Checker, EventLog, Net, NetConfig, NetParts, PeersFile, Proxy, TransactionSink,
+};
 use crate::network::Params;
 use crate::plugin::PluginEngine;
 use crate::signals;
@@ -189,6 +192,7 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
         connect: config.peer_addresses(),
         add: config.added_peers(),
         save_interval: config.peers.save_interval,
+        proxy: config.peers.proxy.map(|addr| Proxy { addr }),
         stop_at: options.stop_at_height,
         ahead_bytes: AHEAD,
         coins: coins.is_some(),
@@ -323,6 +327,10 @@ fn sync_config(
     let comment = &peers.user_agent_comment;
     SyncConfig {
         only_named: !peers.connect.is_empty(),
+        reach: Reach {
+            tor: peers.proxy.is_some(),
+            ..defaults.reach
+        },
         max_outbound: peers.max_outbound.into(),
         max_block_only: peers.max_block_only.into(),
         dns_seeds: match peers.dns_seeds {
@@ -353,7 +361,10 @@ fn sync_config(
         // Every block is hashed by the checker, against its header; its checksum says nothing more.
         verify_block_checksums: false,
         transport: peers.transport,
-        connect_timeout: peers.connect_timeout,
+        connect_timeout: match peers.proxy {
+            Some(_) => peers.proxy_timeout,
+            None => peers.connect_timeout,
+        },
         handshake_timeout: peers.handshake_timeout,
         ping_interval: peers.ping_interval,
         pong_timeout: peers.silence_timeout,

@@ -492,7 +492,7 @@ impl Peer {
             // We serve nothing.
             services: ServiceFlags::NONE,
             timestamp: i64::try_from(now.secs()).unwrap_or(i64::MAX),
-            receiver: bitcoin::p2p::Address::new(&self.addr, ServiceFlags::NONE),
+            receiver: receiver(self.addr),
             sender: unspecified(ServiceFlags::NONE),
             nonce: self.config.nonce,
             user_agent: self.config.user_agent.clone().into_bytes(),
@@ -508,6 +508,14 @@ impl Peer {
         self.ping = Some((nonce, now));
         self.last_ping = now;
         self.send(&Message::Ping(nonce));
+    }
+}
+
+/// The peer's address for a `version` message. One that only stands for a name is nobody's business.
+fn receiver(addr: SocketAddr) -> bitcoin::p2p::Address {
+    match addr {
+        SocketAddr::V6(v6) if v6.ip().is_unique_local() => unspecified(ServiceFlags::NONE),
+        _ => bitcoin::p2p::Address::new(&addr, ServiceFlags::NONE),
     }
 }
 

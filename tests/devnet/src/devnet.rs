@@ -12,7 +12,7 @@ use bitcoin::{BlockHash, Network, Transaction, Txid};
 use serde::Serialize;
 
 use crate::node::Node;
-use crate::server::{Behaviour, Server, ServerConfig, lock};
+use crate::server::{Behaviour, Dial, Server, ServerConfig, lock};
 use crate::state::{Clock, Mining, Reorg, State};
 use crate::utxo::UtxoSet;
 
@@ -195,6 +195,15 @@ impl Devnet {
             .with_context(|| format!("no listener at {addr}"))?
             .set_behaviour(behaviour);
         Ok(())
+    }
+
+    /// Connects from the first listener's node to another, which is then a client like the others.
+    ///
+    /// # Errors
+    /// When nobody listens there.
+    pub fn dial(&self, addr: SocketAddr, dial: Dial) -> Result<()> {
+        let servers = lock(&self.servers);
+        servers.first().context("no listener")?.dial(addr, dial)
     }
 
     /// The session ids of the clients that have shaken hands, at all listeners; nothing for those with version 1 of the

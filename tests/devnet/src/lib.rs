@@ -37,6 +37,6 @@ mod wallet;
 pub use control::Control;
 pub use devnet::{Config, Devnet, Status};
 pub use node::Node;
-pub use server::Behaviour;
+pub use server::{Behaviour, Dial};
 pub use state::{Clock, Mining, News, Reorg, State};
 pub use utxo::{Snapshot, UtxoSet};

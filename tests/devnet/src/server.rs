@@ -19,6 +19,7 @@ use anyhow::{Context, Result};
 use bitcoin::p2p::Magic;
 
 pub use behaviour::Behaviour;
+pub use client::Dial;
 pub(crate) use client::{Client, make_ready};
 
 use crate::node::Node;
@@ -116,6 +117,16 @@ impl Server {
             .collect()
     }
 
+    /// Connects to another node, which is a client like those that connect to us.
+    ///
+    /// # Errors
+    /// When nobody listens there.
+    pub fn dial(&self, addr: SocketAddr, dial: Dial) -> Result<()> {
+        let stream =
+            TcpStream::connect(addr).with_context(|| format!("cannot connect to {addr}"))?;
+        welcome(&self.shared, &stream, Some(dial))
+    }
+
     /// The session ids of clients that have shaken hands; nothing for those with version 1 of the transport.
     pub fn session_ids(&self) -> Vec<Option<[u8; 32]>> {
         lock(&self.shared.clients)
@@ -162,16 +173,16 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
         }
         let Ok(stream) = stream else { continue };
         reap(shared);
-        if let Err(error) = welcome(shared, &stream) {
+        if let Err(error) = welcome(shared, &stream, None) {
             eprintln!("devnet: cannot serve a client: {error:#}");
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
 }
 
-fn welcome(shared: &Arc<Shared>, stream: &TcpStream) -> Result<()> {
+fn welcome(shared: &Arc<Shared>, stream: &TcpStream, dialled: Option<Dial>) -> Result<()> {
     let id = shared.next_client.fetch_add(1, Ordering::Relaxed);
-    let (client, outgoing) = Client::new(stream.try_clone()?)?;
+    let (client, outgoing) = Client::new(stream.try_clone()?, dialled)?;
     let client = Arc::new(client);
     // Held while the thread starts, so that it finds itself registered.
     let mut clients = lock(&shared.clients);

@@ -253,4 +253,168 @@ mod tests {
                 .is_some_and(|known| known.refused_v2.is_some())
         );
     }
+
+    fn machine(transport: TransportPreference, network: Network) -> Sync {
+        let params = network.params();
+        let config = crate::chain::SyncConfig {
+            connect: vec![ADDR],
+            transport,
+            entropy: crate::wire::Entropy::Seeded(1, 0),
+            handshake_timeout: Duration::from_secs(60),
+            ..crate::chain::SyncConfig::new(params)
+        };
+        let tree = crate::chain::HeaderTree::new(params);
+        Sync::new(config, params, tree, 7, START)
+    }
+
+    /// Ticks, and connects if the machine wants to; whether it then opened with version 1 or 2.
+    fn dial(sync: &mut Sync, id: u64, now: Moment) -> Option<TransportKind> {
+        use super::super::Output;
+        sync.tick(now);
+        let wants = sync
+            .drain()
+            .any(|output| matches!(output, Output::Connect { .. }));
+        if !wants {
+            return None;
+        }
+        sync.connected(PeerId(id), ADDR, true, now);
+        let first = sync.drain().find_map(|output| match output {
+            Output::Send { bytes, .. } => Some(bytes),
+            _ => None,
+        });
+        let v1 = first.unwrap().starts_with(&sync.params.magic);
+        Some(if v1 {
+            TransportKind::V1
+        } else {
+            TransportKind::V2
+        })
+    }
+
+    #[test]
+    fn a_peer_that_closes_on_a_key_is_connected_to_with_version_1_at_the_next_tick() {
+        for network in [Network::Mainnet, Network::Regtest] {
+            let mut sync = machine(TransportPreference::PreferV2, network);
+            assert_eq!(dial(&mut sync, 1, START), Some(TransportKind::V2));
+            sync.disconnected(PeerId(1), START);
+            let soon = START + Duration::from_millis(100);
+            assert_eq!(dial(&mut sync, 2, soon), Some(TransportKind::V1));
+            // Lost again, it is an ordinary peer that waits for its turn.
+            sync.disconnected(PeerId(2), soon);
+            assert_eq!(dial(&mut sync, 3, soon + Duration::from_millis(100)), None);
+            let later = soon + Duration::from_secs(1);
+            assert_eq!(dial(&mut sync, 3, later), Some(TransportKind::V1));
+        }
+    }
+
+    #[test]
+    fn a_handshake_that_stops_half_way_is_given_up_in_time_and_tried_in_version_1() {
+        let mut sync = machine(TransportPreference::PreferV2, Network::Mainnet);
+        assert_eq!(dial(&mut sync, 1, START), Some(TransportKind::V2));
+        sync.received(PeerId(1), &[9; 70], START);
+        let almost = START + Duration::from_millis(59_999);
+        let mut now = START;
+        // In steps, so that the machine does not believe that it slept.
+        while now < almost {
+            now = (now + Duration::from_secs(1)).min(almost);
+            sync.tick(now);
+        }
+        assert!(
+            sync.drain()
+                .all(|output| !matches!(output, super::super::Output::Disconnect { .. }))
+        );
+        let end = START + Duration::from_secs(60);
+        // The tick that gives it up comes before the one that connects.
+        let kind = dial(&mut sync, 2, end).or_else(|| dial(&mut sync, 2, end));
+        assert_eq!(kind, Some(TransportKind::V1));
+    }
+
+    #[test]
+    fn what_is_tried_first_is_as_configured() {
+        use TransportPreference::{Auto, PreferV2, V1, V2};
+        for (transport, network, first, second) in [
+            (Auto, Network::Mainnet, TransportKind::V2, TransportKind::V1),
+            (Auto, Network::Regtest, TransportKind::V1, TransportKind::V1),
+            (
+                PreferV2,
+                Network::Regtest,
+                TransportKind::V2,
+                TransportKind::V1,
+            ),
+            (V1, Network::Mainnet, TransportKind::V1, TransportKind::V1),
+            (V2, Network::Mainnet, TransportKind::V2, TransportKind::V2),
+            (V2, Network::Regtest, TransportKind::V2, TransportKind::V2),
+        ] {
+            let mut sync = machine(transport, network);
+            assert_eq!(dial(&mut sync, 1, START), Some(first), "{transport:?}");
+            sync.disconnected(PeerId(1), START);
+            let later = START + Duration::from_secs(2);
+            assert_eq!(dial(&mut sync, 2, later), Some(second), "{transport:?}");
+        }
+    }
+
+    #[test]
+    fn a_sleep_in_the_middle_of_a_handshake_says_nothing_about_the_peer() {
+        let mut sync = machine(TransportPreference::PreferV2, Network::Mainnet);
+        assert_eq!(dial(&mut sync, 1, START), Some(TransportKind::V2));
+        let morning = START + DAY;
+        let kind = dial(&mut sync, 2, morning).or_else(|| dial(&mut sync, 2, morning));
+        assert_eq!(kind, Some(TransportKind::V2));
+    }
+
+    #[test]
+    fn who_connects_to_us_chooses_the_version_unless_we_insist() {
+        use crate::wire::Transport;
+        use crate::wire::message::{Message, PROTOCOL_VERSION, Version, unspecified};
+        let version = Message::Version(Box::new(Version {
+            version: PROTOCOL_VERSION,
+            services: ServiceFlags::NETWORK | ServiceFlags::WITNESS,
+            timestamp: 1_700_000_000,
+            receiver: unspecified(ServiceFlags::NONE),
+            sender: unspecified(ServiceFlags::NONE),
+            nonce: 1,
+            user_agent: b"/knocker/".to_vec(),
+            start_height: 0,
+            relay: true,
+        }));
+        for (preference, v2, taken) in [
+            (TransportPreference::Auto, true, true),
+            (TransportPreference::Auto, false, true),
+            (TransportPreference::V1, true, false),
+            (TransportPreference::V1, false, true),
+            (TransportPreference::V2, true, true),
+            (TransportPreference::V2, false, false),
+        ] {
+            let mut sync = machine(preference, Network::Regtest);
+            let opening = match v2 {
+                true => Opening::Initiator(crate::wire::Entropy::Seeded(2, 0).secret().unwrap()),
+                false => Opening::V1,
+            };
+            let mut theirs = Transport::new(sync.params.magic, opening);
+            theirs.send("version", version.payload());
+            theirs.send("verack", Vec::new());
+            sync.connected(PeerId(1), ADDR, false, START);
+            for _ in 0..4 {
+                while let Some(bytes) = theirs.pop() {
+                    sync.received(PeerId(1), &bytes, START);
+                }
+                for output in sync.drain() {
+                    if let super::super::Output::Send { bytes, .. } = output {
+                        theirs.feed(&bytes);
+                    }
+                }
+                while let Ok(Some(_)) = theirs.next() {}
+            }
+            let ready = sync.peers().iter().any(|peer| peer.ready);
+            assert_eq!(ready, taken, "{preference:?} {v2}");
+            if ready {
+                let kind = if v2 {
+                    TransportKind::V2
+                } else {
+                    TransportKind::V1
+                };
+                assert_eq!(sync.peers()[0].transport, Some(kind));
+                assert_eq!(sync.peers()[0].session_id, theirs.session_id());
+            }
+        }
+    }
 }

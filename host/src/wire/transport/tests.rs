@@ -3,6 +3,9 @@ use super::*;
 use crate::wire::codec::Command;
 use proptest::prelude::*;
 
+mod reference;
+mod vectors;
+
 const MAGIC: [u8; 4] = [0xfa, 0xbf, 0xb5, 0xda];
 const OTHER: [u8; 4] = [0xf9, 0xbe, 0xb4, 0xd9];
 

@@ -31,6 +31,15 @@ const MAX_ANNOUNCED_HEADERS: usize = 8;
 /// Entries of one `inv` (Core: `MAX_INV_SZ`).
 const MAX_INV: usize = 50_000;
 
+/// How a connection that we make begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dial {
+    /// With version 1 of the transport.
+    V1,
+    /// With version 2.
+    V2,
+}
+
 /// A connection and what the client said of itself.
 #[derive(Debug)]
 pub struct Client {
@@ -46,6 +55,8 @@ pub struct Client {
     /// Sat per 1,000 virtual bytes, below which it wants to hear of no transaction (BIP133).
     fee_filter: AtomicU64,
     blocks_served: AtomicU64,
+    /// We connected to it, with this version of the transport.
+    dialled: Option<Dial>,
     /// Set once version 2 of the transport is agreed on.
     sealer: Mutex<Option<Sealer>>,
     /// The session id of version 2.
@@ -56,7 +67,7 @@ pub struct Client {
 
 impl Client {
     /// A client, and the receiving end of its outbox.
-    pub fn new(stream: TcpStream) -> Result<(Self, Receiver<Outgoing>)> {
+    pub fn new(stream: TcpStream, dialled: Option<Dial>) -> Result<(Self, Receiver<Outgoing>)> {
         stream.set_nodelay(true)?;
         let addr = stream.peer_addr()?;
         let (sender, receiver) = channel();
@@ -71,6 +82,7 @@ impl Client {
             relay: AtomicBool::new(true),
             fee_filter: AtomicU64::new(0),
             blocks_served: AtomicU64::new(0),
+            dialled,
             sealer: Mutex::new(None),
             session_id: Mutex::new(None),
             told_us: Mutex::new(HashSet::new()),
@@ -182,6 +194,18 @@ pub(super) struct Session<'a> {
 impl Session<'_> {
     fn run(&self) -> Result<()> {
         let mut reader = BufReader::new(&self.client.stream);
+        match self.client.dialled {
+            Some(Dial::V1) => {
+                self.introduce(rand::random())?;
+                return self.listen(&mut reader, None);
+            }
+            Some(Dial::V2) => {
+                let inbound = self.encrypt(&mut reader, bip324::Role::Initiator)?;
+                self.introduce(rand::random())?;
+                return self.listen(&mut reader, Some(inbound));
+            }
+            None => {}
+        }
         let mut first = [0; 16];
         if reader.read_exact(&mut first).is_err() {
             return Ok(());
@@ -191,10 +215,7 @@ impl Session<'_> {
         let mut reader = Cursor::new(first).chain(reader);
         if v1 {
             ensure!(!behaviour.only_v2, "speaks version 1");
-            while let Some(message) = frame::read(&mut reader, self.magic())? {
-                self.handle(message)?;
-            }
-            return Ok(());
+            return self.listen(&mut reader, None);
         }
         if behaviour.no_v2 {
             bail!("wrong magic");
@@ -210,16 +231,35 @@ impl Session<'_> {
                 stream.write_all(&[7; 1_000])?;
             }
         }
-        let cipher =
-            encrypted::shake_hands(&mut reader, stream, self.magic(), bip324::Role::Responder)?;
+        let inbound = self.encrypt(&mut reader, bip324::Role::Responder)?;
+        self.listen(&mut reader, Some(inbound))
+    }
+
+    /// Agrees on version 2 of the transport; the key for what comes.
+    fn encrypt(&self, reader: &mut impl Read, role: bip324::Role) -> Result<bip324::InboundCipher> {
+        let cipher = encrypted::shake_hands(reader, &self.client.stream, self.magic(), role)?;
         *lock(&self.client.session_id) = Some(*cipher.id());
-        let (mut inbound, outbound) = cipher.into_split();
+        let (inbound, outbound) = cipher.into_split();
         *lock(&self.client.sealer) = Some(Sealer::new(outbound, self.magic()));
-        while let Some(message) = encrypted::read_message(&mut reader, &mut inbound, self.magic())?
-        {
+        Ok(inbound)
+    }
+
+    /// Reads and handles messages until the client goes.
+    fn listen(
+        &self,
+        reader: &mut impl Read,
+        mut inbound: Option<bip324::InboundCipher>,
+    ) -> Result<()> {
+        loop {
+            let message = match &mut inbound {
+                Some(cipher) => encrypted::read_message(reader, cipher, self.magic())?,
+                None => frame::read(reader, self.magic())?,
+            };
+            let Some(message) = message else {
+                return Ok(());
+            };
             self.handle(message)?;
         }
-        Ok(())
     }
 
     fn magic(&self) -> Magic {
@@ -280,7 +320,8 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn greet(&self, theirs: &VersionMessage) -> Result<()> {
+    /// Says who we are.
+    fn introduce(&self, nonce: u64) -> Result<()> {
         let mut services = ServiceFlags::NETWORK | ServiceFlags::WITNESS;
         let behaviour = self.shared.behaviour();
         if !behaviour.no_v2 || behaviour.claims_v2 {
@@ -296,11 +337,18 @@ impl Session<'_> {
             timestamp: i64::try_from(now.as_secs())?,
             receiver: Address::new(&self.client.addr, ServiceFlags::NONE),
             sender: Address::new(&self.shared.config.listen, services),
-            nonce: theirs.nonce.wrapping_add(1),
+            nonce: nonce,
             user_agent: self.shared.config.user_agent.clone(),
             start_height: i32::try_from(height)?,
             relay: true,
         }));
+        Ok(())
+    }
+
+    fn greet(&self, theirs: &VersionMessage) -> Result<()> {
+        if self.client.dialled.is_none() {
+            self.introduce(theirs.nonce.wrapping_add(1))?;
+        }
         if theirs.version >= PROTOCOL_VERSION {
             self.send(NetworkMessage::WtxidRelay);
             self.send(NetworkMessage::SendAddrV2);
