@@ -119,11 +119,8 @@ pub fn import(
     // The second set is nobody's until the note says so: a kill before that leaves nothing that counts.
     let other = slot.other().lane(plugin);
     rows.reset(&other_rows(plugin))?;
-    let imported = snapshot::import(read()?, &wanted, &state, &other)
-        .with_context(|| refused(file))
-        .inspect_err(|_| {
-            let _ = state.remove(&other);
-        })?;
+    let imported =
+        snapshot::import(read()?, &wanted, &state, &other).with_context(|| refused(file))?;
     ensure!(
         imported.header == header,
         "{} changed while it was read",

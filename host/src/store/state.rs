@@ -27,6 +27,9 @@ pub const UNDO_DEPTH: u32 = 100;
 /// The key of the cursor: sorts behind every key that a plugin can have, and is longer than any.
 pub(super) const CURSOR_KEY: [u8; MAX_KEY + 1] = [0xFF; MAX_KEY + 1];
 
+/// Empty keyspaces, one at a time, whose number is above all that were deleted. No plugin's has such a name.
+const HIGHEST: [&str; 2] = ["highest.0", "highest.1"];
+
 /// Changes gathered in memory before the engine writes a table, a keyspace. Bulk flushes do not pass through it.
 const MEMTABLE_BYTES: u64 = 16 << 20;
 /// The engine's write-ahead journal, in bytes on disk, after which it writes tables to be able to drop it.
@@ -135,6 +138,7 @@ impl StateStore {
     /// Removes a plugin's state from the disk. Its lane must not be open.
     pub fn remove(&self, name: &str) -> Result<(), StoreError> {
         self.lane(name)?.reset()?;
+        self.shared.keep_ids()?;
         let removed = self.shared.lanes().remove(name);
         if let Some(LaneKeyspaces { state, undo }) = removed {
             self.shared.db.delete_keyspace(undo)?;
@@ -186,6 +190,24 @@ impl Shared {
         let keyspaces = self.create(name)?;
         lanes.insert(name.to_owned(), keyspaces.clone());
         Ok(keyspaces)
+    }
+
+    /// Makes a keyspace with a higher number than any other's. fjall 3.1 gives the number of a deleted keyspace to a new one after
+    /// a restart when it was the highest, and then hides the new one behind the deletion at the restart after that.
+    fn keep_ids(&self) -> Result<(), StoreError> {
+        let [old, new] = match self.db.keyspace_exists(HIGHEST[0]) {
+            true => HIGHEST,
+            false => [HIGHEST[1], HIGHEST[0]],
+        };
+        let old = match self.db.keyspace_exists(old) {
+            true => Some(self.db.keyspace(old, options)?),
+            false => None,
+        };
+        self.db.keyspace(new, options)?;
+        if let Some(old) = old {
+            self.db.delete_keyspace(old)?;
+        }
+        Ok(())
     }
 
     /// Lets the lane be opened again.

@@ -5,6 +5,7 @@
 mod coin_sets;
 mod crash;
 mod kill;
+mod removed;
 mod row_tables;
 mod small_cache;
 mod state_model;
