@@ -318,3 +318,80 @@ fn the_host_says_how_much_of_each_block_it_had_seen_and_from_whom() {
     assert_eq!(warm["fastest_sat_vb"], 1.0);
     host.stop().unwrap();
 }
+
+/// What docs/performance.md says of the pool: `cargo test --release -- --ignored --nocapture twenty_thousand`.
+#[test]
+#[ignore = "a measurement"]
+fn twenty_thousand_transactions_from_one_peer() {
+    const WANTED: usize = 20_000;
+    let devnet = Devnet::start(Config {
+        seed: 24,
+        announce_pool: false,
+        ..Config::default()
+    })
+    .unwrap();
+    devnet.mine(400).unwrap();
+    for _ in 0..100 {
+        devnet.fill_mempool(WANTED);
+        if devnet.status().mempool >= WANTED {
+            break;
+        }
+        devnet.mine_block().unwrap();
+    }
+    let pool = devnet.status().mempool;
+    println!("{pool} transactions at height {}", devnet.status().height);
+    let installation = Installation::new("regtest", &[devnet.p2p_addr()])
+        .unwrap()
+        .plugins("\n[plugins.utxo-tracker]\n\n[plugins.fee-estimator]\n")
+        .plugins("\n[plugins.fee-estimator.settings]\nwarm_blocks = 0\nwarm_percent = 0\n");
+    let mut host = installation.start().unwrap();
+    host.wait_for("the tip", LIMIT, |status| {
+        (status["synced"] == true).then_some(())
+    })
+    .unwrap();
+    let memory = |host: &Host| {
+        let text = fs::read_to_string(format!("/proc/{}/status", host.id())).unwrap();
+        let line = text.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+        line.split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+            * 1_024
+    };
+    let bytes = |host: &Host| {
+        host.get("status").unwrap()["peers"][0]["bytes_in"]
+            .as_u64()
+            .unwrap()
+    };
+    let (held, heard) = (memory(&host), bytes(&host));
+    let start = std::time::Instant::now();
+    // We remember 5,000 announcements of a peer at a time: more have to be announced again.
+    let mut announced: Option<std::time::Instant> = None;
+    host.wait_for("the pool", 5 * LIMIT, |status| {
+        if announced.is_none_or(|last| last.elapsed() > Duration::from_secs(1)) {
+            devnet.announce_pool();
+            announced = Some(std::time::Instant::now());
+        }
+        (status["mempool"]["txs"] == pool).then_some(())
+    })
+    .unwrap();
+    let took = start.elapsed();
+    until(&host, "status", |status| status["pool"] == pool);
+    println!(
+        "{took:?}, {} bytes from the peer ({} a transaction), {} bytes of memory a transaction, {} in the journal",
+        bytes(&host) - heard,
+        (bytes(&host) - heard) / pool as u64,
+        memory(&host).saturating_sub(held) / pool as u64,
+        fs::metadata(installation.data().join("mempool.journal")).map_or(0, |file| file.len()),
+    );
+    for question in ["recommended", "projection"] {
+        let start = std::time::Instant::now();
+        let answer = host
+            .get(&format!("plugins/fee-estimator/query/{question}"))
+            .unwrap();
+        assert_eq!(answer["warming_up"], false, "{answer}");
+        println!("{question} in {:?}", start.elapsed());
+    }
+    host.stop().unwrap();
+}

@@ -53,13 +53,13 @@ impl Warmth {
         if blocks < self.blocks as f64 {
             missing.push(format!(
                 "{} of {} blocks with transactions were heard",
-                blocks.floor(),
-                self.blocks
+                blocks as u64, self.blocks
             ));
         }
         if let Some(percent) = percent.filter(|percent| *percent < self.percent as f64) {
             missing.push(format!(
-                "{percent:.0} % of their transactions were in the pool before, {} % are needed",
+                "{} % of their transactions were in the pool before, {} % are needed",
+                percent.round() as u64,
                 self.percent
             ));
         }

@@ -12,7 +12,7 @@
 //! A slot is used again when its transaction leaves, with the next generation: a child that names the old one has a
 //! confirmed parent.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
 use blockmill_sdk::ValueBytes;
@@ -46,7 +46,8 @@ pub struct Pool {
     places: HashMap<[u8; 32], u32, BuildHasherDefault<TxidHasher>>,
     slots: Vec<Slot>,
     free: Vec<u32>,
-    changed: BTreeSet<u32>,
+    /// By page.
+    changed: Vec<bool>,
 }
 
 fn key(page: u32) -> [u8; 5] {
@@ -100,7 +101,17 @@ impl Pool {
             slot.parents = parents;
         }
         self.places.insert(*txid, place);
-        self.changed.insert(place / PAGE as u32);
+        self.mark(place);
+    }
+
+    fn mark(&mut self, place: u32) {
+        let page = place as usize / PAGE;
+        if self.changed.len() <= page {
+            self.changed.resize(page + 1, false);
+        }
+        if let Some(changed) = self.changed.get_mut(page) {
+            *changed = true;
+        }
     }
 
     /// A transaction left. Answers its fee and weight.
@@ -110,19 +121,21 @@ impl Pool {
         slot.used = false;
         slot.generation = slot.generation.wrapping_add(1);
         slot.parents = Vec::new();
+        let found = (slot.fee, slot.weight);
         self.free.push(place);
-        self.changed.insert(place / PAGE as u32);
-        Some((slot.fee, slot.weight))
+        self.mark(place);
+        Some(found)
     }
 
     /// Leaves what changed in the volatile space.
     pub fn put(&mut self) {
-        if self.changed.is_empty() {
+        let changed = std::mem::take(&mut self.changed);
+        if !changed.contains(&true) {
             return;
         }
-        for page in std::mem::take(&mut self.changed) {
+        for (page, _) in changed.iter().enumerate().filter(|(_, changed)| **changed) {
             let mut bytes = Vec::with_capacity(PAGE * 24);
-            let start = page as usize * PAGE;
+            let start = page * PAGE;
             for (at, slot) in self.slots.iter().skip(start).take(PAGE).enumerate() {
                 if slot.used {
                     (at as u8, slot.generation, slot.fee).write(&mut bytes);
@@ -132,7 +145,7 @@ impl Pool {
                     }
                 }
             }
-            volatile::put(&key(page), &bytes);
+            volatile::put(&key(page as u32), &bytes);
         }
         let pages = self.slots.len().div_ceil(PAGE) as u32;
         volatile::put(b"N", &pages.to_le_bytes());
