@@ -27,6 +27,7 @@ mod blocks;
 mod config;
 mod headers;
 mod output;
+mod refetch;
 mod session;
 mod status;
 mod transactions;
@@ -35,6 +36,7 @@ use addresses::Addresses;
 use blocks::Downloads;
 pub use config::SyncConfig;
 pub use output::{DropReason, Output, PeerEvent, PeerId, PeerInfo};
+use refetch::Refetch;
 use session::Session;
 use transactions::TxRequests;
 
@@ -51,6 +53,7 @@ pub struct Sync {
     peers: BTreeMap<PeerId, Session>,
     addresses: Addresses,
     downloads: Downloads,
+    refetch: Refetch,
     transactions: TxRequests,
     outputs: VecDeque<Output>,
     /// The peer that is being asked for headers while we know of no end of the branch.
@@ -97,6 +100,7 @@ impl Sync {
         );
         Sync {
             downloads: Downloads::new(config.stall_timeout),
+            refetch: Refetch::new(),
             transactions: TxRequests::new(
                 seed,
                 config.transactions_per_peer,
@@ -229,6 +233,7 @@ impl Sync {
         }
         self.tick_headers(now);
         self.tick_blocks(now);
+        self.tick_again(now);
         self.transactions.tick(now);
         for addr in self.addresses.due(self.config.max_outbound, now) {
             self.outputs.push_back(Output::Connect { addr });
@@ -358,6 +363,7 @@ impl Sync {
     fn pump(&mut self, now: Moment) {
         self.ask_for_headers(now);
         self.ask_for_blocks(now);
+        self.ask_again(now);
         let connected = self.peers.values().any(|session| session.peer.is_ready());
         if connected && self.at_the_end(now) {
             self.last_synced = Some(now);
@@ -433,6 +439,7 @@ impl Sync {
         for block in &session.in_flight {
             self.release(*block);
         }
+        self.forget_again(&session);
         self.transactions.disconnected(id);
         if self.header_peer == Some(id) {
             self.header_peer = None;

@@ -20,13 +20,23 @@ pub struct ToCheck {
     pub height: u32,
     pub context: BlockContext,
     pub raw: Bytes,
-    /// When the peer announced it.
-    pub announced: Instant,
+    /// What it is for.
+    pub purpose: Purpose,
+}
+
+/// What a block was asked for.
+pub enum Purpose {
+    /// To be kept in the block log; when the peer announced it.
+    New { announced: Instant },
+    /// To go by the lanes that need it, since it was pruned from the log.
+    Again,
 }
 
 /// What became of it.
 pub struct Checked {
     pub hash: BlockHash,
+    /// Whether it was asked for once more.
+    pub again: bool,
     pub verdict: Verdict,
 }
 
@@ -68,6 +78,7 @@ impl Checker {
                     }
                     let checked = Checked {
                         hash: block.hash,
+                        again: matches!(block.purpose, Purpose::Again),
                         verdict: worker.check(block),
                     };
                     if verdicts.send(checked).is_err() {
@@ -112,6 +123,14 @@ impl Worker {
         if let Err(bad) = time(Stage::Check).time(|| check_block(&frame, &block.context)) {
             return Verdict::Bad(bad);
         }
+        let announced = match block.purpose {
+            Purpose::New { announced } => announced,
+            Purpose::Again => {
+                self.metrics.blocks_again.inc();
+                self.feed.give_again(block.height, frame);
+                return Verdict::Good;
+            }
+        };
         let kept = time(Stage::Log).time(|| self.log.append(&frame.hash, block.height, &frame.raw));
         if let Err(error) = kept {
             tracing::error!(height = block.height, error = %error, "a block cannot be kept");
@@ -119,7 +138,7 @@ impl Worker {
         }
         self.metrics.blocks.inc();
         self.metrics.transactions.inc_by(frame.tx_count() as u64);
-        self.feed.add_recent(frame, Some(block.announced));
+        self.feed.add_recent(frame, Some(announced));
         Verdict::Good
     }
 }

@@ -1,6 +1,6 @@
 //! The task that owns the network machine.
 
-use super::checker::{Checked, Checker, ToCheck, Verdict};
+use super::checker::{Checked, Checker, Purpose, ToCheck, Verdict};
 use super::connection::{Connection, SocketEvent, connect};
 use super::event_log::EventLog;
 use crate::chain::sync::{PeerId, PeerInfo};
@@ -239,6 +239,15 @@ impl Net {
     }
 
     fn verdict(&mut self, checked: Checked) {
+        if checked.again {
+            let result = match checked.verdict {
+                Verdict::Bad(bad) => Err(bad),
+                Verdict::Good | Verdict::NotKept => Ok(()),
+            };
+            self.machine
+                .block_again_checked(checked.hash, result, now());
+            return self.fetch_again();
+        }
         match checked.verdict {
             Verdict::Good => self.machine.block_checked(checked.hash, Ok(()), now()),
             Verdict::Bad(bad) => self.machine.block_checked(checked.hash, Err(bad), now()),
@@ -254,6 +263,7 @@ impl Net {
                 .block_refused_by_coins(refusal.position.hash, refusal.reason, now);
         }
         self.limit_download(now);
+        self.fetch_again();
         let (best, _) = self.machine.best_header();
         let synced = self.machine.synced(now);
         self.feed.set_best(best, synced);
@@ -264,6 +274,13 @@ impl Net {
                 events.flush();
             }
         }
+    }
+
+    /// Lanes that need blocks which were pruned get them from peers.
+    fn fetch_again(&mut self) {
+        self.machine.set_refetch(&self.feed.wanted_again(), now());
+        self.feed
+            .set_unavailable(self.machine.refetch_unavailable());
     }
 
     fn show(&self, best_header: u32, synced: bool) {
@@ -346,9 +363,21 @@ impl Net {
                         height,
                         context,
                         raw,
-                        announced,
+                        purpose: Purpose::New { announced },
                     });
                 }
+                Output::BlockAgain {
+                    hash,
+                    height,
+                    context,
+                    raw,
+                } => self.checker.check(ToCheck {
+                    hash,
+                    height,
+                    context,
+                    raw,
+                    purpose: Purpose::Again,
+                }),
                 Output::Tip(change) => self.tip(&change),
                 Output::Transaction { raw, .. } => {
                     if let Some(sink) = &mut self.sink {

@@ -3,7 +3,7 @@
 use super::manager::Components;
 use crate::block_log::{BlockLog, SegmentLogOptions, SpentLog};
 use crate::chain::{BlockContext, HeaderTree, check_block};
-use crate::config::{CheckStart, Config, ConfigError, EnabledPlugin};
+use crate::config::{CheckStart, Config, ConfigError, EnabledPlugin, KeepBlocks};
 use crate::frame::Frame;
 use crate::headers_file::HeadersFile;
 use crate::network::Params;
@@ -17,6 +17,9 @@ use std::sync::Arc;
 const COINS_FILE: &str = "coins-plugin";
 /// Holds the height below which blocks were pruned.
 const PRUNED_FILE: &str = "pruned-below";
+
+/// Bytes of a segment of blocks, at least.
+const LEAST_SEGMENT: u64 = 16 << 10;
 
 /// A plugin that can run.
 pub(super) struct LoadedPlugin {
@@ -216,6 +219,15 @@ pub(super) struct OpenChain {
     pub spent: Arc<SpentLog>,
 }
 
+/// Whole segments are pruned: where few bytes are kept, they are small.
+fn segments(keep: KeepBlocks) -> SegmentLogOptions {
+    let mut options = SegmentLogOptions::default();
+    if let KeepBlocks::Bytes(keep) = keep {
+        options.max_segment_bytes = (keep / 8).clamp(LEAST_SEGMENT, options.max_segment_bytes);
+    }
+    options
+}
+
 /// Opens headers and blocks, and finds the chain that they make.
 pub(super) fn chain(
     config: &Config,
@@ -223,8 +235,9 @@ pub(super) fn chain(
     folder: &DataDir,
 ) -> Result<OpenChain> {
     let dir = folder.path().join("blocks");
-    let blocks = BlockLog::open(&dir, params.magic, SegmentLogOptions::default())?;
-    let spent = SpentLog::open(&dir, params.magic, SegmentLogOptions::default())?;
+    let options = segments(config.chain.keep_blocks);
+    let blocks = BlockLog::open(&dir, params.magic, options.clone())?;
+    let spent = SpentLog::open(&dir, params.magic, options)?;
     let genesis = params.genesis_block.clone();
     blocks.append(&params.genesis_hash, 0, &genesis)?;
 

@@ -19,7 +19,7 @@ use crate::wire::message::Message;
 const MAX_UNREQUESTED: u32 = 256;
 /// How deep below its tip a peer with `NETWORK_LIMITED` serves blocks, less a margin for a race (BIP159, and Core's
 /// `NETWORK_LIMITED_ALLOW_CONN_BLOCKS`).
-const LIMITED_DEPTH: u32 = 288 - 2;
+pub(super) const LIMITED_DEPTH: u32 = 288 - 2;
 
 /// A block that was asked for.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ struct Wanted {
 impl Sync {
     /// Asks every peer with free slots for what is missing.
     pub(super) fn ask_for_blocks(&mut self, now: Moment) {
-        let ids: Vec<PeerId> = self
+        let mut ids: Vec<PeerId> = self
             .peers
             .iter()
             .filter(|(_, session)| {
@@ -97,6 +97,11 @@ impl Sync {
             })
             .map(|(id, _)| *id)
             .collect();
+        // A block at the tip does not queue behind old ones that a peer sends.
+        ids.sort_by_key(|id| {
+            let session = self.peers.get(id);
+            session.map_or(0, |session| session.again.len())
+        });
         for id in ids {
             let wanted = self.wanted_of(id);
             if !wanted.blocks.is_empty() {
@@ -241,7 +246,10 @@ impl Sync {
             .id(&hash)
             .and_then(|block| self.release(block).map(|asked| (block, asked)));
         let Some((block, asked)) = expected else {
-            self.on_unrequested_block(peer, now);
+            let again = self.tree.id(&hash);
+            if !again.is_some_and(|block| self.on_block_again(peer, block, &raw, now)) {
+                self.on_unrequested_block(peer, now);
+            }
             return;
         };
         self.adapt_to_speed(peer, &asked, now);
@@ -295,6 +303,10 @@ impl Sync {
         let Some(session) = self.peers.get_mut(&peer) else {
             return;
         };
+        if session.given_up > 0 {
+            session.given_up -= 1;
+            return;
+        }
         session.unrequested_blocks += 1;
         if session.unrequested_blocks > MAX_UNREQUESTED {
             self.drop_peer(peer, DropReason::UnrequestedBlocks, now);
@@ -306,6 +318,9 @@ impl Sync {
         let Some(block) = self.tree.id(hash) else {
             return;
         };
+        if self.again_not_found(peer, block, now) {
+            return;
+        }
         if self
             .downloads
             .in_flight

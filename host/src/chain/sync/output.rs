@@ -63,6 +63,18 @@ pub enum Output {
         /// When it was first heard of; when it was asked for, if that is long past.
         announced_at: Moment,
     },
+    /// A block of the active chain that was asked for once more: check it in its context, then call
+    /// `block_again_checked`.
+    BlockAgain {
+        /// Its hash, which its header has.
+        hash: BlockHash,
+        /// Its height.
+        height: u32,
+        /// What [`check_block`](crate::chain::check_block) needs.
+        context: BlockContext,
+        /// The block, serialised.
+        raw: Bytes,
+    },
     /// The active chain has another tip.
     Tip(TipChange),
     /// A transaction that was asked for; decoded once, not checked.

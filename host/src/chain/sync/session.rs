@@ -1,5 +1,6 @@
 //! What the chain knows about one peer, beside its connection.
 
+use super::refetch::Portion;
 use crate::chain::header_tree::Id;
 use crate::wire::{Moment, Peer};
 
@@ -29,6 +30,10 @@ pub(super) struct Session {
     pub(super) last_block: Moment,
     /// Since when it holds up the window.
     pub(super) stalling_since: Option<Moment>,
+    /// Blocks of the active chain that it was asked for once more.
+    pub(super) again: Portion,
+    /// Blocks that it was asked for and that are not waited for any more: each may still come.
+    pub(super) given_up: u32,
     /// Blocks that nobody asked it for.
     pub(super) unrequested_blocks: u32,
     /// It was asked for its whole pool.
@@ -52,6 +57,8 @@ impl Session {
             in_flight_limit,
             last_block: now,
             stalling_since: None,
+            again: Portion::default(),
+            given_up: 0,
             unrequested_blocks: 0,
             pool_asked: false,
             useful: false,

@@ -4,4 +4,5 @@ mod blocks;
 mod headers;
 mod network;
 mod peers;
+mod refetch;
 mod transactions;

@@ -300,6 +300,7 @@ struct Waiting {
     hash: BlockHash,
     raw: Bytes,
     context: BlockContext,
+    again: bool,
 }
 
 /// The whole network.
@@ -320,6 +321,8 @@ pub(super) struct Sim {
     decoders: BTreeMap<PeerId, Decoder>,
     pub(super) headers: Vec<Header>,
     pub(super) blocks: Vec<(BlockHash, u32)>,
+    /// Blocks that came once more and were good.
+    pub(super) again: Vec<(BlockHash, u32)>,
     pub(super) tips: Vec<TipChange>,
     pub(super) dropped: Vec<(SocketAddr, DropReason)>,
     pub(super) transactions: Vec<(PeerId, bitcoin::Txid)>,
@@ -359,6 +362,7 @@ impl Sim {
             decoders: BTreeMap::new(),
             headers: Vec::new(),
             blocks: Vec::new(),
+            again: Vec::new(),
             tips: Vec::new(),
             dropped: Vec::new(),
             transactions: Vec::new(),
@@ -484,7 +488,15 @@ impl Sim {
                 crate::chain::block_check::Mutation::Undecodable,
             )),
         };
-        self.sync.block_checked(waiting.hash, result, self.now);
+        if !waiting.again {
+            self.sync.block_checked(waiting.hash, result, self.now);
+            return;
+        }
+        if result.is_ok() {
+            self.again.push((waiting.hash, waiting.context.height));
+        }
+        self.sync
+            .block_again_checked(waiting.hash, result, self.now);
     }
 
     /// Does what the machine asks for.
@@ -523,7 +535,26 @@ impl Sim {
                     assert!(announced_at <= self.now);
                     assert_eq!(context.height, height);
                     self.blocks.push((hash, height));
-                    self.waiting.push(Waiting { hash, raw, context });
+                    self.waiting.push(Waiting {
+                        hash,
+                        raw,
+                        context,
+                        again: false,
+                    });
+                }
+                Output::BlockAgain {
+                    hash,
+                    height,
+                    context,
+                    raw,
+                } => {
+                    assert_eq!(context.height, height);
+                    self.waiting.push(Waiting {
+                        hash,
+                        raw,
+                        context,
+                        again: true,
+                    });
                 }
                 Output::Tip(change) => {
                     assert_eq!(self.sync.height_of(&change.hash), Some(change.height));
