@@ -28,6 +28,12 @@ pub(super) struct Session {
     pub(super) in_flight_limit: usize,
     /// When it last sent a block, or was first asked for one after a pause.
     pub(super) last_block: Moment,
+    /// What a block took it lately, on a moving average; milliseconds.
+    pub(super) pace: Option<u64>,
+    /// Until then it is asked for blocks only where no other peer is: one that is faster took a block over from it.
+    pub(super) slow_until: Moment,
+    /// How often in a row that was so.
+    pub(super) slow: u32,
     /// Since when it holds up the window.
     pub(super) stalling_since: Option<Moment>,
     /// Blocks of the active chain that it was asked for once more.
@@ -56,6 +62,9 @@ impl Session {
             in_flight: Vec::new(),
             in_flight_limit,
             last_block: now,
+            pace: None,
+            slow_until: now,
+            slow: 0,
             stalling_since: None,
             again: Portion::default(),
             given_up: 0,

@@ -5,4 +5,5 @@ mod headers;
 mod network;
 mod peers;
 mod refetch;
+mod throughput;
 mod transactions;

@@ -81,6 +81,11 @@ pub(super) struct FakePeer {
     to_host: VecDeque<u8>,
     cut: bool,
     blocks_sent: u32,
+    /// Bytes a second that it sends, and how long what the host says takes to it; no bound without.
+    pub(super) line: Option<(u64, Duration)>,
+    /// Thousandths of bytes that it may send by now.
+    credit: u64,
+    on_the_way: VecDeque<(Moment, Bytes)>,
     /// Every message that the host sent, over all connections.
     pub(super) heard: Vec<Message>,
 }
@@ -101,6 +106,9 @@ impl FakePeer {
             to_host: VecDeque::new(),
             cut: false,
             blocks_sent: 0,
+            line: None,
+            credit: 0,
+            on_the_way: VecDeque::new(),
             heard: Vec::new(),
         }
     }
@@ -181,6 +189,7 @@ impl FakePeer {
         self.connection = Some(id);
         self.decoder = Decoder::new(MAGIC);
         self.to_host.clear();
+        self.on_the_way.clear();
         self.cut = false;
     }
 
@@ -311,6 +320,10 @@ pub(super) struct Sim {
     pub(super) peers: Vec<FakePeer>,
     /// The shell checks no blocks while this is set.
     pub(super) busy: bool,
+    /// It checks every block as soon as it has come.
+    pub(super) checks_at_once: bool,
+    /// How far above the tip it lets blocks be asked for.
+    pub(super) ahead: Option<u32>,
     /// What the shell's own coins refuse.
     pub(super) verdicts: BTreeMap<BlockHash, BadBlock>,
     waiting: Vec<Waiting>,
@@ -354,6 +367,8 @@ impl Sim {
             chance: Chance(seed),
             peers,
             busy: false,
+            checks_at_once: false,
+            ahead: None,
             verdicts: BTreeMap::new(),
             waiting: Vec::new(),
             next_id: 0,
@@ -373,7 +388,20 @@ impl Sim {
 
     /// One step: some time passes, some bytes arrive, the shell does some of its work.
     pub(super) fn step(&mut self) {
+        let before = self.now;
         self.now = self.now + Duration::from_millis(5 + self.chance.below(20) as u64);
+        let passed = self.now.since(before);
+        self.lines(passed);
+        if let Some(ahead) = self.ahead {
+            let limit = self.sync.tip().0 + ahead;
+            self.sync.set_download_limit(Some(limit), self.now);
+            self.settle();
+        }
+        while self.checks_at_once && !self.waiting.is_empty() {
+            let waiting = self.waiting.swap_remove(0);
+            self.check(&waiting);
+            self.settle();
+        }
         if self.now.since(self.last_tick) >= Duration::from_millis(100) {
             self.last_tick = self.now;
             self.sync.tick(self.now);
@@ -390,6 +418,29 @@ impl Sim {
             self.check(&waiting);
         }
         self.settle();
+    }
+
+    /// What comes over lines with a speed: to the peers what was said long enough ago, from them what the time allows.
+    fn lines(&mut self, passed: Duration) {
+        for index in 0..self.peers.len() {
+            let fake = &mut self.peers[index];
+            let Some((rate, _)) = fake.line else { continue };
+            while let Some((_, bytes)) = fake.on_the_way.pop_front_if(|(at, _)| *at <= self.now) {
+                fake.hear(&bytes, &mut self.chance);
+            }
+            fake.credit += rate * passed.as_millis() as u64;
+            let count = ((fake.credit / 1_000) as usize).min(fake.to_host.len());
+            // An idle line saves nothing up.
+            fake.credit = match fake.to_host.len() > count {
+                true => fake.credit - count as u64 * 1_000,
+                false => 0,
+            };
+            let bytes: Vec<u8> = fake.to_host.drain(..count).collect();
+            if let Some(id) = fake.connection.filter(|_| !bytes.is_empty()) {
+                self.sync.received(id, &bytes, self.now);
+                self.settle();
+            }
+        }
     }
 
     pub(super) fn run_for(&mut self, duration: Duration) {
@@ -442,6 +493,9 @@ impl Sim {
 
     fn deliver(&mut self, index: usize) {
         let peer = &mut self.peers[index];
+        if peer.line.is_some() {
+            return;
+        }
         let Some(id) = peer.connection else { return };
         if peer.to_host.is_empty() {
             if peer.cut {
@@ -509,7 +563,12 @@ impl Sim {
                         .iter_mut()
                         .find(|fake| fake.connection == Some(peer))
                     {
-                        fake.hear(&bytes, &mut self.chance);
+                        match fake.line {
+                            Some((_, latency)) => {
+                                fake.on_the_way.push_back((self.now + latency, bytes));
+                            }
+                            None => fake.hear(&bytes, &mut self.chance),
+                        }
                     }
                 }
                 Output::Disconnect { peer, reason } => {
