@@ -13,6 +13,9 @@ const LATENCY: Duration = Duration::from_millis(50);
 /// Blocks a second of a good peer.
 const GOOD: u64 = 60;
 
+/// Its name, how far above the tip the shell lets blocks be asked for, and the rest.
+type Window = (&'static str, Option<u32>, fn(&mut SyncConfig));
+
 /// A peer that sends so many blocks a second.
 fn peer(port: u16, chain: &[Block], blocks: f64) -> FakePeer {
     let size = fixtures::raw(&chain[chain.len() / 2]).len() + 24;
@@ -41,7 +44,7 @@ fn seconds(peers: Vec<FakePeer>, ahead: Option<u32>, configure: fn(&mut SyncConf
 
 /// How the window ends: a window that the good peers fill in a second, the whole chain, or a shell that lets few blocks
 /// wait.
-fn windows() -> [(&'static str, Option<u32>, fn(&mut SyncConfig)); 3] {
+fn windows() -> [Window; 3] {
     [
         ("short window", None, |config| config.download_window = 64),
         ("long window", None, |_| {}),
