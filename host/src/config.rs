@@ -24,8 +24,8 @@ pub use self::{
     error::{ConfigError, Origin},
     layer::{ENVIRONMENT_PREFIX, Overrides},
     sections::{
-        Api, Chain, CheckStart, Database, KeepBlocks, Log, LogFormat, Mempool, MinimumWork, Peers,
-        Plugin, Plugins, Source, SourceKind, Wasi,
+        Api, Chain, CheckStart, Database, KeepBlocks, KeepSpent, Log, LogFormat, Mempool,
+        MinimumWork, Peers, Plugin, Plugins, Source, SourceKind, Wasi,
     },
 };
 pub use crate::network::Network;

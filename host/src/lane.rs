@@ -6,6 +6,7 @@
 //! committed, start a fresh instance, go on from the cursor.
 
 mod active_chain;
+mod again;
 mod failures;
 mod feed;
 mod ladder;
@@ -17,7 +18,7 @@ mod status;
 mod worker;
 
 pub use active_chain::{ActiveChain, Position};
-pub use feed::{Feed, Next, Refusal};
+pub use feed::{Feed, Next, Refusal, Waiting};
 pub use ladder::{Fault, Ladder, Verdict};
 pub use orders::Order;
 pub use pool_feed::{PoolBatch, PoolFeed};

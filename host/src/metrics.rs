@@ -137,6 +137,8 @@ pub struct Metrics {
     pub synced: Gauge,
     /// Blocks that joined the active branch since the start.
     pub blocks: Counter,
+    /// Pruned blocks that came from peers again for lanes that need them.
+    pub blocks_again: Counter,
     /// Their transactions.
     pub transactions: Counter,
     /// Reorganisations since the start.
@@ -238,6 +240,10 @@ impl Metrics {
             counter
         };
         let blocks = counter("blocks", "Blocks that joined the active branch");
+        let blocks_again = counter(
+            "blocks_again",
+            "Pruned blocks that peers were asked for again and that were checked",
+        );
         let transactions = counter(
             "transactions",
             "Transactions of the blocks that joined the active branch",
@@ -371,6 +377,7 @@ impl Metrics {
             blocks_height,
             synced,
             blocks,
+            blocks_again,
             transactions,
             reorgs,
             mempool_txs,

@@ -305,6 +305,9 @@ pub struct Plugin {
     pub hash: Option<String>,
     /// Blocks between that one and the tip.
     pub lag: u32,
+    /// What it waits for before it can take its next block, if it does; for people.
+    #[serde(default)]
+    pub waiting_for: Option<String>,
     /// What went wrong last, if anything ever did since the start.
     pub last_error: Option<String>,
     /// The component that ran before, to which `plugin revert` goes back.
@@ -575,6 +578,7 @@ pub(crate) mod tests {
                     height: Some(132),
                     hash: Some("2d".repeat(32)),
                     lag: 0,
+                    waiting_for: None,
                     last_error: None,
                     previous_sha256: None,
                     reload: None,
@@ -598,6 +602,7 @@ pub(crate) mod tests {
                     height: None,
                     hash: None,
                     lag: 133,
+                    waiting_for: None,
                     last_error: Some("trap: unreachable".to_owned()),
                     previous_sha256: None,
                     reload: None,

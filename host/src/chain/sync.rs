@@ -41,6 +41,7 @@ mod operator;
 mod outgoing;
 mod output;
 mod presync;
+mod refetch;
 mod session;
 mod source;
 mod status;
@@ -59,6 +60,7 @@ use life::Life;
 pub use operator::{MAX_ADDED, PeerChange, PeerChangeError, PeerRef};
 pub use output::{DropReason, Output, PeerEvent, PeerId, PeerInfo};
 pub use presync::Refusal;
+use refetch::Refetch;
 use session::Session;
 use source::SourceBlocks;
 pub use source::SourceView;
@@ -84,6 +86,7 @@ pub struct Sync {
     /// For peers that are to tell us of blocks alone.
     block_only_config: Arc<PeerConfig>,
     downloads: Downloads,
+    refetch: Refetch,
     transactions: TxRequests,
     /// Blocks that were put together once, and are not asked for in their compact form again.
     whole_only: VecDeque<Id>,
@@ -145,6 +148,7 @@ impl Sync {
             connections: Connections::new(seed, tree.best_id(), now),
             block_only_config: Arc::new(block_only_config),
             downloads: Downloads::new(config.stall_timeout),
+            refetch: Refetch::new(),
             transactions: TxRequests::new(
                 seed,
                 config.transactions_per_peer,
@@ -300,6 +304,7 @@ impl Sync {
         }
         self.tick_headers(now);
         self.tick_blocks(now);
+        self.tick_again(now);
         self.transactions.tick(now);
         self.tick_connections(now);
         self.pump(now);
@@ -467,6 +472,7 @@ impl Sync {
         if !waits && !self.source_is_scanning() {
             self.ask_for_blocks(now);
         }
+        self.ask_again(now);
         let connected = self.anybody_there();
         if connected && self.at_the_end(now) {
             self.last_synced = Some(now);
@@ -545,6 +551,7 @@ impl Sync {
         for block in &session.in_flight {
             self.release(*block);
         }
+        self.forget_again(&session);
         self.transactions.disconnected(id);
         if self.header_peer.is_some_and(|(peer, _)| peer == id) {
             self.header_peer = None;

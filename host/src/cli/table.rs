@@ -274,6 +274,9 @@ pub(super) fn plugins(out: &mut dyn Write, plugins: &[Plugin]) -> Result<()> {
     ];
     table(out, &columns, &rows)?;
     for plugin in plugins {
+        if let Some(waiting) = &plugin.waiting_for {
+            writeln!(out, "{}: {waiting}", plugin.name)?;
+        }
         // What went well shows in the table.
         if let Some(reload) = &plugin.reload
             && matches!(reload.state, ReloadState::Building | ReloadState::Refused)

@@ -146,6 +146,8 @@ pub struct Chain {
     pub minimum_work: MinimumWork,
     /// How many bytes of blocks are kept.
     pub keep_blocks: KeepBlocks,
+    /// Whether what blocks spend is kept longer than they are.
+    pub keep_spent: KeepSpent,
     /// What is checked of the block log at start.
     pub check_start: CheckStart,
     /// How many blocks back the state can be rewound at least.
@@ -172,6 +174,16 @@ pub enum KeepBlocks {
     All,
     /// The last so many bytes, never less than a running lane still needs.
     Bytes(u64),
+}
+
+/// How long what a block spends is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeepSpent {
+    /// As long as the block.
+    WithBlocks,
+    /// For good: a plugin that asks for it can be switched on whenever, and only blocks come from peers again.
+    All,
 }
 
 /// How the block log is checked at start.
@@ -414,6 +426,7 @@ impl Default for Chain {
         Self {
             minimum_work: MinimumWork::Default,
             keep_blocks: KeepBlocks::All,
+            keep_spent: KeepSpent::WithBlocks,
             check_start: CheckStart::Quick,
             undo_depth: 100,
             download_window: 1024,

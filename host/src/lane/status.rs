@@ -1,6 +1,7 @@
 //! What can be seen of a lane from other threads, and the queries it answers.
 
 use super::active_chain::Position;
+use super::feed::Waiting;
 use super::orders::{Order, Orders};
 use crate::api::QueryFailure;
 use crate::plugin::{
@@ -25,7 +26,7 @@ pub enum LaneStage {
     Syncing,
     /// It is at the tip.
     Following,
-    /// It waits for the coins lane.
+    /// It waits for the coins lane, or for blocks that peers are asked for again.
     Waiting,
     /// Its plugin failed; it pauses and tries again.
     Retrying,
@@ -61,6 +62,8 @@ pub struct LaneStatus {
     pub cursor: Option<Position>,
     /// The last block whose changes are on disk.
     pub flushed: Option<Position>,
+    /// What it waits for, while it does.
+    pub waiting: Option<Waiting>,
     /// The last thing that went wrong, with the height of the block, if that has not been overcome since.
     pub last_error: Option<String>,
     /// Failed calls since the start.
@@ -123,6 +126,7 @@ impl LaneShared {
             stage: LaneStage::Starting,
             cursor: None,
             flushed: None,
+            waiting: None,
             last_error: None,
             failures: 0,
             attempts: 0,

@@ -4,7 +4,7 @@ mod change;
 mod failing;
 
 use super::active_chain::Position;
-use super::feed::{Feed, Next, Refusal};
+use super::feed::{Feed, Next, Refusal, Waiting};
 use super::ladder::Ladder;
 use super::pool_feed::PoolFeed;
 use super::status::{LaneShared, LaneStage, Program};
@@ -186,6 +186,11 @@ impl Worker {
         self.program.descriptor.coins && self.lane.kind == LaneKind::Serving
     }
 
+    /// Whether it goes once more through what blocks spend, while another lane says where the coins are.
+    fn makes_coins_anew(&self) -> bool {
+        self.program.descriptor.coins && self.lane.kind == LaneKind::Building
+    }
+
     fn space(&mut self) -> Option<&mut LaneSpace> {
         match &mut self.seat {
             Seat::Empty(space) => Some(space),
@@ -224,6 +229,7 @@ impl Worker {
                     self.lane.shared.surroundings.watched.recorder.disarm();
                     let mut status = self.lane.shared.lock();
                     (status.last_error, status.attempts) = (None, 0);
+                    status.waiting = None;
                 }
                 Ok(Step::Idle(stage)) => {
                     self.lane.shared.lock().stage = stage;
@@ -311,6 +317,9 @@ impl Worker {
 
     fn block(&mut self, position: Position) -> Result<Step> {
         let wanted = self.program.descriptor.columns;
+        if wanted.spent {
+            self.lane.feed.need_spent(&self.lane.rows_name(), position);
+        }
         let spent = match wanted.spent {
             true => match self.lane.feed.spent(position)? {
                 Some(spent) => Some(spent),
@@ -320,16 +329,26 @@ impl Worker {
                         .feed
                         .coins()
                         .filter(|&coins| self.lane.feed.chain().contains(coins));
-                    if coins.is_some_and(|coins| coins.height >= position.height) {
-                        anyhow::bail!("what block {} spends is not kept any more", position.height);
-                    }
-                    self.flush_if_due(false)?;
-                    return Ok(Step::Idle(LaneStage::Waiting));
+                    let given = coins.is_some_and(|coins| coins.height >= position.height);
+                    let height = position.height;
+                    return self.wait(given.then_some(Waiting::Spent { height }));
                 }
             },
             false => None,
         };
-        let (frame, announced) = self.lane.feed.frame(position, wanted)?;
+        if self.makes_coins_anew()
+            && let Some(waiting) = self.lane.feed.spent_ahead(position)
+        {
+            return self.wait(Some(waiting));
+        }
+        let fetched = self
+            .lane
+            .feed
+            .fetch(&self.lane.rows_name(), position, wanted);
+        let (frame, announced) = match fetched? {
+            Ok(fetched) => fetched,
+            Err(waiting) => return self.wait(Some(waiting)),
+        };
         let Some((_, median_time)) = self.lane.feed.chain().header_at(position.height) else {
             return Ok(Step::Moved);
         };
@@ -402,11 +421,29 @@ impl Worker {
 
     /// The coins lane's answer goes to the others.
     fn give_spent(&mut self, position: Position, spent: Option<crate::frame::Spent>) -> Result<()> {
+        if self.makes_coins_anew() {
+            let spent = spent.ok_or_else(CallError::no_spent)?;
+            return self.lane.feed.give_spent_again(position, &spent);
+        }
         if !self.gives_coins() {
             return Ok(());
         }
         let spent = spent.ok_or_else(CallError::no_spent)?;
         self.lane.feed.give_spent(position, spent)
+    }
+
+    /// Waits for what the next block needs, and says for what.
+    fn wait(&mut self, waiting: Option<Waiting>) -> Result<Step> {
+        self.flush_if_due(false)?;
+        let mut status = self.lane.shared.lock();
+        if status.waiting != waiting {
+            status.waiting = waiting;
+            if let Some(waiting) = waiting {
+                tracing::info!(plugin = self.name(), "{waiting}");
+            }
+        }
+        drop(status);
+        Ok(Step::Idle(LaneStage::Waiting))
     }
 
     fn remember(&mut self, position: Position) {

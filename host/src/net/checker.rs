@@ -32,6 +32,8 @@ pub enum BlockFrom {
     Peer(Bytes),
     /// In the folder that is the source: they are read here, and stay there.
     Source,
+    /// A peer sent them once more, since they were pruned: they go by the lanes that need them, and are not kept.
+    Again(Bytes),
 }
 
 /// A compact block, whose transactions are looked for in the pool.
@@ -49,6 +51,8 @@ enum Work {
 /// What became of it.
 pub struct Checked {
     pub hash: BlockHash,
+    /// Whether it was asked for once more.
+    pub again: bool,
     pub verdict: Verdict,
 }
 
@@ -104,10 +108,12 @@ impl Checker {
                     let checked = match work {
                         Work::Check(block) => Checked {
                             hash: block.hash,
+                            again: matches!(block.from, BlockFrom::Again(_)),
                             verdict: worker.check(block),
                         },
                         Work::Fill(block) => Checked {
                             hash: block.hash,
+                            again: false,
                             verdict: worker.fill(&block),
                         },
                     };
@@ -164,8 +170,9 @@ impl Worker {
 
     fn check(&self, block: ToCheck) -> Verdict {
         let time = |stage| self.metrics.stage(stage);
+        let again = matches!(block.from, BlockFrom::Again(_));
         let (raw, source) = match block.from {
-            BlockFrom::Peer(raw) => (raw, None),
+            BlockFrom::Peer(raw) | BlockFrom::Again(raw) => (raw, None),
             BlockFrom::Source => {
                 let source = self.log.foreign();
                 let read = || source?.read(block.hash.as_byte_array());
@@ -199,6 +206,11 @@ impl Worker {
             }
             (Err(bad), _) => return Verdict::Bad(bad),
         };
+        if again {
+            self.metrics.blocks_again.inc();
+            self.feed.give_again(block.height, frame);
+            return Verdict::Good;
+        }
         let kept = time(Stage::Log).time(|| match source {
             Some(source) => {
                 let crc = crc32fast::hash(&frame.raw);

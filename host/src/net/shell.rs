@@ -437,6 +437,15 @@ impl Net {
     }
 
     fn verdict(&mut self, checked: Checked) {
+        if checked.again {
+            let result = match checked.verdict {
+                Verdict::Bad(bad) => Err(bad),
+                _ => Ok(()),
+            };
+            self.machine
+                .block_again_checked(checked.hash, result, now());
+            return self.fetch_again();
+        }
         match checked.verdict {
             Verdict::Good => self.machine.block_checked(checked.hash, Ok(()), now()),
             Verdict::Bad(bad) => self.machine.block_checked(checked.hash, Err(bad), now()),
@@ -465,6 +474,7 @@ impl Net {
                 .block_refused_by_coins(refusal.position.hash, refusal.reason, now);
         }
         self.limit_download(now);
+        self.fetch_again();
         let (best, _) = self.machine.best_header();
         let synced = self.machine.synced(now);
         self.feed.set_best(best, synced);
@@ -517,6 +527,13 @@ impl Net {
                 }
             }
         }
+    }
+
+    /// Lanes that need blocks which were pruned get them from peers.
+    fn fetch_again(&mut self) {
+        self.machine.set_refetch(&self.feed.wanted_again(), now());
+        self.feed
+            .set_unavailable(self.machine.refetch_unavailable());
     }
 
     fn show(&mut self, best_header: u32, synced: bool) {
@@ -659,6 +676,18 @@ impl Net {
                 Output::Compact { peer, hash, wanted } => {
                     self.checker.fill(ToFill { peer, hash, wanted });
                 }
+                Output::BlockAgain {
+                    hash,
+                    height,
+                    context,
+                    raw,
+                } => self.checker.check(ToCheck {
+                    hash,
+                    height,
+                    context,
+                    from: BlockFrom::Again(raw),
+                    announced: None,
+                }),
                 Output::Tip(change) => self.tip(&change),
                 Output::Transaction {
                     peer,

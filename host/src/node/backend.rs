@@ -205,6 +205,7 @@ impl NodeBackend {
             height: lane_status.cursor.map(|at| at.height),
             hash: lane_status.cursor.map(|at| at.hash.to_string()),
             lag: self.lag(lane),
+            waiting_for: lane_status.waiting.map(|waiting| waiting.to_string()),
             last_error: lane_status.last_error,
             budgets: lane.budgets(),
             attempts: lane_status.attempts,
@@ -320,6 +321,12 @@ impl Backend for NodeBackend {
                 _ => {}
             }
             let lag = self.lag(&lane);
+            if lag > MAX_LAG
+                && let Some(waiting) = status.waiting
+            {
+                let name = lane.name();
+                return Health::NotFollowing(format!("plugin {name} is {waiting}"));
+            }
             if lag > MAX_LAG {
                 return Health::NotFollowing(format!(
                     "plugin {} is {lag} blocks behind",
@@ -414,6 +421,7 @@ impl Backend for NodeBackend {
             height: None,
             hash: None,
             lag: 0,
+            waiting_for: None,
             last_error: match why {
                 Idle::Disabled => None,
                 Idle::Failed(why) => Some(why.clone()),

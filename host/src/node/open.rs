@@ -5,7 +5,7 @@ use crate::block_log::core_folder::{CoreFolder, FolderError};
 use crate::block_log::{BlockLog, ForeignBlocks, SegmentLogOptions, SpentLog};
 use crate::chain::sync::Base;
 use crate::chain::{BlockContext, HeaderTree, check_block};
-use crate::config::{CheckStart, Config, ConfigError, EnabledPlugin};
+use crate::config::{CheckStart, Config, ConfigError, EnabledPlugin, KeepBlocks};
 use crate::frame::Frame;
 use crate::headers_file::HeadersFile;
 use crate::network::Params;
@@ -20,6 +20,9 @@ use std::sync::Arc;
 const COINS_FILE: &str = "coins-plugin";
 /// Holds the height below which blocks were pruned.
 const PRUNED_FILE: &str = "pruned-below";
+
+/// Bytes of a segment of blocks, at least.
+const LEAST_SEGMENT: u64 = 16 << 10;
 
 /// A plugin that can run.
 pub(super) struct LoadedPlugin {
@@ -221,6 +224,15 @@ pub(super) struct OpenChain {
     pub base: Option<Base>,
 }
 
+/// Whole segments are pruned: where few bytes are kept, they are small.
+fn segments(keep: KeepBlocks) -> SegmentLogOptions {
+    let mut options = SegmentLogOptions::default();
+    if let KeepBlocks::Bytes(keep) = keep {
+        options.max_segment_bytes = (keep / 8).clamp(LEAST_SEGMENT, options.max_segment_bytes);
+    }
+    options
+}
+
 /// Looks at the folder that is the source of blocks, if there is one. Nothing on the disk is touched.
 pub(super) fn source_folder(config: &Config, params: &Params) -> Result<Option<Arc<CoreFolder>>> {
     let Some(path) = config.source_path() else {
@@ -259,12 +271,13 @@ pub(super) fn chain(
     source: Option<Arc<CoreFolder>>,
 ) -> Result<OpenChain> {
     let dir = folder.path().join("blocks");
-    let mut blocks = BlockLog::open(&dir, params.magic, SegmentLogOptions::default())?;
+    let options = segments(config.chain.keep_blocks);
+    let mut blocks = BlockLog::open(&dir, params.magic, options.clone())?;
     let foreign = dir.join("foreign.index");
     if source.is_some() || foreign.is_file() {
         blocks = blocks.with_foreign(ForeignBlocks::open(foreign, params.magic, source)?);
     }
-    let spent = SpentLog::open(&dir, params.magic, SegmentLogOptions::default())?;
+    let spent = SpentLog::open(&dir, params.magic, options)?;
     let genesis = params.genesis_block.clone();
     blocks.append(&params.genesis_hash, 0, &genesis)?;
 

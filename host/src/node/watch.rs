@@ -6,7 +6,7 @@ use super::manager::Board;
 use super::open;
 use crate::block_log::{BlockLog, SpentLog};
 use crate::cli::RunOptions;
-use crate::config::{Config, KeepBlocks};
+use crate::config::{Config, KeepBlocks, KeepSpent};
 use crate::lane::{Feed, LaneStage, Position};
 use crate::metrics::Metrics;
 use crate::progress;
@@ -30,6 +30,7 @@ const MIN_KEPT: u32 = 288;
 
 pub(super) struct Watch {
     keep_blocks: KeepBlocks,
+    keep_spent: KeepSpent,
     undo_depth: u32,
     options: RunOptions,
     feed: Arc<Feed>,
@@ -63,6 +64,7 @@ impl Watch {
     ) -> Self {
         Self {
             keep_blocks: config.chain.keep_blocks,
+            keep_spent: config.chain.keep_spent,
             undo_depth: config.chain.undo_depth,
             options,
             feed,
@@ -247,11 +249,20 @@ impl Watch {
             return Ok(());
         };
         let mut lowest = tip.saturating_sub(MIN_KEPT.max(self.undo_depth));
+        let mut lowest_spent = lowest;
         for lane in self.lanes.all() {
-            lowest = lowest.min(lane.status().flushed.map_or(0, |at| at.height));
+            let flushed = lane.status().flushed.map_or(0, |at| at.height);
+            // Who is below the log already gets its blocks from peers, the next ones too.
+            if self.feed.keeps(flushed.saturating_add(1)) {
+                lowest = lowest.min(flushed);
+            }
+            // What blocks spend no peer has.
+            if lane.program().descriptor.columns.spent {
+                lowest_spent = lowest_spent.min(flushed);
+            }
         }
         if self.blocks.bytes() <= keep || lowest == 0 {
-            return Ok(());
+            return self.prune_spent(tip, lowest_spent);
         }
         // First the note, then the blocks: what is gone must be known to have been checked.
         open::keep_pruned_below(&self.folder, lowest)?;
@@ -260,10 +271,26 @@ impl Watch {
             .prune(keep, lowest)
             .context("failed to prune the block log")?;
         if pruned.segments > 0 {
-            self.spent
-                .prune(0, lowest)
-                .context("failed to prune the log of spent outputs")?;
             tracing::info!(below = lowest, bytes = pruned.bytes, "blocks pruned");
+        }
+        self.prune_spent(tip, lowest_spent)
+    }
+
+    /// What blocks spend is kept as long as they are, or for good; and as long as a lane has still to read it.
+    fn prune_spent(&self, tip: u32, lowest: u32) -> Result<()> {
+        if self.keep_spent == KeepSpent::All {
+            return Ok(());
+        }
+        // Only where there is more of it than a segment, which is kept anyway.
+        let Some(kept) = self.blocks.contiguous_from(tip) else {
+            return Ok(());
+        };
+        let pruned = self
+            .spent
+            .prune(0, kept.min(lowest))
+            .context("failed to prune the log of spent outputs")?;
+        if pruned.segments > 0 {
+            tracing::info!(bytes = pruned.bytes, "spent outputs pruned");
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use bitcoin::p2p::ServiceFlags;
 use bitcoin::p2p::message_blockdata::Inventory;
 use bytes::Bytes;
 
+use super::session::Session;
 use super::{DropReason, Output, PeerId, Sync, SyncConfig};
 use crate::chain::block_check::{BadBlock, BlockContext};
 use crate::chain::header_tree::{Id, Status};
@@ -19,7 +20,16 @@ use crate::wire::message::Message;
 const MAX_UNREQUESTED: u32 = 256;
 /// How deep below its tip a peer with `NETWORK_LIMITED` serves blocks, less a margin for a race (BIP159, and Core's
 /// `NETWORK_LIMITED_ALLOW_CONN_BLOCKS`).
-const LIMITED_DEPTH: u32 = 288 - 2;
+pub(super) const LIMITED_DEPTH: u32 = 288 - 2;
+
+/// The block that all others wait for is taken over by an idle peer after so many times what that one takes for a block.
+const TAKE_OVER: u32 = 4;
+/// And not before: a peer with a busy moment is not slow.
+const LEAST_TAKE_OVER: Duration = Duration::from_millis(250);
+/// How long a peer that blocks were taken over from is left alone, to begin with; doubles.
+const SLOW_PAUSE: Duration = Duration::from_secs(5);
+/// The end of that doubling: 5 s times 2 to the sixth, 320 s.
+const MAX_SLOW: u32 = 6;
 
 /// A block that was asked for.
 #[derive(Debug)]
@@ -84,12 +94,14 @@ struct Wanted {
     blocks: Vec<Id>,
     /// The block just above the tip, if it is on its way and the window ends before the peer's branch does.
     held_up_by: Option<Id>,
+    /// The block just above the tip, if it is on its way and there is nothing else to ask for.
+    waited_for: Option<Id>,
 }
 
 impl Sync {
     /// Asks every peer with free slots for what is missing.
     pub(super) fn ask_for_blocks(&mut self, now: Moment) {
-        let ids: Vec<PeerId> = self
+        let mut ids: Vec<PeerId> = self
             .peers
             .iter()
             .filter(|(_, session)| {
@@ -99,8 +111,22 @@ impl Sync {
             })
             .map(|(id, _)| *id)
             .collect();
+        // A block at the tip does not queue behind old ones that a peer sends.
+        ids.sort_by_key(|id| {
+            let session = self.peers.get(id);
+            session.map_or(0, |session| session.again.len())
+        });
+        let slow = |session: &Session| session.slow_until > now;
+        let sharers = self
+            .peers
+            .values()
+            .filter(|session| session.peer.is_ready() && session.best.is_some() && !slow(session))
+            .count();
         for id in ids {
-            let wanted = self.wanted_of(id);
+            if sharers > 0 && self.peers.get(&id).is_some_and(slow) {
+                continue;
+            }
+            let wanted = self.wanted_of(id, sharers);
             if !wanted.blocks.is_empty() {
                 self.request(id, &wanted.blocks, 0, now);
             } else if let Some(staller) = wanted
@@ -111,10 +137,64 @@ impl Sync {
             {
                 session.stalling_since.get_or_insert(now);
             }
+            if let Some(block) = wanted.waited_for {
+                self.take_over(id, block, now);
+            }
         }
     }
 
-    fn wanted_of(&self, id: PeerId) -> Wanted {
+    /// With the block that all others wait for on its way from a slow peer, one that has nothing to do is asked for it, and
+    /// the slow one is left alone for a while. What it still sends is taken if it comes first.
+    fn take_over(&mut self, id: PeerId, block: Id, now: Moment) {
+        let (Some(session), Some(in_flight)) =
+            (self.peers.get(&id), self.downloads.in_flight.get(&block))
+        else {
+            return;
+        };
+        let pace = Duration::from_millis(session.pace.unwrap_or(u64::MAX / 1_000));
+        let patience = pace.saturating_mul(TAKE_OVER).max(LEAST_TAKE_OVER);
+        let (from, moves) = (in_flight.peer, in_flight.moves);
+        let waits = now.since(in_flight.asked);
+        // Each time the next has twice as long: with a slow line of ours everyone is slow.
+        if from == id
+            || !session.in_flight.is_empty()
+            || waits < patience.saturating_mul(1 << moves.min(10))
+        {
+            return;
+        }
+        let own_pace = session.pace;
+        let Some(slow) = self.peers.get_mut(&from) else {
+            return;
+        };
+        // One that is as fast, and has more to send before it, is not slow.
+        let slower = slow
+            .pace
+            .zip(own_pace)
+            .is_some_and(|(theirs, own)| theirs > own.saturating_mul(3));
+        if !slower && now.since(slow.last_block) < patience {
+            return;
+        }
+        slow.slow_until = now + SLOW_PAUSE.saturating_mul(1 << slow.slow.min(MAX_SLOW));
+        slow.slow = slow.slow.saturating_add(1);
+        slow.in_flight_limit = 1;
+        let given_up = slow.in_flight.clone();
+        for other in given_up {
+            self.give_over(other);
+        }
+        self.request(id, &[block], moves + 1, now);
+    }
+
+    /// Takes a block from its peer, which may still send it.
+    fn give_over(&mut self, block: Id) {
+        if let Some(in_flight) = self.release(block)
+            && let Some(session) = self.peers.get_mut(&in_flight.peer)
+        {
+            session.given_up = session.given_up.saturating_add(1);
+        }
+    }
+
+    /// With so many peers to share the window.
+    fn wanted_of(&self, id: PeerId, sharers: usize) -> Wanted {
         let mut wanted = Wanted::default();
         let Some(session) = self.peers.get(&id) else {
             return wanted;
@@ -134,15 +214,18 @@ impl Sync {
         if !serves || !services.has(self.config.required_services) {
             return wanted;
         }
-        let room = session
-            .in_flight_limit
-            .saturating_sub(session.in_flight.len());
         let fork = tree.node(tree.fork_with_active(best)).height;
         let window = fork.saturating_add(self.config.download_window);
         let end = target
             .height
             .min(window)
             .min(downloads.limit.unwrap_or(u32::MAX));
+        // A share of what may be asked for at all: nobody takes the whole of it because it was looked at first.
+        let share = (end.saturating_sub(fork) as usize).div_ceil(sharers.max(1));
+        let room = session
+            .in_flight_limit
+            .min(share)
+            .saturating_sub(session.in_flight.len());
         let mut first_missing = true;
         let mut waited_for = None;
         for height in fork.saturating_add(1)..=end {
@@ -183,6 +266,9 @@ impl Sync {
         }
         if end == window && target.height > window {
             wanted.held_up_by = waited_for;
+        }
+        if wanted.blocks.is_empty() {
+            wanted.waited_for = waited_for;
         }
         wanted
     }
@@ -258,9 +344,23 @@ impl Sync {
             .id(&hash)
             .and_then(|block| self.release(block).map(|asked| (block, asked)));
         let Some((block, asked)) = expected else {
-            self.on_unrequested_block(peer, now);
+            let again = self.tree.id(&hash);
+            if !again.is_some_and(|block| self.on_block_again(peer, block, &raw, now)) {
+                self.on_unrequested_block(peer, now);
+            }
             return;
         };
+        if asked.peer != peer {
+            // It came late, and yet before the other's.
+            for (id, late) in [(peer, true), (asked.peer, false)] {
+                if let Some(session) = self.peers.get_mut(&id) {
+                    session.given_up = match late {
+                        true => session.given_up.saturating_sub(1),
+                        false => session.given_up.saturating_add(1),
+                    };
+                }
+            }
+        }
         self.adapt_to_speed(peer, &asked, now);
 
         let node = self.tree.node(block);
@@ -298,21 +398,36 @@ impl Sync {
         let Some(session) = self.peers.get_mut(&peer) else {
             return;
         };
+        let took = now.since(session.last_block.max(asked.asked)).as_millis();
+        let took = u64::try_from(took).unwrap_or(u64::MAX);
+        session.pace = Some(match session.pace {
+            Some(pace) => pace.saturating_mul(7).saturating_add(took) / 8,
+            None => took,
+        });
         session.last_block = now;
         session.stalling_since = None;
-        if peer == asked.peer && now.since(asked.asked) <= self.config.fast_block {
-            session.in_flight_limit =
-                (session.in_flight_limit + 1).min(self.config.blocks_per_fast_peer);
-        } else {
-            session.in_flight_limit =
-                (session.in_flight_limit / 2).max(self.config.blocks_per_peer);
-        }
+        let limit = session.in_flight_limit;
+        session.in_flight_limit =
+            if peer == asked.peer && now.since(asked.asked) <= self.config.fast_block {
+                session.slow = 0;
+                (limit + 1).min(self.config.blocks_per_fast_peer)
+            } else if limit > self.config.blocks_per_peer {
+                (limit / 2).max(self.config.blocks_per_peer)
+            } else {
+                // One that was slow shows first that it is not.
+                (limit + 1).min(self.config.blocks_per_peer)
+            };
     }
 
     fn on_unrequested_block(&mut self, peer: PeerId, now: Moment) {
         let Some(session) = self.peers.get_mut(&peer) else {
             return;
         };
+        if session.given_up > 0 {
+            session.given_up -= 1;
+            session.stalling_since = None;
+            return;
+        }
         session.unrequested_blocks += 1;
         if session.unrequested_blocks > MAX_UNREQUESTED {
             self.drop_peer(peer, DropReason::UnrequestedBlocks, now);
@@ -324,6 +439,9 @@ impl Sync {
         let Some(block) = self.tree.id(hash) else {
             return;
         };
+        if self.again_not_found(peer, block, now) {
+            return;
+        }
         if self
             .downloads
             .in_flight
@@ -482,7 +600,7 @@ impl Sync {
             });
             let Some((idle, _)) = idle else { return };
             let idle = *idle;
-            self.release(block);
+            self.give_over(block);
             self.request(idle, &[block], moves + 1, now);
         }
     }

@@ -84,6 +84,8 @@ pub struct SyncConfig {
     pub fast_block: Duration,
     /// Bytes of blocks that may wait for [`block_checked`](super::Sync::block_checked), those on their way included.
     pub max_unchecked_bytes: usize,
+    /// The same for blocks that are asked for once more: see [`set_refetch`](super::Sync::set_refetch).
+    pub max_again_bytes: usize,
     /// How long a peer may hold up the window, to begin with; doubles with every peer that is dropped for it.
     pub stall_timeout: Duration,
     /// The end of that doubling.
@@ -152,6 +154,7 @@ impl SyncConfig {
             blocks_per_fast_peer: 128,
             fast_block: Duration::from_millis(500),
             max_unchecked_bytes: 128 << 20,
+            max_again_bytes: 16 << 20,
             stall_timeout: Duration::from_secs(2),
             max_stall_timeout: Duration::from_secs(64),
             block_timeout: Duration::from_secs(120),

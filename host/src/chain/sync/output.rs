@@ -95,6 +95,18 @@ pub enum Output {
         /// What [`check_block`](crate::chain::check_block) needs.
         context: BlockContext,
     },
+    /// A block of the active chain that was asked for once more: check it in its context, then call
+    /// `block_again_checked`.
+    BlockAgain {
+        /// Its hash, which its header has.
+        hash: BlockHash,
+        /// Its height.
+        height: u32,
+        /// What [`check_block`](crate::chain::check_block) needs.
+        context: BlockContext,
+        /// The block, serialised.
+        raw: Bytes,
+    },
     /// The active chain has another tip.
     Tip(TipChange),
     /// A peer announced transactions, whether we want them or not: by txid or wtxid, internal byte order.

@@ -3,6 +3,7 @@
 use super::compact::Partial;
 use super::life::{ConnectionKind, Life};
 use super::presync::Presync;
+use super::refetch::Portion;
 use crate::chain::header_tree::Id;
 use crate::wire::{Moment, Peer};
 
@@ -38,8 +39,18 @@ pub(super) struct Session {
     pub(super) partial: Option<Box<Partial>>,
     /// When it last sent a block, or was first asked for one after a pause.
     pub(super) last_block: Moment,
+    /// What a block took it lately, on a moving average; milliseconds.
+    pub(super) pace: Option<u64>,
+    /// Until then it is asked for blocks only where no other peer is: one that is faster took a block over from it.
+    pub(super) slow_until: Moment,
+    /// How often in a row that was so.
+    pub(super) slow: u32,
     /// Since when it holds up the window.
     pub(super) stalling_since: Option<Moment>,
+    /// Blocks of the active chain that it was asked for once more.
+    pub(super) again: Portion,
+    /// Blocks that it was asked for and that are not waited for any more: each may still come.
+    pub(super) given_up: u32,
     /// Blocks that nobody asked it for.
     pub(super) unrequested_blocks: u32,
     /// It was asked for its whole pool.
@@ -66,7 +77,12 @@ impl Session {
             sends_compact: false,
             partial: None,
             last_block: now,
+            pace: None,
+            slow_until: now,
+            slow: 0,
             stalling_since: None,
+            again: Portion::default(),
+            given_up: 0,
             unrequested_blocks: 0,
             pool_asked: false,
             useful: false,

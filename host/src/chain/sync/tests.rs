@@ -7,5 +7,7 @@ mod headers;
 mod network;
 mod peers;
 mod presync;
+mod refetch;
 mod source;
+mod throughput;
 mod transactions;

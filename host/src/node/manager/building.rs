@@ -1,7 +1,7 @@
 //! A plugin's data made anew, or taken over by `migrate`, in a second lane while the first goes on serving.
 
 use super::Manager;
-use crate::lane::{LaneKind, LaneShared, Order, Program};
+use crate::lane::{LaneKind, LaneShared, Order, Program, Waiting};
 use crate::plugin::{Instance, LaneSpace};
 use crate::status::ReloadState;
 use crate::store::{OtherSet, PluginNote, other_rows};
@@ -17,6 +17,8 @@ pub(super) struct Building {
     lane: Arc<LaneShared>,
     program: Arc<Program>,
     began: Instant,
+    /// What it said last that it waits for.
+    waiting: Option<Waiting>,
 }
 
 impl Manager {
@@ -48,21 +50,32 @@ impl Manager {
             true => self.migrate(&name, &program, note)?,
             false => None,
         };
+        let spent = program.descriptor.columns.spent;
         let lane = self.start.start(LaneKind::Building, program.clone())?;
         let building = Building {
             lane,
             program,
             began: Instant::now(),
+            waiting: None,
         };
         self.building.insert(name, building);
         self.board.notes().building = self.building.len();
-        Ok(match from {
+        let message = match from {
             Some(height) => format!(
                 "state version {version}: migrated at block {height}, the blocks after it are given again"
             ),
             None => format!(
                 "state version {version}: made anew from the first block, while the old one serves"
             ),
+        };
+        let next = from.map_or(0, |height| height + 1);
+        let lacks = match spent {
+            true => self.start.feed.lacks_spent(next),
+            false => None,
+        };
+        Ok(match lacks {
+            Some(waiting) => format!("{message}; {waiting}"),
+            None => message,
         })
     }
 
@@ -140,7 +153,7 @@ impl Manager {
     pub(super) fn look_at_buildings(&mut self) {
         let names: Vec<String> = self.building.keys().cloned().collect();
         for name in names {
-            let Some(building) = self.building.get(&name) else {
+            let Some(building) = self.building.get_mut(&name) else {
                 continue;
             };
             let status = building.lane.status();
@@ -151,6 +164,15 @@ impl Manager {
                 let ended = self.abandon_building(&name);
                 self.refused(&name, &sha256, &ended.err().unwrap_or(error));
                 continue;
+            }
+            if building.waiting != status.waiting {
+                building.waiting = status.waiting;
+                let message = match status.waiting {
+                    Some(waiting) => waiting.to_string(),
+                    None => "made anew, while the old data serve".to_owned(),
+                };
+                self.board
+                    .say(&name, ReloadState::Building, &sha256, message);
             }
             let height = status.cursor.map(|at| at.height);
             let serving = self.start.lanes.find(&name);

@@ -131,8 +131,17 @@ impl Manager {
         let program = self.load(plugin, bytes)?;
         self.components
             .keep(&program.compiled.sha256.to_string(), bytes)?;
-        self.start.start(LaneKind::Serving, program)?;
+        let spent = program.descriptor.columns.spent;
+        let lane = self.start.start(LaneKind::Serving, program)?;
         self.board.notes().idle.remove(&plugin.name);
-        Ok("switched on".to_owned())
+        let next = lane.status().cursor.map_or(0, |at| at.height + 1);
+        let lacks = match spent {
+            true => self.start.feed.lacks_spent(next),
+            false => None,
+        };
+        Ok(match lacks {
+            Some(waiting) => format!("switched on; {waiting}"),
+            None => "switched on".to_owned(),
+        })
     }
 }

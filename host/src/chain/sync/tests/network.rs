@@ -92,6 +92,11 @@ pub(super) struct FakePeer {
     to_host: VecDeque<u8>,
     cut: bool,
     blocks_sent: u32,
+    /// Bytes a second that it sends, and how long what the host says takes to it; no bound without.
+    pub(super) line: Option<(u64, Duration)>,
+    /// Thousandths of bytes that it may send by now.
+    credit: u64,
+    on_the_way: VecDeque<(Moment, Bytes)>,
     /// Every message that the host sent, over all connections.
     pub(super) heard: Vec<Message>,
 }
@@ -114,6 +119,9 @@ impl FakePeer {
             to_host: VecDeque::new(),
             cut: false,
             blocks_sent: 0,
+            line: None,
+            credit: 0,
+            on_the_way: VecDeque::new(),
             heard: Vec::new(),
         }
     }
@@ -194,6 +202,7 @@ impl FakePeer {
         self.connection = Some(id);
         self.decoder = Decoder::new(MAGIC);
         self.to_host.clear();
+        self.on_the_way.clear();
         self.cut = false;
     }
 
@@ -349,6 +358,7 @@ pub(super) struct Waiting {
     pub(super) hash: BlockHash,
     raw: Bytes,
     context: BlockContext,
+    again: bool,
 }
 
 /// The whole network.
@@ -359,6 +369,10 @@ pub(super) struct Sim {
     pub(super) peers: Vec<FakePeer>,
     /// The shell checks no blocks while this is set.
     pub(super) busy: bool,
+    /// It checks every block as soon as it has come.
+    pub(super) checks_at_once: bool,
+    /// How far above the tip it lets blocks be asked for.
+    pub(super) ahead: Option<u32>,
     /// What the shell's own coins refuse.
     pub(super) verdicts: BTreeMap<BlockHash, BadBlock>,
     pub(super) waiting: Vec<Waiting>,
@@ -370,6 +384,8 @@ pub(super) struct Sim {
     pub(super) headers: Vec<Header>,
     pub(super) blocks: Vec<(BlockHash, u32)>,
     pub(super) from_source: Vec<(BlockHash, u32)>,
+    /// Blocks that came once more and were good.
+    pub(super) again: Vec<(BlockHash, u32)>,
     pub(super) tips: Vec<TipChange>,
     pub(super) dropped: Vec<(SocketAddr, DropReason)>,
     pub(super) transactions: Vec<(PeerId, bitcoin::Txid)>,
@@ -410,6 +426,8 @@ impl Sim {
             chance: Chance(seed),
             peers,
             busy: false,
+            checks_at_once: false,
+            ahead: None,
             verdicts: BTreeMap::new(),
             waiting: Vec::new(),
             next_id: 0,
@@ -419,6 +437,7 @@ impl Sim {
             headers: Vec::new(),
             blocks: Vec::new(),
             from_source: Vec::new(),
+            again: Vec::new(),
             tips: Vec::new(),
             dropped: Vec::new(),
             transactions: Vec::new(),
@@ -434,7 +453,20 @@ impl Sim {
 
     /// One step: some time passes, some bytes arrive, the shell does some of its work.
     pub(super) fn step(&mut self) {
+        let before = self.now;
         self.now = self.now + Duration::from_millis(5 + self.chance.below(20) as u64);
+        let passed = self.now.since(before);
+        self.lines(passed);
+        if let Some(ahead) = self.ahead {
+            let limit = self.sync.tip().0 + ahead;
+            self.sync.set_download_limit(Some(limit), self.now);
+            self.settle();
+        }
+        while self.checks_at_once && !self.waiting.is_empty() {
+            let waiting = self.waiting.swap_remove(0);
+            self.check(&waiting);
+            self.settle();
+        }
         if self.now.since(self.last_tick) >= Duration::from_millis(100) {
             self.last_tick = self.now;
             self.sync.tick(self.now);
@@ -451,6 +483,29 @@ impl Sim {
             self.check(&waiting);
         }
         self.settle();
+    }
+
+    /// What comes over lines with a speed: to the peers what was said long enough ago, from them what the time allows.
+    fn lines(&mut self, passed: Duration) {
+        for index in 0..self.peers.len() {
+            let fake = &mut self.peers[index];
+            let Some((rate, _)) = fake.line else { continue };
+            while let Some((_, bytes)) = fake.on_the_way.pop_front_if(|(at, _)| *at <= self.now) {
+                fake.hear(&bytes, &mut self.chance);
+            }
+            fake.credit += rate * passed.as_millis() as u64;
+            let count = ((fake.credit / 1_000) as usize).min(fake.to_host.len());
+            // An idle line saves nothing up.
+            fake.credit = match fake.to_host.len() > count {
+                true => fake.credit - count as u64 * 1_000,
+                false => 0,
+            };
+            let bytes: Vec<u8> = fake.to_host.drain(..count).collect();
+            if let Some(id) = fake.connection.filter(|_| !bytes.is_empty()) {
+                self.sync.received(id, &bytes, self.now);
+                self.settle();
+            }
+        }
     }
 
     pub(super) fn run_for(&mut self, duration: Duration) {
@@ -524,6 +579,9 @@ impl Sim {
 
     fn deliver(&mut self, index: usize) {
         let peer = &mut self.peers[index];
+        if peer.line.is_some() {
+            return;
+        }
         let Some(id) = peer.connection else { return };
         if peer.to_host.is_empty() {
             if peer.cut {
@@ -570,7 +628,15 @@ impl Sim {
                 crate::chain::block_check::Mutation::Undecodable,
             )),
         };
-        self.sync.block_checked(waiting.hash, result, self.now);
+        if !waiting.again {
+            self.sync.block_checked(waiting.hash, result, self.now);
+            return;
+        }
+        if result.is_ok() {
+            self.again.push((waiting.hash, waiting.context.height));
+        }
+        self.sync
+            .block_again_checked(waiting.hash, result, self.now);
     }
 
     /// Does what the machine asks for.
@@ -583,7 +649,12 @@ impl Sim {
                         .iter_mut()
                         .find(|fake| fake.connection == Some(peer))
                     {
-                        fake.hear(&bytes, &mut self.chance);
+                        match fake.line {
+                            Some((_, latency)) => {
+                                fake.on_the_way.push_back((self.now + latency, bytes));
+                            }
+                            None => fake.hear(&bytes, &mut self.chance),
+                        }
                     }
                 }
                 Output::Disconnect { peer, reason } => {
@@ -613,7 +684,26 @@ impl Sim {
                     assert!(announced_at <= self.now);
                     assert_eq!(context.height, height);
                     self.blocks.push((hash, height));
-                    self.waiting.push(Waiting { hash, raw, context });
+                    self.waiting.push(Waiting {
+                        hash,
+                        raw,
+                        context,
+                        again: false,
+                    });
+                }
+                Output::BlockAgain {
+                    hash,
+                    height,
+                    context,
+                    raw,
+                } => {
+                    assert_eq!(context.height, height);
+                    self.waiting.push(Waiting {
+                        hash,
+                        raw,
+                        context,
+                        again: true,
+                    });
                 }
                 Output::Compact { peer, hash, wanted } => {
                     let found = wanted.ids.iter().map(|id| {
