@@ -1,4 +1,4 @@
-//! What the transport costs: a megabyte as blocks of 100 kB, framed or encrypted by one side and read by the other.
+//! What the transport costs: ten megabytes as blocks of several sizes, framed or encrypted by one side and read by the other.
 //!
 //! cargo run --release --example transport_bench
 

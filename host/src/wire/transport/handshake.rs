@@ -88,7 +88,7 @@ type Run = dyn Future<Output = Result<bip324::CipherSession, TransportError>> + 
 /// A handshake under way.
 pub(super) struct Handshake {
     pipe: SharedPipe,
-    /// Gone once the handshake has ended.
+    /// Gone once the handshake has ended. In a lock that is never taken, so that it may be shared by reference.
     run: Option<std::sync::Mutex<Pin<Box<Run>>>>,
 }
 

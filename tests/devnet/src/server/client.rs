@@ -337,7 +337,7 @@ impl Session<'_> {
             timestamp: i64::try_from(now.as_secs())?,
             receiver: Address::new(&self.client.addr, ServiceFlags::NONE),
             sender: Address::new(&self.shared.config.listen, services),
-            nonce: nonce,
+            nonce,
             user_agent: self.shared.config.user_agent.clone(),
             start_height: i32::try_from(height)?,
             relay: true,
