@@ -184,10 +184,7 @@ fn peers_are_shown_added_dropped_and_banned_and_what_cannot_be_is_said() {
             && table.contains("peer book: 0 addresses"),
         "{table}"
     );
-    let (_, metrics) = host
-        .get_text("/metrics")
-        .map(|(code, text)| (code, text))
-        .unwrap();
+    let (_, metrics) = host.get_text("/metrics").unwrap();
     let line = format!(
         "blockmill_peer_connection_blocks{{peer=\"{addr}\",direction=\"outbound\",kind=\"manual\""
     );
