@@ -682,3 +682,55 @@ fn a_hash_is_turned_round_once() {
     inside[31] = 1;
     assert_eq!(BlockId::parse(&text), Some(BlockId::Hash(inside)));
 }
+
+#[test]
+fn peers_are_shown_to_everybody_and_changed_by_the_owner_alone() {
+    let server = Server::start(Bounds::default());
+    let (code, peers) = server.json("/api/v1/peers");
+    assert_eq!(code, 200);
+    assert_eq!(
+        peers,
+        serde_json::to_value(status::tests::example_peers()).unwrap()
+    );
+    for pointer in [
+        "/peers/0/transport",
+        "/peers/0/direction",
+        "/peers/0/kind",
+        "/peers/0/ping_ms",
+        "/peers/0/bytes_in",
+        "/peers/0/blocks",
+        "/peers/0/in_flight",
+        "/peers/0/misbehaviour",
+        "/peers/0/since",
+        "/bans/0/until",
+        "/book/new",
+    ] {
+        assert!(peers.pointer(pointer).is_some(), "{pointer} is missing");
+    }
+    let post = |path: &str, token: &str| {
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        let request = format!(
+            "POST /api/v1/peers/{path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    for (path, token, code, text) in [
+        ("ban?address=10.0.0.1", "mine", "403", "owner's token"),
+        ("ban?address=10.0.0.1&for=2h", "the-owners", "200", "7200s"),
+        ("ban?address=x", "the-owners", "400", "no IP address"),
+        ("ban", "the-owners", "400", "takes an address"),
+        ("add?address=a&b=c", "the-owners", "400", "no parameter"),
+        ("drop?address=99", "the-owners", "404", "no peer 99"),
+        ("praise?address=1", "the-owners", "404", "nobody can praise"),
+    ] {
+        let answer = post(path, token);
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {code}")),
+            "{path}: {answer}"
+        );
+        assert!(answer.contains(text), "{path}: {answer}");
+    }
+}

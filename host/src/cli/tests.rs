@@ -179,6 +179,8 @@ fn wrong_usage_is_refused_with_exit_code_2() {
             &["plugin", "query", "name", "path", "=v"],
             ErrorKind::ValueValidation,
         ),
+        (&["peers", "ban"], ErrorKind::MissingRequiredArgument),
+        (&["peers", "praise"], ErrorKind::InvalidSubcommand),
         (
             &["plugin"],
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand,
@@ -384,6 +386,48 @@ tx-writer     0.1.0    cdcdcdcdcdcd  retrying        -  133  trap: unreachable
         "2d".repeat(32)
     );
     assert_eq!(shown, expected);
+}
+
+#[test]
+fn peers_are_a_table_of_peers_one_of_bans_and_the_size_of_the_book() {
+    let server = Server::start(Bounds::default());
+    let address = server.address.to_string();
+    let json = run(&["peers", "--json", "--api-listen", &address]).unwrap();
+    assert_eq!(
+        serde_json::from_str::<status::Peers>(&json).unwrap(),
+        status::tests::example_peers()
+    );
+    let shown = run(&["peers", "--api-listen", &address]).unwrap();
+    let lines: Vec<&str> = shown.lines().collect();
+    assert!(lines[0].starts_with("ID  PEER "), "{shown}");
+    for part in [
+        "127.0.0.1:18444",
+        "full",
+        "v1",
+        "12.3M",
+        "130",
+        "/Satoshi:31.0.0/",
+    ] {
+        assert!(lines[1].contains(part), "{part}: {shown}");
+    }
+    assert!(lines[3].starts_with("BANNED "), "{shown}");
+    assert!(
+        lines[4].contains("2023-11-14 22:23:20 UTC") && lines[4].contains("noise"),
+        "{shown}"
+    );
+    assert!(
+        lines[5].contains("for good") && lines[5].contains("malformed block"),
+        "{shown}"
+    );
+    assert_eq!(
+        *lines.last().unwrap(),
+        "peer book: 7 addresses heard of, 2 connected to before"
+    );
+    // Changing takes the token of the data folder, and there is none here.
+    let why = run(&["peers", "ban", "10.0.0.1", "--api-listen", &address]).unwrap_err();
+    assert!(format!("{why:#}").contains("owner-token"), "{why:#}");
+    let why = run(&["peers", "drop", "4", "--api-listen", &nobody()]).unwrap_err();
+    assert!(format!("{why:#}").contains("no host answers"), "{why:#}");
 }
 
 #[test]

@@ -400,6 +400,36 @@ const WRONG_FILES: &[(&str, &str, &str, &str)] = &[
         "the default is max_outbound = 8",
     ),
     (
+        "[peers]\nadd = [\"a b\"]",
+        "peers.add.0",
+        "no address of a peer",
+        "host:port",
+    ),
+    (
+        "[peers]\nadd = [\"a\",\"b\",\"c\",\"d\",\"e\",\"f\",\"g\",\"h\",\"i\"]",
+        "peers.add",
+        "9 peers are more than 8",
+        "name fewer",
+    ),
+    (
+        "[peers]\nlisten = \"everywhere\"",
+        "peers.listen",
+        "no address to listen at",
+        "0.0.0.0:8333",
+    ),
+    (
+        "[peers]\nban_first = \"2days\"",
+        "peers.ban_first",
+        "2days is more than peers.ban_second",
+        "give less here",
+    ),
+    (
+        "[peers]\nmax_incoming = 0",
+        "peers.max_incoming",
+        "0 is too small",
+        "1 or more",
+    ),
+    (
         "[peers]\nmax_outbound = 0",
         "peers.max_outbound",
         "0 is too small",

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use bitcoin::p2p::ServiceFlags;
 
-use super::bans::Bans;
+use super::bans::{Bans, Subnet};
 use super::book::{Book, BookFile, NetAddress, Place};
 use super::chance::Chance;
 use super::incoming::Knocks;
@@ -227,6 +227,20 @@ impl Sync {
         };
         tracing::info!(ip = %addr.ip(), offences = ban.offences, reason = text, until, "banned");
         self.event(addr, "banned", format!("{until}: {text}"));
+        let owner = Subnet::of_owner(addr.ip());
+        let others: Vec<PeerId> = self
+            .peers
+            .iter()
+            .filter(|(other, session)| {
+                **other != id
+                    && session.life.kind == ConnectionKind::Incoming
+                    && owner.contains(session.peer.addr().ip())
+            })
+            .map(|(other, _)| *other)
+            .collect();
+        for other in others {
+            self.drop_peer(other, DropReason::Banned, now);
+        }
     }
 
     /// The address as people write it: a hidden service by its name.

@@ -524,6 +524,24 @@ fn who_misbehaves_is_banned_minutes_then_hours_then_for_good_and_named_peers_nev
 }
 
 #[test]
+fn a_ban_closes_every_connection_from_the_same_address() {
+    let chain = chain(5);
+    let addrs = ["50.1.1.1:5", "50.1.1.1:6", "50.1.1.2:5"].map(addr);
+    let mut sim = Sim::new(28, peers_at(&addrs, &chain), |config| {
+        config.connect.clear()
+    });
+    for peer in 0..3 {
+        sim.connect_inbound(peer);
+    }
+    sim.run_for(5 * SECOND);
+    sim.peers[0].say_bytes(&encode_frame(super::network::MAGIC, "block", &[1, 2, 3]));
+    sim.run_for(5 * SECOND);
+    let open: Vec<bool> = (0..3).map(|peer| sim.id_of(peer).is_some()).collect();
+    assert_eq!(open, [false, false, true]);
+    assert_eq!(sim.sync.bans().holding(sim.now.secs()).count(), 1);
+}
+
+#[test]
 fn slow_peers_and_those_that_lack_services_are_not_banned() {
     let chain = chain(30);
     let addrs = many(3);
