@@ -1,0 +1,109 @@
+//! The host's network machine, with a shell that has no sockets and checks every block.
+
+use bitcoin::{BlockHash, Txid};
+use blockmill::chain::block_check::Mutation;
+use blockmill::chain::sync::{DropReason, PeerId, ShortIds};
+use blockmill::chain::{BadBlock, BlockContext, HeaderTree, Output, Sync, SyncConfig, check_block};
+use blockmill::frame::Frame;
+use blockmill::network::Network;
+use blockmill::wire::Moment;
+use bytes::Bytes;
+use std::net::SocketAddr;
+
+use crate::ALLOCATOR;
+
+/// What the machine wants done, in copies: nothing of it counts as kept by the machine.
+pub enum Wish {
+    /// Send these bytes.
+    Send(PeerId, Bytes),
+    /// Close the connection, for this reason, which is the peer's fault or not.
+    Disconnect(PeerId, String, bool),
+    /// Connect.
+    Connect(SocketAddr),
+    /// Check this block.
+    Check(BlockHash, BlockContext, Bytes),
+    /// Look for transactions.
+    Fill(PeerId, BlockHash, ShortIds),
+    /// A transaction came.
+    Transaction(Txid),
+}
+
+/// The machine.
+pub struct Host {
+    machine: Sync,
+    kept: i64,
+    /// The most bytes that the machine kept at any time, beyond those that it began with.
+    pub peak: i64,
+}
+
+impl Host {
+    /// A machine that knows nothing but the genesis.
+    pub fn new(config: SyncConfig, seed: u64, now: Moment) -> Host {
+        let params = Network::Regtest.params();
+        let machine = Sync::new(config, params, HeaderTree::new(params), seed, now);
+        Host {
+            machine,
+            kept: 0,
+            peak: 0,
+        }
+    }
+
+    /// The machine, to look at.
+    pub fn machine(&self) -> &Sync {
+        &self.machine
+    }
+
+    /// Tells the machine something, and counts what it keeps of it.
+    pub fn tell<T>(&mut self, what: impl FnOnce(&mut Sync) -> T) -> T {
+        let before = ALLOCATOR.allocated() as i64;
+        let answer = what(&mut self.machine);
+        self.kept += ALLOCATOR.allocated() as i64 - before;
+        self.peak = self.peak.max(self.kept);
+        answer
+    }
+
+    /// The next thing that the machine wants done.
+    pub fn wish(&mut self) -> Option<Wish> {
+        loop {
+            let output = self.tell(Sync::next_output)?;
+            let wish = match &output {
+                Output::Send { peer, bytes } => Some(Wish::Send(*peer, copy(bytes))),
+                Output::Disconnect { peer, reason } => {
+                    let fault = reason.is_fault() && !matches!(reason, DropReason::Slept(_));
+                    Some(Wish::Disconnect(*peer, reason.to_string(), fault))
+                }
+                Output::Connect { addr } => Some(Wish::Connect(*addr)),
+                Output::Block {
+                    hash, context, raw, ..
+                } => Some(Wish::Check(*hash, *context, copy(raw))),
+                Output::Compact { peer, hash, wanted } => {
+                    Some(Wish::Fill(*peer, *hash, wanted.clone()))
+                }
+                Output::Transaction { txid, .. } => Some(Wish::Transaction(*txid)),
+                Output::Headers(_) | Output::Tip(_) | Output::Event(_) => None,
+            };
+            // What the machine gave away is its own until here.
+            self.tell(|_| drop(output));
+            if wish.is_some() {
+                return wish;
+            }
+        }
+    }
+}
+
+fn copy(bytes: &Bytes) -> Bytes {
+    Bytes::copy_from_slice(bytes)
+}
+
+/// The checks of a block that need no coins.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn check(hash: BlockHash, context: &BlockContext, raw: Bytes) -> Result<(), BadBlock> {
+    let frame = Frame::decode(raw).map_err(|_| BadBlock::Mutated(Mutation::Undecodable))?;
+    if frame.hash != hash {
+        return Err(BadBlock::Mutated(Mutation::Undecodable));
+    }
+    check_block(&frame, context)
+}

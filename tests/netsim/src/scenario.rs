@@ -1,0 +1,77 @@
+//! What a seed makes: who is there, how the network splits, how long it goes on.
+
+use std::time::Duration;
+
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::node::{Kind, Node};
+
+/// A network and what happens to it.
+pub struct Scenario {
+    /// What it was made of.
+    pub seed: u64,
+    /// The peers.
+    pub nodes: Vec<Node>,
+    /// When the network splits and when it meets again, if it does.
+    pub split: Option<(Duration, Duration)>,
+    /// Whether the host is in one part alone, and cannot reach the other.
+    pub host_is_split: bool,
+    /// The mean time from one block to the next.
+    pub spacing: Duration,
+    /// How long blocks are mined and trouble is made.
+    pub trouble: Duration,
+    /// How long the host has from then on to be at the tip.
+    pub patience: Duration,
+    /// When the machine sleeps for an hour, if it does.
+    pub sleeps_at: Option<Duration>,
+    /// All chance from here on.
+    pub chance: ChaCha8Rng,
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+impl Scenario {
+    /// The scenario of a seed.
+    pub fn new(seed: u64) -> Scenario {
+        let mut chance = ChaCha8Rng::seed_from_u64(seed);
+        let honest = chance.random_range(30..120);
+        let slow = chance.random_range(0..15);
+        let bad = chance.random_range(20..120);
+        // A few kinds at a time, so that each has a say.
+        let kinds: Vec<Kind> = (0..chance.random_range(1..6))
+            .filter_map(|_| {
+                Kind::BAD
+                    .get(chance.random_range(0..Kind::BAD.len()))
+                    .copied()
+            })
+            .collect();
+        let mut all = vec![Kind::Honest; honest];
+        all.extend(vec![Kind::Slow; slow]);
+        all.extend(
+            (0..bad).filter_map(|_| kinds.get(chance.random_range(0..kinds.len())).copied()),
+        );
+        all.shuffle(&mut chance);
+        let nodes = all
+            .into_iter()
+            .zip(0u16..)
+            .map(|(kind, number)| Node::new(number, kind, &mut chance))
+            .collect();
+        let splits = chance.random_range(0..3) > 0;
+        let begins = MINUTE * chance.random_range(3..12);
+        let split = splits.then(|| (begins, begins + MINUTE * chance.random_range(5..25)));
+        Scenario {
+            seed,
+            nodes,
+            split,
+            host_is_split: chance.random_range(0..2) == 0,
+            spacing: Duration::from_secs(chance.random_range(40..240)),
+            trouble: MINUTE * 45,
+            patience: MINUTE * 45,
+            sleeps_at: (chance.random_range(0..4) == 0)
+                .then(|| MINUTE * chance.random_range(4..40)),
+            chance,
+        }
+    }
+}
