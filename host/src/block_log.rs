@@ -23,6 +23,7 @@ mod catalog;
 mod error;
 mod frames;
 mod index_file;
+mod large;
 mod recovery;
 pub mod segment_log;
 
@@ -34,6 +35,7 @@ use bytes::Bytes;
 
 pub use error::BlockLogError;
 pub use frames::{BlockFrames, Frames, SpentFrames};
+pub use large::{LargeAppend, Pieces};
 pub use segment_log::{Pruned, SegmentLog, SegmentLogOptions};
 
 /// The blocks of the active branch and of recent side branches.
@@ -163,6 +165,39 @@ macro_rules! by_block_hash {
             }
         }
     };
+}
+
+impl BlockLog {
+    /// Begins a block of `length` bytes that come in pieces; none when the log already holds it.
+    ///
+    /// # Errors
+    ///
+    /// As [`append`](Self::append).
+    pub fn append_large(
+        &self,
+        hash: &BlockHash,
+        height: u32,
+        length: u64,
+    ) -> Result<Option<LargeAppend<'_, BlockFrames>>, BlockLogError> {
+        self.0.append_large(&hash.to_byte_array(), height, length)
+    }
+
+    /// Bytes of a block.
+    pub fn length_of(&self, hash: &BlockHash) -> Option<u64> {
+        self.0.length_of(&hash.to_byte_array())
+    }
+
+    /// Reads a block in pieces.
+    ///
+    /// # Errors
+    ///
+    /// When its file cannot be opened.
+    pub fn pieces(
+        &self,
+        hash: &BlockHash,
+    ) -> Result<Option<Pieces<'_, BlockFrames>>, BlockLogError> {
+        self.0.pieces(&hash.to_byte_array())
+    }
 }
 
 by_block_hash!(BlockLog, BlockFrames);

@@ -6,6 +6,8 @@
 mod checker;
 mod connection;
 mod event_log;
+mod gate;
+mod large;
 mod shell;
 
 pub use checker::{Checked, Checker, ToCheck};

@@ -4,7 +4,7 @@ pub mod codec;
 pub mod message;
 pub mod peer;
 
-pub use codec::{Decoder, RawMessage, WireError};
+pub use codec::{BlockPiece, Decoder, RawMessage, WireError};
 pub use message::{Message, PayloadError, Version};
 pub use peer::{Misbehaviour, Peer, PeerConfig, PeerStep};
 

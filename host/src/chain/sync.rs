@@ -17,7 +17,7 @@ use bitcoin::p2p::ServiceFlags;
 use bitcoin::p2p::message_blockdata::Inventory;
 
 use super::block_check::BadBlock;
-use super::header_tree::{HeaderTree, Id, TipChange};
+use super::header_tree::{HeaderTree, Id, Status, TipChange};
 use crate::network::Params;
 use crate::wire::message::Message;
 use crate::wire::{Misbehaviour, Moment, Peer, PeerConfig, PeerStep, RawMessage};
@@ -29,12 +29,13 @@ mod headers;
 mod output;
 mod session;
 mod status;
+mod streams;
 mod transactions;
 
 use addresses::Addresses;
 use blocks::Downloads;
 pub use config::SyncConfig;
-pub use output::{DropReason, Output, PeerEvent, PeerId, PeerInfo};
+pub use output::{DropReason, Output, PeerEvent, PeerId, PeerInfo, StreamStart};
 use session::Session;
 use transactions::TxRequests;
 
@@ -87,6 +88,11 @@ impl Sync {
             pong_timeout: config.pong_timeout,
             relay: config.transactions,
             verify_block_checksums: config.verify_block_checksums,
+            segwit: params.segwit,
+            extended_messages: params.extended_messages,
+            protoconf: params.protoconf,
+            largest_block: params.largest_block(),
+            stream_above: config.stream_above,
             ..PeerConfig::new(params.magic, nonce)
         };
         let addresses = Addresses::new(
@@ -229,6 +235,7 @@ impl Sync {
         }
         self.tick_headers(now);
         self.tick_blocks(now);
+        self.tick_streams(now);
         self.transactions.tick(now);
         for addr in self.addresses.due(self.config.max_outbound, now) {
             self.outputs.push_back(Output::Connect { addr });
@@ -256,6 +263,12 @@ impl Sync {
 
     /// A checked block that is no longer readable and must be downloaded again.
     pub fn block_lost(&mut self, hash: BlockHash, now: Moment) {
+        if let Some(block) = self.tree.id(&hash)
+            && self.downloads.let_go(block)
+        {
+            self.tree
+                .status_mut(block, |status| status.clear(Status::HELD));
+        }
         let change = self.tree.mark_missing(&hash);
         self.tip_changed(change, now);
         self.pump(now);
@@ -279,6 +292,7 @@ impl Sync {
         match step {
             PeerStep::Ready => self.on_ready(peer),
             PeerStep::Message(message) => self.on_message(peer, message, now),
+            PeerStep::Piece(piece) => self.on_piece(peer, piece, now),
         }
     }
 
@@ -433,6 +447,7 @@ impl Sync {
         for block in &session.in_flight {
             self.release(*block);
         }
+        self.break_stream(&session);
         self.transactions.disconnected(id);
         if self.header_peer == Some(id) {
             self.header_peer = None;

@@ -1,5 +1,6 @@
 //! Decodes and checks blocks on a thread of its own, and appends the good ones to the block log.
 
+use super::large::{Large, Piece};
 use crate::block_log::BlockLog;
 use crate::chain::block_check::Mutation;
 use crate::chain::{BadBlock, BlockContext, check_block};
@@ -8,6 +9,7 @@ use crate::lane::Feed;
 use crate::metrics::{Metrics, Stage};
 use bitcoin::BlockHash;
 use bytes::Bytes;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -39,9 +41,16 @@ pub enum Verdict {
     NotKept,
 }
 
+/// What the thread is given.
+enum Work {
+    Block(ToCheck),
+    Piece(Piece),
+    Broken(BlockHash),
+}
+
 /// The thread.
 pub struct Checker {
-    work: mpsc::Sender<ToCheck>,
+    work: mpsc::Sender<Work>,
     thread: JoinHandle<()>,
 }
 
@@ -56,21 +65,38 @@ impl Checker {
         log: Arc<BlockLog>,
         metrics: Arc<Metrics>,
         verdicts: UnboundedSender<Checked>,
+        longest_transaction: usize,
     ) -> std::io::Result<Self> {
-        let (work, queue) = mpsc::channel::<ToCheck>();
+        let (work, queue) = mpsc::channel::<Work>();
         let thread = std::thread::Builder::new()
             .name("checker".into())
             .spawn(move || {
                 let worker = Worker { feed, log, metrics };
-                for block in queue {
+                let mut large = Large::new(&worker.log, &worker.metrics, longest_transaction);
+                // Whole blocks that came while another was written in pieces: the log takes one at a time.
+                let mut later: VecDeque<ToCheck> = VecDeque::new();
+                for work in queue {
                     if worker.feed.stopping() {
                         break;
                     }
-                    let checked = Checked {
-                        hash: block.hash,
-                        verdict: worker.check(block),
-                    };
-                    if verdicts.send(checked).is_err() {
+                    let mut checked = Vec::new();
+                    match work {
+                        Work::Block(block) => later.push_back(block),
+                        Work::Piece(piece) => {
+                            checked.extend(large.take(piece));
+                        }
+                        Work::Broken(hash) => checked.extend(large.broken(&hash)),
+                    }
+                    while !large.is_busy()
+                        && let Some(block) = later.pop_front()
+                    {
+                        let hash = block.hash;
+                        checked.push((hash, worker.check(block)));
+                    }
+                    if checked
+                        .into_iter()
+                        .any(|(hash, verdict)| verdicts.send(Checked { hash, verdict }).is_err())
+                    {
                         break;
                     }
                 }
@@ -80,7 +106,17 @@ impl Checker {
 
     /// Queues a block. The machine bounds how many wait.
     pub fn check(&self, block: ToCheck) {
-        let _ = self.work.send(block);
+        let _ = self.work.send(Work::Block(block));
+    }
+
+    /// Queues a piece of a block. The connection it came from bounds how many wait.
+    pub fn piece(&self, piece: Piece) {
+        let _ = self.work.send(Work::Piece(piece));
+    }
+
+    /// The pieces of a block end.
+    pub fn broken(&self, hash: BlockHash) {
+        let _ = self.work.send(Work::Broken(hash));
     }
 
     /// Ends the thread when it is through with the block at hand.

@@ -3,6 +3,7 @@
 use super::checker::{Checked, Checker, ToCheck, Verdict};
 use super::connection::{Connection, SocketEvent, connect};
 use super::event_log::EventLog;
+use super::large::Piece;
 use crate::chain::sync::{PeerId, PeerInfo};
 use crate::chain::{HeaderTree, Output, Sync, SyncConfig, TipChange};
 use crate::headers_file::HeadersFile;
@@ -248,6 +249,11 @@ impl Net {
 
     fn tick(&mut self) {
         let now = now();
+        for (peer, connection) in &self.connections {
+            if connection.gate.is_full() {
+                self.machine.held_back(*peer, TICK, now);
+            }
+        }
         self.machine.tick(now);
         for refusal in self.feed.take_refusals() {
             self.machine
@@ -349,6 +355,28 @@ impl Net {
                         announced,
                     });
                 }
+                Output::BlockPiece {
+                    peer,
+                    hash,
+                    start,
+                    bytes,
+                    last,
+                } => {
+                    if let Some(start) = start {
+                        self.blocks.0 += start.length;
+                        self.blocks.1 += 1;
+                    }
+                    let connection = self.connections.get(&peer);
+                    let waiting = connection.map(|to| to.gate.enter(bytes.len()));
+                    self.checker.piece(Piece {
+                        hash,
+                        start,
+                        bytes,
+                        last,
+                        _waiting: waiting,
+                    });
+                }
+                Output::StreamBroken { hash } => self.checker.broken(hash),
                 Output::Tip(change) => self.tip(&change),
                 Output::Transaction { raw, .. } => {
                     if let Some(sink) = &mut self.sink {

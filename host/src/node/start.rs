@@ -7,6 +7,7 @@ use super::open::{self, OpenChain};
 use super::watch::Watch;
 use crate::api::{self, OwnerToken};
 use crate::chain::SyncConfig;
+use crate::chain::block_check::Challenge;
 use crate::cli::RunOptions;
 use crate::config::{Config, MinimumWork};
 use crate::lane::{Feed, LaneKind, LaneStores, PoolFeed, PoolWorker};
@@ -62,6 +63,14 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
     };
     open::check_data_dir(&config)?;
     let params = Params::of(config.network);
+    if let Some(challenge) = &params.signet_challenge
+        && !Challenge::of(challenge).is_checked()
+    {
+        tracing::warn!(
+            network = params.name,
+            "the challenge of this signet is no key or multisignature: scripts are not run, so its blocks are taken by their work alone"
+        );
+    }
     let mut engine = PluginEngine::new()?;
     engine.set_cache(config.network_dir().join("compiled"));
     let engine = Arc::new(engine);
@@ -158,7 +167,13 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
     }
 
     let (verdict, verdicts) = mpsc::unbounded_channel();
-    let checker = Checker::start(feed.clone(), blocks.clone(), metrics.clone(), verdict)
+    let checker = Checker::start(
+        feed.clone(),
+        blocks.clone(),
+        metrics.clone(),
+        verdict,
+        usize::try_from(config.chain.longest_transaction).unwrap_or(usize::MAX),
+    )
         .context("failed to start a thread")?;
     let events = config
         .event_log()
@@ -287,6 +302,7 @@ fn sync_config(
         },
         transactions,
         max_unchecked_bytes: AHEAD,
+        stream_above: usize::try_from(config.chain.large_block).unwrap_or(usize::MAX),
         message_events: events,
         // Every block is hashed by the checker, against its header; its checksum says nothing more.
         verify_block_checksums: false,

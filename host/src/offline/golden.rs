@@ -62,7 +62,7 @@ impl Golden {
         let _ = writeln!(
             text,
             "plugin {} state-version {}\nsettings {}\nnetwork {}",
-            descriptor.name, descriptor.state_version, subject.settings, list.params.network
+            descriptor.name, descriptor.state_version, subject.settings, list.params.name
         );
         Self { text, rows: 0 }
     }

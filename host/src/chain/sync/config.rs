@@ -58,6 +58,8 @@ pub struct SyncConfig {
     pub fast_block: Duration,
     /// Bytes of blocks that may wait for [`block_checked`](super::Sync::block_checked), those on their way included.
     pub max_unchecked_bytes: usize,
+    /// A block of more bytes than this is taken in pieces, never held as a whole.
+    pub stream_above: usize,
     /// How long a peer may hold up the window, to begin with; doubles with every peer that is dropped for it.
     pub stall_timeout: Duration,
     /// The end of that doubling.
@@ -86,7 +88,10 @@ impl SyncConfig {
             max_outbound: 8,
             user_agent: format!("/blockmill:{}/", env!("CARGO_PKG_VERSION")),
             minimum_version: 31_800,
-            required_services: ServiceFlags::WITNESS,
+            required_services: match params.segwit {
+                true => ServiceFlags::WITNESS,
+                false => ServiceFlags::NONE,
+            },
             minimum_work: params.minimum_chain_work,
             transactions: true,
             verify_block_checksums: true,
@@ -105,6 +110,7 @@ impl SyncConfig {
             blocks_per_fast_peer: 128,
             fast_block: Duration::from_millis(500),
             max_unchecked_bytes: 128 << 20,
+            stream_above: 32_000_000,
             stall_timeout: Duration::from_secs(2),
             max_stall_timeout: Duration::from_secs(64),
             block_timeout: Duration::from_secs(120),

@@ -1,5 +1,6 @@
 //! What the chain knows about one peer, beside its connection.
 
+use super::streams::Stream;
 use crate::chain::header_tree::Id;
 use crate::wire::{Moment, Peer};
 
@@ -31,6 +32,8 @@ pub(super) struct Session {
     pub(super) stalling_since: Option<Moment>,
     /// Blocks that nobody asked it for.
     pub(super) unrequested_blocks: u32,
+    /// The block that it is sending in pieces.
+    pub(super) stream: Option<Stream>,
     /// It was asked for its whole pool.
     pub(super) pool_asked: bool,
     /// It gave us a header or a block that was good.
@@ -53,6 +56,7 @@ impl Session {
             last_block: now,
             stalling_since: None,
             unrequested_blocks: 0,
+            stream: None,
             pool_asked: false,
             useful: false,
         }

@@ -64,7 +64,7 @@ impl Sync {
             .secs()
             .saturating_sub(u64::from(self.tree.node(best).time));
         let recent =
-            self.params.network != Network::Regtest && age <= self.config.recent_tip.as_secs();
+            self.params.base != Network::Regtest && age <= self.config.recent_tip.as_secs();
         // A recent tip may come from our own files: somebody must have shown that there is no more above it.
         self.caught_up && (recent || self.nobody_has_more())
     }
