@@ -170,7 +170,10 @@ impl FromStr for Network {
     type Err = UnknownNetwork;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match Network::ALL.into_iter().find(|network| network.name() == text) {
+        match Network::ALL
+            .into_iter()
+            .find(|network| network.name() == text)
+        {
             Some(network) => Ok(network),
             None => chain_file::find(text).map(Network::File),
         }

@@ -88,7 +88,10 @@ impl<F: Frames> SegmentLog<F> {
         // Whatever is beyond the end is not part of the log: the next ordinary append cuts it off first.
         writer.disturbed = true;
         writer.file.write_all_at(bytes, offset).map_err(|error| {
-            io_error("append to", &segment_path(&self.dir, F::PREFIX, writer.segment))(error)
+            io_error(
+                "append to",
+                &segment_path(&self.dir, F::PREFIX, writer.segment),
+            )(error)
         })
     }
 

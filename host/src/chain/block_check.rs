@@ -349,7 +349,10 @@ pub(super) fn check_final(
     invalid_unless(is_final, Invalidity::NotFinal(before + tx))
 }
 
-pub(super) fn check_coinbase_height(block: &impl BlockView, context: &BlockContext) -> Result<(), BadBlock> {
+pub(super) fn check_coinbase_height(
+    block: &impl BlockView,
+    context: &BlockContext,
+) -> Result<(), BadBlock> {
     if context.height < context.params.bip34_height {
         return Ok(());
     }

@@ -97,6 +97,12 @@ pub struct Chain {
     /// Bytes of the longest transaction of such a block.
     #[serde(with = "units::size")]
     pub longest_transaction: u64,
+    /// The largest block that a plugin is given whole.
+    #[serde(with = "units::size")]
+    pub whole_block_limit: u64,
+    /// Bytes of state and rows that all parts of a large block may leave in memory, per plugin.
+    #[serde(with = "units::size")]
+    pub large_block_changes: u64,
 }
 
 /// The total work below which a chain of headers is not followed.
@@ -343,6 +349,8 @@ impl Default for Chain {
             blocks_per_peer: 16,
             large_block: 32_000_000,
             longest_transaction: 128_000_000,
+            whole_block_limit: 256_000_000,
+            large_block_changes: 512_000_000,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! decodes again; it never holds up the others.
 
 use super::active_chain::{ActiveChain, Position};
+use super::parts::LargeBlocks;
 use crate::block_log::{BlockLog, SpentLog};
 use crate::frame::{Frame, Spent};
 use crate::plugin::WantedColumns;
@@ -76,6 +77,7 @@ pub struct Feed {
     spent: Arc<SpentLog>,
     progress: Mutex<Progress>,
     changed: Condvar,
+    large: LargeBlocks,
 }
 
 impl Feed {
@@ -95,7 +97,27 @@ impl Feed {
             spent,
             progress: Mutex::default(),
             changed: Condvar::new(),
+            large: LargeBlocks::default(),
         }
+    }
+
+    /// Says what holds for blocks that are large.
+    pub fn with_large(mut self, large: LargeBlocks) -> Self {
+        self.large = large;
+        self
+    }
+
+    /// What holds for blocks that are large.
+    pub fn large_blocks(&self) -> &LargeBlocks {
+        &self.large
+    }
+
+    pub(super) fn block_log(&self) -> &BlockLog {
+        &self.blocks
+    }
+
+    pub(super) fn spent_log(&self) -> &SpentLog {
+        &self.spent
     }
 
     /// The active chain, for as long as the guard lives: do not keep it.

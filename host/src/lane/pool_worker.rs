@@ -213,6 +213,13 @@ impl PoolWorker {
             if self.feed.chain().contains(last) && last.height <= to.height {
                 break;
             }
+            if self.feed.large(last).is_some() {
+                // Its transactions are too many to come back: the pool begins anew with what peers announce.
+                self.followed.clear();
+                self.followed.push_back(to);
+                self.reload(pool, coins, tip);
+                return Ok(());
+            }
             let frame = Frame::decode_without_txids(self.feed.raw(last)?)
                 .context("a block in the block log is damaged")?;
             let raws = frame
@@ -240,31 +247,15 @@ impl PoolWorker {
                     break;
                 };
                 let position = Position { height, hash };
-                let (frame, _) = self.feed.frame(position, WantedColumns::default())?;
-                let columns = &frame.columns;
-                let mut start = 0;
-                let outpoints: Vec<OutPoint> = columns
-                    .inputs
-                    .prev_txids
-                    .as_chunks()
-                    .0
-                    .iter()
-                    .zip(&columns.inputs.prev_vouts)
-                    .map(|(txid, &vout)| OutPoint {
-                        txid: Txid::from_byte_array(*txid),
-                        vout,
-                    })
-                    .collect();
-                let transactions =
-                    columns
-                        .txids()
-                        .zip(&columns.transactions.input_ends)
-                        .map(|(txid, &end)| {
-                            let spends = outpoints.get(start..end as usize).unwrap_or_default();
-                            start = end as usize;
-                            (Txid::from_byte_array(*txid), spends.iter().copied())
-                        });
-                pool.connect_block(height, transactions);
+                if self.feed.large(position).is_some() {
+                    let mut parts = self.feed.parts(position)?;
+                    while let Some(part) = parts.next()? {
+                        connect(pool, height, &part.run.frame);
+                    }
+                } else {
+                    let (frame, _) = self.feed.frame(position, WantedColumns::default())?;
+                    connect(pool, height, &frame);
+                }
                 self.followed.push_back(position);
             }
         }
@@ -319,4 +310,31 @@ fn unix_time() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |t| t.as_secs())
+}
+
+/// Tells the pool of a block's transactions, or of those of a part of one.
+fn connect(pool: &mut Mempool, height: u32, frame: &Frame) {
+    let columns = &frame.columns;
+    let mut start = 0;
+    let outpoints: Vec<OutPoint> = columns
+        .inputs
+        .prev_txids
+        .as_chunks()
+        .0
+        .iter()
+        .zip(&columns.inputs.prev_vouts)
+        .map(|(txid, &vout)| OutPoint {
+            txid: Txid::from_byte_array(*txid),
+            vout,
+        })
+        .collect();
+    let transactions = columns
+        .txids()
+        .zip(&columns.transactions.input_ends)
+        .map(|(txid, &end)| {
+            let spends = outpoints.get(start..end as usize).unwrap_or_default();
+            start = end as usize;
+            (Txid::from_byte_array(*txid), spends.iter().copied())
+        });
+    pool.connect_block(height, transactions);
 }

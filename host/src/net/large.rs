@@ -28,7 +28,12 @@ pub(super) struct Large<'l> {
     /// Bytes of the longest transaction that is held.
     longest: usize,
     /// The one that is written. Two at once would be woven into one another, so another waits for its turn.
-    current: Option<(BlockHash, StreamStart, BlockStream, Option<LargeAppend<'l, BlockFrames>>)>,
+    current: Option<(
+        BlockHash,
+        StreamStart,
+        BlockStream,
+        Option<LargeAppend<'l, BlockFrames>>,
+    )>,
     /// Pieces of other ones. Each connection bounds how many, and is not read meanwhile.
     waiting: VecDeque<Piece>,
 }
@@ -71,14 +76,21 @@ impl<'l> Large<'l> {
     fn piece(&mut self, piece: Piece) -> Option<Verdict> {
         let time = |stage| self.metrics.stage(stage);
         if let Some(start) = piece.start {
-            let append = match self.log.append_large(&piece.hash, start.height, start.length) {
+            let append = match self
+                .log
+                .append_large(&piece.hash, start.height, start.length)
+            {
                 Ok(append) => append,
                 Err(error) => {
                     tracing::error!(height = start.height, %error, "a block cannot be kept");
                     return Some(Verdict::NotKept);
                 }
             };
-            tracing::info!(height = start.height, bytes = start.length, "a large block comes in pieces");
+            tracing::info!(
+                height = start.height,
+                bytes = start.length,
+                "a large block comes in pieces"
+            );
             let stream = BlockStream::new(start.context, start.length, self.longest);
             self.current = Some((piece.hash, start, stream, append));
         }

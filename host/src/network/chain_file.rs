@@ -89,7 +89,10 @@ pub(super) fn find(text: &str) -> Result<&'static Params, UnknownNetwork> {
         .map_err(|error| refused(text, format!("cannot be read: {error}")))?
         .len();
     if length > MAX_FILE {
-        return Err(refused(text, format!("has {length} bytes, at most {MAX_FILE}")));
+        return Err(refused(
+            text,
+            format!("has {length} bytes, at most {MAX_FILE}"),
+        ));
     }
     let file = std::fs::read_to_string(path)
         .map_err(|error| refused(text, format!("cannot be read: {error}")))?;
@@ -165,7 +168,9 @@ impl ChainFile {
                 self.name
             ));
         }
-        let taken = Network::ALL.iter().any(|network| network.name() == self.name)
+        let taken = Network::ALL
+            .iter()
+            .any(|network| network.name() == self.name)
             || (BUILT_IN.iter().any(|(name, _)| *name == self.name) && source != self.name);
         if taken {
             return Err(format!(
@@ -191,7 +196,9 @@ impl ChainFile {
                 return Err("key `signet_challenge`: give a script of 1 to 10,000 bytes".into());
             }
             if base != Network::Signet {
-                return Err("key `signet_challenge`: only a chain with `base = \"signet\"` has one".into());
+                return Err(
+                    "key `signet_challenge`: only a chain with `base = \"signet\"` has one".into(),
+                );
             }
             params.magic = signet_magic(&challenge);
             params.signet_challenge = Some(challenge);
@@ -203,7 +210,9 @@ impl ChainFile {
                 .try_into()
                 .map_err(|_| format!("key `magic`: {magic:?} is not four bytes"))?;
             if own_challenge && magic != params.magic {
-                return Err("key `magic`: a signet's is the hash of its challenge; leave it away".into());
+                return Err(
+                    "key `magic`: a signet's is the hash of its challenge; leave it away".into(),
+                );
             }
             params.magic = magic;
         }
@@ -214,7 +223,10 @@ impl ChainFile {
             params.default_port = port;
         }
         if let Some(seeds) = self.dns_seeds {
-            if let Some(bad) = seeds.iter().find(|seed| seed.is_empty() || seed.contains(char::is_whitespace)) {
+            if let Some(bad) = seeds
+                .iter()
+                .find(|seed| seed.is_empty() || seed.contains(char::is_whitespace))
+            {
                 return Err(format!("key `dns_seeds`: {bad:?} is no host name"));
             }
             let seeds: Vec<&'static str> = seeds.into_iter().map(leak).collect();
@@ -224,7 +236,10 @@ impl ChainFile {
             params.minimum_chain_work = work(text)?;
         }
         if let Some(hrp) = self.bech32_hrp {
-            if hrp.is_empty() || hrp.len() > 83 || !hrp.bytes().all(|byte| byte.is_ascii_lowercase()) {
+            if hrp.is_empty()
+                || hrp.len() > 83
+                || !hrp.bytes().all(|byte| byte.is_ascii_lowercase())
+            {
                 return Err(format!("key `bech32_hrp`: {hrp:?}; give small letters"));
             }
             params.bech32_hrp = leak(hrp);
@@ -260,7 +275,10 @@ impl ChainFile {
         if let Some(daa) = self.daa_height {
             // The window reaches 147 blocks back; the node that the rule is from wants a whole old period.
             if daa < super::RETARGET_INTERVAL && !params.no_retargeting {
-                return Err(format!("key `daa_height`: {daa}; give {} or more", super::RETARGET_INTERVAL));
+                return Err(format!(
+                    "key `daa_height`: {daa}; give {} or more",
+                    super::RETARGET_INTERVAL
+                ));
             }
             if self.uahf_height.is_some_and(|uahf| uahf > daa) {
                 return Err("key `daa_height`: it is before `uahf_height`".into());
@@ -281,7 +299,9 @@ impl ChainFile {
         params.extended_messages = self.extended_messages.unwrap_or(false);
         params.protoconf = self.protoconf.filter(|length| *length > 0);
         if params.protoconf.is_some_and(|length| length < 1_048_576) {
-            return Err("key `protoconf`: the least that may be said is 1048576 (0 says nothing)".into());
+            return Err(
+                "key `protoconf`: the least that may be said is 1048576 (0 says nothing)".into(),
+            );
         }
         params.name = leak(self.name);
         params.source = leak(source.to_owned());
@@ -294,13 +314,20 @@ fn sizes(steps: Vec<SizeStep>, segwit: bool) -> Result<Vec<(u32, u64)>, String> 
     if steps.is_empty() {
         return match segwit {
             true => Ok(Vec::new()),
-            false => Err(format!("{key}: a chain without segregated witness needs it")),
+            false => Err(format!(
+                "{key}: a chain without segregated witness needs it"
+            )),
         };
     }
     if segwit {
-        return Err(format!("{key}: the weight bounds the blocks of a chain with segregated witness"));
+        return Err(format!(
+            "{key}: the weight bounds the blocks of a chain with segregated witness"
+        ));
     }
-    let steps: Vec<_> = steps.into_iter().map(|step| (step.from, step.bytes)).collect();
+    let steps: Vec<_> = steps
+        .into_iter()
+        .map(|step| (step.from, step.bytes))
+        .collect();
     if steps.first().is_none_or(|(from, _)| *from != 0) {
         return Err(format!("{key}: the first step must be `from = 0`"));
     }
@@ -310,7 +337,10 @@ fn sizes(steps: Vec<SizeStep>, segwit: bool) -> Result<Vec<(u32, u64)>, String> 
     if !ascend {
         return Err(format!("{key}: the steps must rise"));
     }
-    match steps.iter().find(|(_, bytes)| !(1_000..=u64::from(u32::MAX)).contains(bytes)) {
+    match steps
+        .iter()
+        .find(|(_, bytes)| !(1_000..=u64::from(u32::MAX)).contains(bytes))
+    {
         Some((_, bytes)) => Err(format!(
             "{key}: {bytes}; give 1000 to {} (the framing of the block log)",
             u32::MAX

@@ -10,7 +10,7 @@ use crate::chain::SyncConfig;
 use crate::chain::block_check::Challenge;
 use crate::cli::RunOptions;
 use crate::config::{Config, MinimumWork};
-use crate::lane::{Feed, LaneKind, LaneStores, PoolFeed, PoolWorker};
+use crate::lane::{Feed, LaneKind, LaneStores, LargeBlocks, PoolFeed, PoolWorker};
 use crate::mempool::{Mempool, MempoolConfig};
 use crate::metrics::Metrics;
 use crate::net::{self, Checker, EventLog, Net, NetConfig, NetParts, TransactionSink};
@@ -95,7 +95,13 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
     let keep_raw = plugins
         .iter()
         .any(|plugin| plugin.descriptor.columns.raw || plugin.descriptor.columns.witnesses);
-    let feed = Arc::new(Feed::new(blocks.clone(), spent.clone(), RECENT, keep_raw));
+    let feed = Arc::new(
+        Feed::new(blocks.clone(), spent.clone(), RECENT, keep_raw).with_large(LargeBlocks {
+            above: config.chain.large_block,
+            whole: config.chain.whole_block_limit,
+            changes: usize::try_from(config.chain.large_block_changes).unwrap_or(usize::MAX),
+        }),
+    );
     feed.set_last(options.stop_at_height);
     let chain = net::chain_of(&tree);
     feed.set_chain(
@@ -174,7 +180,7 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
         verdict,
         usize::try_from(config.chain.longest_transaction).unwrap_or(usize::MAX),
     )
-        .context("failed to start a thread")?;
+    .context("failed to start a thread")?;
     let events = config
         .event_log()
         .map(|path| EventLog::open(&path))

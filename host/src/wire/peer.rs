@@ -444,9 +444,8 @@ impl Peer {
         if let Some(length) = self.config.protoconf {
             self.send(&Message::Protoconf(length));
         }
-        self.decoder.set_extended(
-            self.config.extended_messages && version.version >= EXTENDED_VERSION,
-        );
+        self.decoder
+            .set_extended(self.config.extended_messages && version.version >= EXTENDED_VERSION);
         self.version = Some(*version);
         self.handshake = Handshake::AwaitingVerack;
         Ok(None)

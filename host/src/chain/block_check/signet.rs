@@ -10,8 +10,10 @@ use bitcoin::absolute::LockTime;
 use bitcoin::block::Header;
 use bitcoin::consensus::{deserialize_partial, serialize};
 use bitcoin::hashes::{Hash, hash160, sha256};
-use bitcoin::opcodes::all::{OP_CHECKMULTISIG, OP_CHECKSIG, OP_PUSHNUM_1, OP_PUSHNUM_16, OP_RETURN};
 use bitcoin::opcodes::Opcode;
+use bitcoin::opcodes::all::{
+    OP_CHECKMULTISIG, OP_CHECKSIG, OP_PUSHNUM_1, OP_PUSHNUM_16, OP_RETURN,
+};
 use bitcoin::script::{Builder, Instruction, PushBytesBuf};
 use bitcoin::secp256k1::{All, Message, PublicKey, Secp256k1, ecdsa};
 use bitcoin::sighash::{EcdsaSighashType, SighashCache};
@@ -64,7 +66,9 @@ impl Challenge {
                 Ok(hash) => Challenge::KeyHash(hash),
                 Err(_) => Challenge::Other,
             },
-            script => Keys::of(Script::from_bytes(script)).map_or(Challenge::Other, Challenge::Keys),
+            script => {
+                Keys::of(Script::from_bytes(script)).map_or(Challenge::Other, Challenge::Keys)
+            }
         }
     }
 
@@ -137,10 +141,9 @@ fn signed(signature: &[u8], key: &[u8], digest: impl Fn(u8) -> Option<[u8; 32]>)
     let Some((kind, der)) = signature.split_last() else {
         return false;
     };
-    let (Ok(mut signature), Ok(key)) = (
-        ecdsa::Signature::from_der(der),
-        PublicKey::from_slice(key),
-    ) else {
+    let (Ok(mut signature), Ok(key)) =
+        (ecdsa::Signature::from_der(der), PublicKey::from_slice(key))
+    else {
         return false;
     };
     // A high S is no fault by consensus, but the library knows only low ones.
@@ -324,7 +327,8 @@ impl Solution {
                 let Some((code, stack)) = witness.split_last() else {
                     return false;
                 };
-                if !self.script_sig.is_empty() || sha256::Hash::hash(code).to_byte_array() != *hash {
+                if !self.script_sig.is_empty() || sha256::Hash::hash(code).to_byte_array() != *hash
+                {
                     return false;
                 }
                 let code = Script::from_bytes(code);
@@ -402,7 +406,8 @@ pub(super) fn check(block: &impl BlockView, challenge: &[u8]) -> Result<(), BadB
         return Ok(());
     }
     let solution = Solution::of(block)?;
-    let leaves = std::iter::once(solution.leaf).chain((1..block.tx_count()).map(|tx| block.txid(tx)));
+    let leaves =
+        std::iter::once(solution.leaf).chain((1..block.tx_count()).map(|tx| block.txid(tx)));
     let root = super::merkle_root(leaves.collect());
     if root.duplicated_pair {
         return Err(BadBlock::Mutated(Mutation::DuplicatedPair));

@@ -63,11 +63,23 @@ fn a_block_in_pieces_gets_the_verdict_of_the_whole_one() {
     type Change = fn(&mut Block);
     let sealed: [(Change, Invalidity); 9] = [
         (|block| block.txdata[0] = spend(77), Invalidity::NoCoinbase),
-        (|block| block.txdata[150] = coinbase(20, 9), Invalidity::SecondCoinbase(150)),
-        (|block| block.txdata[0] = coinbase(21, 0), Invalidity::CoinbaseHeight(20)),
-        (|block| block.txdata[3].output.clear(), Invalidity::NoOutputs(3)),
         (
-            |block| block.txdata[170].output[0].value = bitcoin::Amount::from_sat(22_000_000 * 100_000_000),
+            |block| block.txdata[150] = coinbase(20, 9),
+            Invalidity::SecondCoinbase(150),
+        ),
+        (
+            |block| block.txdata[0] = coinbase(21, 0),
+            Invalidity::CoinbaseHeight(20),
+        ),
+        (
+            |block| block.txdata[3].output.clear(),
+            Invalidity::NoOutputs(3),
+        ),
+        (
+            |block| {
+                block.txdata[170].output[0].value =
+                    bitcoin::Amount::from_sat(22_000_000 * 100_000_000)
+            },
             Invalidity::Value(170),
         ),
         (
@@ -102,7 +114,10 @@ fn a_block_in_pieces_gets_the_verdict_of_the_whole_one() {
         assert_eq!(verdict(&block), Err(BadBlock::Invalid(invalidity)));
         // The same block under the old header is only mutated, whatever rule it breaks.
         block.header = plain.header;
-        assert_eq!(verdict(&block), Err(BadBlock::Mutated(Mutation::MerkleRoot)));
+        assert_eq!(
+            verdict(&block),
+            Err(BadBlock::Mutated(Mutation::MerkleRoot))
+        );
     }
 }
 
@@ -129,7 +144,10 @@ fn mutations_are_found_in_pieces_too() {
     unexpected.txdata[0].output.pop();
     unexpected.txdata[0].input[0].witness = Witness::new();
     seal(&mut unexpected);
-    assert_eq!(verdict(&unexpected), mutated(Mutation::UnexpectedWitness(1)));
+    assert_eq!(
+        verdict(&unexpected),
+        mutated(Mutation::UnexpectedWitness(1))
+    );
 
     let raw = serialize(&good());
     let context = context(Network::Regtest, 20);
@@ -184,10 +202,13 @@ fn a_chain_without_segregated_witness_has_a_size_and_no_weight() {
         };
         let whole = check_block(&View::decode(&raw), &context);
         let mut stream = BlockStream::new(context, raw.len() as u64, 6_000_000);
-        raw.chunks(100_000).for_each(|piece| stream.push(piece).unwrap());
+        raw.chunks(100_000)
+            .for_each(|piece| stream.push(piece).unwrap());
         assert_eq!(stream.finish().map(|_| ()), whole);
         match whole {
-            Err(BadBlock::Invalid(Invalidity::TooLarge { limit: 5_000, .. })) => assert!(!large_enough),
+            Err(BadBlock::Invalid(Invalidity::TooLarge { limit: 5_000, .. })) => {
+                assert!(!large_enough)
+            }
             other => assert_eq!((other, large_enough), (Ok(()), true)),
         }
     }
@@ -198,6 +219,8 @@ fn a_chain_without_segregated_witness_has_a_size_and_no_weight() {
         median_time_past: 1_600_000_000,
     };
     let mut stream = BlockStream::new(context, raw.len() as u64, 1_000_000);
-    let ends = raw.chunks(100_000).find_map(|piece| stream.push(piece).err());
+    let ends = raw
+        .chunks(100_000)
+        .find_map(|piece| stream.push(piece).err());
     assert!(matches!(ends, Some(StreamError::TransactionTooLong(_))));
 }

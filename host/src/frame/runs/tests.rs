@@ -46,7 +46,10 @@ fn same(raw: &[u8], runs: &[Run]) {
     let mut first = 0;
     for (at, run) in runs.iter().enumerate() {
         assert_eq!((run.first, run.of as usize), (first, whole.tx_count()));
-        assert_eq!((run.frame.hash, run.frame.header), (whole.hash, whole.header));
+        assert_eq!(
+            (run.frame.hash, run.frame.header),
+            (whole.hash, whole.header)
+        );
         assert_eq!(run.last, at + 1 == runs.len());
         first += run.frame.tx_count() as u32;
     }
@@ -78,7 +81,10 @@ fn bytes_that_are_no_block_are_refused() {
     // Longer than the transactions.
     let mut longer = raw.clone();
     longer.push(0);
-    assert!(matches!(runs(&longer, 1_000, 10_000), Err(DecodeError::Trailing(_))));
+    assert!(matches!(
+        runs(&longer, 1_000, 10_000),
+        Err(DecodeError::Trailing(_))
+    ));
     // More than was announced.
     let mut cut = Runs::new(10, 10, 10);
     assert!(cut.push(&[0; 11]).is_err());
@@ -86,7 +92,10 @@ fn bytes_that_are_no_block_are_refused() {
     let mut counts = raw.clone();
     counts[HEADER_LEN] = 0xfe;
     counts[HEADER_LEN + 1..HEADER_LEN + 5].copy_from_slice(&u32::MAX.to_le_bytes());
-    assert!(matches!(runs(&counts, 1_000, 10_000), Err(DecodeError::Count { .. })));
+    assert!(matches!(
+        runs(&counts, 1_000, 10_000),
+        Err(DecodeError::Count { .. })
+    ));
     // A transaction that is longer than what is held ends it early.
     let mut cut = Runs::new(raw.len() as u64, 10_000, 300);
     cut.push(&raw).unwrap();
@@ -97,7 +106,10 @@ fn bytes_that_are_no_block_are_refused() {
             Err(error) => break error,
         }
     };
-    assert!(matches!(error, DecodeError::TransactionTooLong(_)), "{error}");
+    assert!(
+        matches!(error, DecodeError::TransactionTooLong(_)),
+        "{error}"
+    );
     // Any byte changed: an error or another block, and no panic.
     for at in (0..raw.len()).step_by(97) {
         let mut broken = raw.clone();

@@ -24,7 +24,9 @@ fn context(params: &'static Params, height: u32) -> BlockContext {
 }
 
 fn refused() -> BadBlock {
-    BadBlock::Invalid(Invalidity::Signet("the solution does not meet the challenge"))
+    BadBlock::Invalid(Invalidity::Signet(
+        "the solution does not meet the challenge",
+    ))
 }
 
 #[test]
@@ -32,7 +34,10 @@ fn the_first_blocks_of_the_default_signet_are_solved() {
     for (height, hex) in (1..).zip(BLOCKS) {
         let raw = Vec::from_hex(hex).unwrap();
         let signet = Network::Signet.params();
-        assert_eq!(check_block(&View::decode(&raw), &context(signet, height)), Ok(()));
+        assert_eq!(
+            check_block(&View::decode(&raw), &context(signet, height)),
+            Ok(())
+        );
 
         // With both keys asked for, one signature is not enough; and it signs no other block.
         let mut both = signet.signet_challenge.clone().unwrap();
@@ -87,7 +92,12 @@ fn unsolved() -> Block {
 /// Solves the block: `solution` makes the script and the witness from the transaction that is signed.
 fn solved(challenge: &[u8], solution: impl Fn(&Transaction) -> (Vec<u8>, Vec<Vec<u8>>)) -> Block {
     let mut block = unsolved();
-    let commitment = block.txdata[0].output.last().unwrap().script_pubkey.to_bytes();
+    let commitment = block.txdata[0]
+        .output
+        .last()
+        .unwrap()
+        .script_pubkey
+        .to_bytes();
     let put = |block: &mut Block, section: &[u8]| {
         let mut script = commitment.clone();
         push(&mut script, &[&HEADER, section].concat());
@@ -156,7 +166,11 @@ fn signatures_of_the_right_keys_in_the_right_order_solve() {
         ([1, 1], false),
         ([1, 4], false),
     ] {
-        assert_eq!(plain(&two_of_three, true, &seeds).is_ok(), solves, "{seeds:?}");
+        assert_eq!(
+            plain(&two_of_three, true, &seeds).is_ok(),
+            solves,
+            "{seeds:?}"
+        );
     }
     // Without the item too many there is nothing to sign with.
     assert_eq!(plain(&two_of_three, false, &[1, 2]), Err(refused()));
@@ -166,14 +180,26 @@ fn signatures_of_the_right_keys_in_the_right_order_solve() {
 #[test]
 fn challenges_behind_a_witness_hash_are_checked_too() {
     let code = multisig(1, &[1, 2]);
-    let challenge = [vec![0, 32], sha256::Hash::hash(&code).to_byte_array().to_vec()].concat();
+    let challenge = [
+        vec![0, 32],
+        sha256::Hash::hash(&code).to_byte_array().to_vec(),
+    ]
+    .concat();
     let by = |seed: u8, code: Vec<u8>| {
         let block = solved(&challenge, |spending| {
             let digest = SighashCache::new(spending)
-                .p2wsh_signature_hash(0, Script::from_bytes(&code), Amount::ZERO, EcdsaSighashType::All)
+                .p2wsh_signature_hash(
+                    0,
+                    Script::from_bytes(&code),
+                    Amount::ZERO,
+                    EcdsaSighashType::All,
+                )
                 .unwrap()
                 .to_byte_array();
-            (Vec::new(), vec![Vec::new(), sign(seed, digest), code.clone()])
+            (
+                Vec::new(),
+                vec![Vec::new(), sign(seed, digest), code.clone()],
+            )
         });
         verdict(&challenge, block)
     };
@@ -181,11 +207,20 @@ fn challenges_behind_a_witness_hash_are_checked_too() {
     assert_eq!(by(3, code), Err(refused()));
     assert_eq!(by(3, multisig(1, &[3, 2])), Err(refused()));
 
-    let challenge = [vec![0, 20], hash160::Hash::hash(&public(5)).to_byte_array().to_vec()].concat();
+    let challenge = [
+        vec![0, 20],
+        hash160::Hash::hash(&public(5)).to_byte_array().to_vec(),
+    ]
+    .concat();
     for (seed, solves) in [(5, true), (6, false)] {
         let block = solved(&challenge, |spending| {
             let digest = SighashCache::new(spending)
-                .p2wpkh_signature_hash(0, Script::from_bytes(&challenge), Amount::ZERO, EcdsaSighashType::All)
+                .p2wpkh_signature_hash(
+                    0,
+                    Script::from_bytes(&challenge),
+                    Amount::ZERO,
+                    EcdsaSighashType::All,
+                )
                 .unwrap()
                 .to_byte_array();
             (Vec::new(), vec![sign(seed, digest), public(seed)])
@@ -198,11 +233,16 @@ fn challenges_behind_a_witness_hash_are_checked_too() {
 fn a_challenge_that_is_not_understood_is_known_as_such() {
     assert!(!Challenge::of(&[0x52, 0x87]).is_checked());
     // An output of BIP341: Core does not run it for a challenge either.
-    assert_eq!(Challenge::of(&[[0x51, 0x20].as_slice(), &[7; 32]].concat()), Challenge::Other);
+    assert_eq!(
+        Challenge::of(&[[0x51, 0x20].as_slice(), &[7; 32]].concat()),
+        Challenge::Other
+    );
     assert_eq!(verdict(&[0x52, 0x87], unsolved()), Ok(()));
     assert_eq!(Challenge::of(&[0x51]), Challenge::True);
     assert_eq!(verdict(&[0x51], unsolved()), Ok(()));
-    assert!(Challenge::of(Network::Signet.params().signet_challenge.as_ref().unwrap()).is_checked());
+    assert!(
+        Challenge::of(Network::Signet.params().signet_challenge.as_ref().unwrap()).is_checked()
+    );
     // More signatures than keys, or numbers that are not there, make no challenge of keys.
     let mut wrong = multisig(2, &[1]);
     assert_eq!(Challenge::of(&wrong), Challenge::Other);

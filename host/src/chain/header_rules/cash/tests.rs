@@ -65,7 +65,9 @@ fn params(daa_height: u32) -> Params {
 
 fn quarter_easier(bits: u32) -> u32 {
     let target = Target::from_compact(CompactTarget::from_consensus(bits));
-    add(target, scale(target, 1, 4)).to_compact_lossy().to_consensus()
+    add(target, scale(target, 1, 4))
+        .to_compact_lossy()
+        .to_consensus()
 }
 
 #[test]
