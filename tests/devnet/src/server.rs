@@ -4,7 +4,7 @@
 
 mod behaviour;
 mod client;
-mod frame;
+pub(crate) mod frame;
 mod outbox;
 
 use std::collections::BTreeMap;
