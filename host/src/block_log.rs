@@ -30,6 +30,7 @@ mod error;
 pub mod foreign;
 mod frames;
 mod index_file;
+mod large;
 mod recovery;
 pub mod segment_log;
 
@@ -42,6 +43,7 @@ use bytes::Bytes;
 pub use error::BlockLogError;
 pub use foreign::{ForeignBlocks, FrameAt};
 pub use frames::{BlockFrames, Frames, SpentFrames};
+pub use large::{LargeAppend, Pieces};
 pub use segment_log::{Pruned, SegmentLog, SegmentLogOptions};
 
 /// The blocks of the active branch and of recent side branches.
@@ -322,6 +324,43 @@ impl SpentLog {
     /// [`BlockLogError::Io`]; what was removed until then is gone, and the log is whole.
     pub fn prune(&self, keep_bytes: u64, keep_from_height: u32) -> Result<Pruned, BlockLogError> {
         self.0.prune(keep_bytes, keep_from_height)
+    }
+}
+
+impl BlockLog {
+    /// Begins a block of `length` bytes that come in pieces; none when the log already holds it.
+    ///
+    /// # Errors
+    ///
+    /// As [`append`](Self::append).
+    pub fn append_large(
+        &self,
+        hash: &BlockHash,
+        height: u32,
+        length: u64,
+    ) -> Result<Option<LargeAppend<'_, BlockFrames>>, BlockLogError> {
+        let key = hash.to_byte_array();
+        if self.in_foreign(|foreign| foreign.contains(&key)) {
+            return Ok(None);
+        }
+        self.own.append_large(&key, height, length)
+    }
+
+    /// Bytes of a block.
+    pub fn length_of(&self, hash: &BlockHash) -> Option<u64> {
+        self.own.length_of(&hash.to_byte_array())
+    }
+
+    /// Reads a block in pieces.
+    ///
+    /// # Errors
+    ///
+    /// When its file cannot be opened.
+    pub fn pieces(
+        &self,
+        hash: &BlockHash,
+    ) -> Result<Option<Pieces<'_, BlockFrames>>, BlockLogError> {
+        self.own.pieces(&hash.to_byte_array())
     }
 }
 

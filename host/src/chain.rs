@@ -2,6 +2,7 @@
 //! says what its header commits to. Nothing here does I/O; scripts are not run.
 
 pub mod block_check;
+pub mod block_stream;
 pub mod header_rules;
 pub mod header_tree;
 pub mod sync;

@@ -234,7 +234,7 @@ struct ConfigArgs {
     /// Configuration file [default: blockmill.toml in the data folder, if it is there]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// mainnet, testnet3, testnet4, signet or regtest (key `network`)
+    /// mainnet, testnet3, testnet4, signet, regtest, bsv-main, bsv-test, bsv-stn or the path of a chain file (key `network`)
     #[arg(long, value_name = "NAME")]
     network: Option<String>,
     /// Where everything is kept (key `data_dir`)

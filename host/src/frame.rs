@@ -6,6 +6,7 @@
 
 mod columns;
 mod reader;
+mod runs;
 mod spent;
 mod view;
 
@@ -18,13 +19,14 @@ use std::ops::Range;
 pub use columns::{Columns, Inputs, Outputs, Transactions, Witnesses};
 pub use reader::DecodeError;
 use reader::Reader;
+pub use runs::{Run, Runs};
 pub use spent::{Spent, SpentDecodeError};
 
 /// Length of a block header in bytes.
 pub const HEADER_LEN: usize = 80;
 
-/// The largest serialized block that BIP141's weight limit allows, in bytes.
-pub const MAX_BLOCK_SIZE: usize = 4_000_000;
+/// The largest block that is ever decoded as a whole, in bytes. What a chain allows is checked elsewhere.
+pub const MAX_BLOCK_SIZE: usize = 1_000_000_000;
 
 /// A decoded block.
 #[derive(Debug, Clone)]
@@ -71,6 +73,29 @@ impl Frame {
         }
         reader.finish()?;
         let hash = BlockHash::from_raw_hash(sha256d::Hash::hash(header_bytes));
+        Ok(Self {
+            hash,
+            header,
+            columns,
+            size: raw.len() as u32,
+            raw,
+        })
+    }
+
+    /// Decodes some transactions of a block, one behind the other, with their txids; `size` is then that of their bytes.
+    fn of_run(
+        header: Header,
+        hash: BlockHash,
+        count: usize,
+        raw: Bytes,
+    ) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(&raw);
+        let mut columns = Columns::with_capacity(count, raw.len());
+        for _ in 0..count {
+            columns.push(&mut reader)?;
+        }
+        reader.finish()?;
+        columns.hash_txids(&raw);
         Ok(Self {
             hash,
             header,

@@ -6,6 +6,8 @@
 mod checker;
 mod connection;
 mod event_log;
+mod gate;
+mod large;
 mod listener;
 mod names;
 mod peer_changes;

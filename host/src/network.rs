@@ -2,15 +2,20 @@
 //!
 //! `rust-bitcoin` has parameters too, but its activation heights on regtest are not Core's, so the heights are here.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash;
 use std::str::FromStr;
 use std::sync::LazyLock;
 
 use bitcoin::block::Header;
 use bitcoin::constants::genesis_block;
-use bitcoin::hashes::Hash;
+use bitcoin::hashes::{Hash, sha256d};
+use bitcoin::hex::FromHex;
 use bitcoin::{BlockHash, Target, Work};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+mod chain_file;
 
 /// Blocks between two retargets.
 pub const RETARGET_INTERVAL: u32 = 2016;
@@ -21,9 +26,8 @@ pub const TARGET_SPACING: u32 = 10 * 60;
 /// All the sat that can exist; no value and no sum of values may pass it.
 pub const MAX_MONEY: u64 = 21_000_000 * 100_000_000;
 
-/// A Bitcoin network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+/// A Bitcoin network: one that is built in, or one that a chain file describes. Two are the same when their names are.
+#[derive(Clone, Copy, Debug)]
 pub enum Network {
     /// The main network.
     Mainnet,
@@ -31,14 +35,16 @@ pub enum Network {
     Testnet3,
     /// The fourth public test network (BIP94).
     Testnet4,
-    /// The default signet (BIP325); the signature of its blocks is a script and is not checked.
+    /// The default signet (BIP325).
     Signet,
     /// A local network for tests: every block meets its target after two tries.
     Regtest,
+    /// What a chain file says.
+    File(&'static Params),
 }
 
 impl Network {
-    /// Every network, in the order in which they are shown.
+    /// Every network that needs no chain file, in the order in which they are shown.
     pub const ALL: [Network; 5] = [
         Network::Mainnet,
         Network::Testnet3,
@@ -55,6 +61,15 @@ impl Network {
             Network::Testnet4 => "testnet4",
             Network::Signet => "signet",
             Network::Regtest => "regtest",
+            Network::File(params) => params.name,
+        }
+    }
+
+    /// What the configuration calls it: the name, or the path of a chain file.
+    pub const fn source(self) -> &'static str {
+        match self {
+            Network::File(params) => params.source,
+            other => other.name(),
         }
     }
 
@@ -63,14 +78,15 @@ impl Network {
         Params::of(self)
     }
 
-    /// The same network as `rust-bitcoin` names it, for addresses.
-    pub const fn to_bitcoin(self) -> bitcoin::Network {
+    /// The same network as `rust-bitcoin` names it, for addresses; for a chain file the network that it began as.
+    pub fn to_bitcoin(self) -> bitcoin::Network {
         match self {
             Network::Mainnet => bitcoin::Network::Bitcoin,
             Network::Testnet3 => bitcoin::Network::Testnet,
             Network::Testnet4 => bitcoin::Network::Testnet4,
             Network::Signet => bitcoin::Network::Signet,
             Network::Regtest => bitcoin::Network::Regtest,
+            Network::File(params) => params.base.to_bitcoin(),
         }
     }
 }
@@ -81,27 +97,98 @@ impl fmt::Display for Network {
     }
 }
 
-/// The name is none of the five networks.
+impl PartialEq for Network {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Eq for Network {}
+
+impl hash::Hash for Network {
+    fn hash<H: hash::Hasher>(&self, state: &mut H) {
+        self.name().hash(state);
+    }
+}
+
+impl PartialOrd for Network {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Network {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let rank = |network: &Self| {
+            Network::ALL
+                .iter()
+                .position(|known| known == network)
+                .unwrap_or(Network::ALL.len())
+        };
+        (rank(self), self.name()).cmp(&(rank(other), other.name()))
+    }
+}
+
+impl Serialize for Network {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.source())
+    }
+}
+
+impl<'de> Deserialize<'de> for Network {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(|error| match error {
+            UnknownNetwork::Name(name) => serde::de::Error::unknown_variant(&name, &NAMES),
+            error => serde::de::Error::custom(error),
+        })
+    }
+}
+
+/// The name is that of no network, or its chain file cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown network {0:?}: expected mainnet, testnet3, testnet4, signet or regtest")]
-pub struct UnknownNetwork(pub String);
+pub enum UnknownNetwork {
+    /// No network has this name, and it is no path.
+    #[error("unknown network {0:?}: expected {names} or the path of a chain file", names = NAMES.join(", "))]
+    Name(String),
+    /// What is wrong with a chain file.
+    #[error("the chain file {path:?}: {problem}")]
+    File {
+        /// Where it is, or which of the built-in ones it is.
+        path: String,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// What may be named without a path.
+const NAMES: [&str; 8] = [
+    "mainnet", "testnet3", "testnet4", "signet", "regtest", "bsv-main", "bsv-test", "bsv-stn",
+];
 
 impl FromStr for Network {
     type Err = UnknownNetwork;
 
-    fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Network::ALL
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match Network::ALL
             .into_iter()
-            .find(|network| network.name() == name)
-            .ok_or_else(|| UnknownNetwork(name.to_owned()))
+            .find(|network| network.name() == text)
+        {
+            Some(network) => Ok(network),
+            None => chain_file::find(text).map(Network::File),
+        }
     }
 }
 
 /// The parameters of one network.
 #[derive(Clone, Debug)]
 pub struct Params {
-    /// Which network this is.
-    pub network: Network,
+    /// What it is called.
+    pub name: &'static str,
+    /// What the configuration calls it: its name, or the path of its file.
+    pub source: &'static str,
+    /// The built-in network that it is, or that it began as.
+    pub base: Network,
     /// The four bytes before every message, in wire order.
     pub magic: [u8; 4],
     /// The TCP port that peers listen on.
@@ -142,6 +229,22 @@ pub struct Params {
     pub minimum_chain_work: Work,
     /// The human-readable part of segwit addresses.
     pub bech32_hrp: &'static str,
+    /// Whether there is segregated witness at all; without it blocks are asked for and read without witnesses.
+    pub segwit: bool,
+    /// The most bytes of a block, each from a height on, rising; empty where the weight is the bound.
+    pub max_block_sizes: Vec<(u32, u64)>,
+    /// The last block before the emergency difficulty adjustment of August 2017.
+    pub uahf_height: Option<u32>,
+    /// The last block before the target follows the last 144 blocks.
+    pub daa_height: Option<u32>,
+    /// Blocks that the chain must have.
+    pub pinned: Vec<(u32, BlockHash)>,
+    /// Whether messages beyond 4 GB come with the extended header.
+    pub extended_messages: bool,
+    /// The longest message, blocks aside, that `protoconf` says we take; none is sent without it.
+    pub protoconf: Option<u32>,
+    /// The script that every block's solution must meet (BIP325).
+    pub signet_challenge: Option<Vec<u8>>,
 }
 
 impl Params {
@@ -158,7 +261,38 @@ impl Params {
             Network::Testnet4 => &TESTNET4,
             Network::Signet => &SIGNET,
             Network::Regtest => &REGTEST,
+            Network::File(params) => params,
         }
+    }
+
+    /// The network that this is about.
+    pub fn network(&'static self) -> Network {
+        match self.base {
+            base if base.name() == self.name => base,
+            _ => Network::File(self),
+        }
+    }
+
+    /// The most bytes that the block at `height` may have; none where the weight is the bound.
+    pub fn max_block_size(&self, height: u32) -> Option<u64> {
+        self.max_block_sizes
+            .iter()
+            .rev()
+            .find(|(from, _)| *from <= height)
+            .map(|(_, bytes)| *bytes)
+    }
+
+    /// The most bytes that any block of the chain may have.
+    pub fn largest_block(&self) -> u64 {
+        let largest = self.max_block_sizes.iter().map(|(_, bytes)| *bytes).max();
+        largest.unwrap_or(4_000_000)
+    }
+
+    /// Whether a block with this hash may stand at `height`.
+    pub fn may_be(&self, height: u32, hash: &BlockHash) -> bool {
+        self.pinned
+            .iter()
+            .all(|(at, pinned)| *at != height || pinned == hash)
     }
 
     /// What the coinbase of the block at `height` may create beside the fees, in sat.
@@ -182,7 +316,9 @@ impl Params {
     fn base(network: Network, pow_limit_bits: u32) -> Params {
         let genesis = genesis_block(network.to_bitcoin());
         Params {
-            network,
+            name: network.name(),
+            source: network.name(),
+            base: network,
             magic: network.to_bitcoin().magic().to_bytes(),
             default_port: 0,
             dns_seeds: &[],
@@ -205,8 +341,23 @@ impl Params {
             halving_interval: 210_000,
             minimum_chain_work: work(0, 0),
             bech32_hrp: "tb",
+            segwit: true,
+            max_block_sizes: Vec::new(),
+            uahf_height: None,
+            daa_height: None,
+            pinned: Vec::new(),
+            extended_messages: false,
+            protoconf: None,
+            signet_challenge: None,
         }
     }
+}
+
+/// The magic of a signet: what the hash of its challenge, as it would be pushed, begins with (BIP325).
+pub(crate) fn signet_magic(challenge: &[u8]) -> [u8; 4] {
+    let script = bitcoin::consensus::serialize(&challenge.to_vec());
+    let [a, b, c, d, ..] = sha256d::Hash::hash(&script).to_byte_array();
+    [a, b, c, d]
 }
 
 /// A chain work from its upper and lower 128 bits.
@@ -227,6 +378,10 @@ fn block_hash(high: u128, low: u128) -> BlockHash {
     bytes.reverse();
     BlockHash::from_byte_array(bytes)
 }
+
+/// `1 <key> <key> 2 OP_CHECKMULTISIG`
+const SIGNET_CHALLENGE: &str = "512103ad5e0edad18cb1f0fc0d28a3d4f1f3e445640337489abb10404f2d1e086be430\
+    210359ef5021964fe22d6f8e05b2463c9540ce96883fe3b278760f048f5189f2e6c452ae";
 
 fn mainnet() -> Params {
     Params {
@@ -314,6 +469,8 @@ fn signet() -> Params {
         ],
         // Height 293,175.
         minimum_chain_work: work(0, 0x0b46_3ea0_a4b8),
+        // One of two keys (BIP325).
+        signet_challenge: Some(Vec::from_hex(SIGNET_CHALLENGE).unwrap_or_default()),
         ..Params::base(Network::Signet, 0x1e03_77ae)
     }
 }

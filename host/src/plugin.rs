@@ -27,7 +27,7 @@ pub use engine::{Compiled, MAX_PLUGIN_SIZE, PluginEngine, hash_of};
 pub use error::{CallError, FailureClass};
 pub use gauges::Gauges;
 pub use host::{LaneSpace, Surroundings, Watched};
-pub use instance::{BlockInput, Instance, MempoolInput, QueryError};
+pub use instance::{BlockInput, Instance, MempoolInput, Place, QueryError};
 pub use interfaces::Interfaces;
 pub use recorder::{HeaderSource, KnownHeader, Recorder, Recording};
 pub use replay::{Replayed, replay};

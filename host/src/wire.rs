@@ -5,7 +5,7 @@ pub mod message;
 pub mod peer;
 pub mod transport;
 
-pub use codec::{Decoder, RawMessage, WireError};
+pub use codec::{BlockPiece, Decoder, RawMessage, WireError};
 pub use message::{Message, PayloadError, Version};
 pub use peer::{Misbehaviour, Peer, PeerConfig, PeerStep};
 pub use transport::{Entropy, Opening, Transport, TransportError, TransportKind};

@@ -67,6 +67,8 @@ pub struct Installation {
     // Gone with the last clone.
     folder: Arc<TempDir>,
     network: &'static str,
+    /// The chain file that describes it, where it is none that is built in.
+    chain: Option<PathBuf>,
     sections: Vec<(&'static str, String)>,
     plugins: String,
 }
@@ -82,6 +84,7 @@ impl Installation {
         let installation = Self {
             folder: Arc::new(folder),
             network,
+            chain: None,
             sections: Vec::new(),
             plugins: String::new(),
         };
@@ -92,6 +95,18 @@ impl Installation {
     pub fn peers(self, peers: &[SocketAddr]) -> Self {
         let peers: Vec<String> = peers.iter().map(|peer| format!("\"{peer}\"")).collect();
         self.key("peers", &format!("connect = [{}]", peers.join(", ")))
+    }
+
+    /// On the chain that this file, in TOML, describes; its `name` must be the network's.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn chain_file(mut self, text: &str) -> Result<Self> {
+        let path = self.folder().join("chain.toml");
+        fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))?;
+        self.chain = Some(path);
+        Ok(self)
     }
 
     /// With a line more in a section of the configuration, `key = value` in TOML. A key that is there is replaced.
@@ -137,7 +152,10 @@ impl Installation {
     pub fn write_config(&self, api: SocketAddr) -> Result<()> {
         let mut config = format!(
             "network = \"{}\"\ndata_dir = \"{}\"\n",
-            self.network,
+            match &self.chain {
+                Some(path) => path.display().to_string(),
+                None => self.network.to_owned(),
+            },
             self.folder().join("data").display()
         );
         let mut names: Vec<&str> = self.sections.iter().map(|(name, _)| *name).collect();

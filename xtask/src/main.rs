@@ -69,6 +69,12 @@ enum Command {
         #[command(flatten)]
         wasm: Wasm,
     },
+    /// Take a block of more than a gigabyte from a peer to the plugins, in less than 600 MB of memory
+    #[command(after_help = "Takes 3 GB of disk in the folder for temporary files.")]
+    LargeBlock {
+        #[command(flatten)]
+        wasm: Wasm,
+    },
     /// Measure: a walk in wasm and natively, the plugins, a whole sync, memory and disk
     #[command(
         after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench --only sync --blocks chain.dat"
@@ -150,6 +156,18 @@ fn run(cli: Cli) -> Result<bool> {
         } => {
             let toolchain = WasmToolchain::find(wasm.toolchain)?;
             bench::run(&root, &toolchain, &only, blocks.as_deref(), runs)
+        }
+        Command::LargeBlock { wasm } => {
+            let toolchain = WasmToolchain::find(wasm.toolchain)?;
+            plugins::build(&root, &toolchain)?;
+            let host = programs::build(&root, "blockmill", Profile::Release)?;
+            let status = std::process::Command::new("cargo")
+                .current_dir(&root)
+                .args(["test", "-p", "blockmill-tests", "--test", "large_blocks"])
+                .args(["--", "--ignored", "--nocapture"])
+                .env("BLOCKMILL_BIN", host)
+                .status()?;
+            Ok(status.success())
         }
         Command::Test { only, wasm, args } => test::run(&root, &only, wasm.toolchain, &args),
     }

@@ -41,6 +41,9 @@ pub enum BlockLogError {
         /// What was to be appended.
         bytes: usize,
     },
+    /// Something else was appended before all pieces of a payload had come, or not all came. Nothing of it is kept.
+    #[error("a block that came in pieces was not written whole")]
+    Interrupted,
     /// The disk gave back other bytes than were written. The log forgot the block: it can be
     /// appended again.
     #[error("block at height {height} is damaged in {} at byte {offset}", path.display())]

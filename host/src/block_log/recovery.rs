@@ -92,9 +92,8 @@ pub(super) fn drop_dangling(
     while let Some(last) = records.last() {
         let path = segment_path(dir, prefix, last.segment);
         let file = File::open(&path).map_err(io_error("open", &path))?;
-        let payload =
-            read_payload(&file, last.offset, last.length).map_err(io_error("read", &path))?;
-        if crc32fast::hash(&payload) == last.crc {
+        let crc = checksum(&file, last.offset, last.length).map_err(io_error("read", &path))?;
+        if crc == last.crc {
             break;
         }
         records.pop();
@@ -168,6 +167,27 @@ pub(super) fn read_payload(file: &File, offset: u64, length: u32) -> std::io::Re
     Ok(payload)
 }
 
+/// The CRC-32 of `length` bytes at `offset`, read in pieces.
+fn checksum(file: &File, offset: u64, length: u32) -> std::io::Result<u32> {
+    let mut crc = crc32fast::Hasher::new();
+    let mut buffer = vec![0; (length as usize).min(1 << 20)];
+    let (mut at, mut left) = (offset, length as usize);
+    while left > 0 {
+        let count = left.min(buffer.len());
+        let Some(piece) = buffer.get_mut(..count) else {
+            break;
+        };
+        file.read_exact_at(piece, at)?;
+        crc.update(piece);
+        at += count as u64;
+        left -= count;
+    }
+    Ok(crc.finalize())
+}
+
+/// A payload beyond this is indexed when it is written, and held by nobody: without a record it is torn.
+const LONGEST_SCANNED: u32 = 256 << 20;
+
 enum Frame {
     Whole(Vec<u8>),
     Torn,
@@ -186,7 +206,7 @@ fn read_frame(file: &File, magic: [u8; 4], offset: u64, length: u64) -> std::io:
         return Ok(Frame::Torn);
     }
     let size = u32::from_le_bytes(size);
-    if u64::from(size) > room - FRAME_HEADER_BYTES {
+    if u64::from(size) > room - FRAME_HEADER_BYTES || size > LONGEST_SCANNED {
         return Ok(Frame::Torn);
     }
     read_payload(file, offset + FRAME_HEADER_BYTES, size).map(Frame::Whole)

@@ -76,19 +76,21 @@ pub struct Pruned {
 
 /// The end of the log.
 #[derive(Debug)]
-struct Writer {
-    segment: u32,
-    file: Arc<File>,
-    end: u64,
+pub(super) struct Writer {
+    pub(super) segment: u32,
+    pub(super) file: Arc<File>,
+    pub(super) end: u64,
+    /// Counts appends: a payload that comes in pieces ends when another one is appended.
+    pub(super) appends: u64,
     /// The file may hold more than `end` bytes, or its cursor may be elsewhere: repair before the
     /// next write.
-    disturbed: bool,
+    pub(super) disturbed: bool,
     /// Closed segments that were not synced yet.
     unsynced: Vec<Arc<File>>,
     /// A file was created since the folder was synced.
     folder_changed: bool,
     /// Records of frames that were not synced yet, in the order of the frames.
-    pending: Vec<Record>,
+    pub(super) pending: Vec<Record>,
     /// Bytes the disk still takes before it is full.
     #[cfg(test)]
     room: Option<usize>,
@@ -99,11 +101,11 @@ struct Writer {
 /// One process may have a log open at a time; the caller's lock on the data folder sees to that.
 #[derive(Debug)]
 pub struct SegmentLog<F> {
-    dir: PathBuf,
-    magic: [u8; 4],
-    max_segment_bytes: u64,
-    catalog: RwLock<Catalog>,
-    writer: Mutex<Writer>,
+    pub(super) dir: PathBuf,
+    pub(super) magic: [u8; 4],
+    pub(super) max_segment_bytes: u64,
+    pub(super) catalog: RwLock<Catalog>,
+    pub(super) writer: Mutex<Writer>,
     /// Taken before `writer` where both are.
     index: Mutex<IndexFile>,
     /// Segments open for reading, the most recently used last.
@@ -168,6 +170,7 @@ impl<F: Frames> SegmentLog<F> {
                 segment,
                 file: Arc::new(file),
                 end: segments.get(&segment).copied().unwrap_or(0),
+                appends: 0,
                 disturbed: true,
                 unsynced,
                 folder_changed: true,
@@ -226,7 +229,7 @@ impl<F: Frames> SegmentLog<F> {
     }
 
     /// Begins the next segment.
-    fn roll(&self, writer: &mut Writer) -> Result<(), BlockLogError> {
+    pub(super) fn roll(&self, writer: &mut Writer) -> Result<(), BlockLogError> {
         let segment = writer.segment + 1;
         let path = segment_path(&self.dir, F::PREFIX, segment);
         let file = Arc::new(open_segment(&path)?);
@@ -283,7 +286,7 @@ impl<F: Frames> SegmentLog<F> {
     }
 
     /// The segment, open for reading.
-    fn reader(&self, segment: u32, path: &Path) -> std::io::Result<Arc<File>> {
+    pub(super) fn reader(&self, segment: u32, path: &Path) -> std::io::Result<Arc<File>> {
         let mut readers = lock(&self.readers);
         let known = readers
             .iter()
@@ -450,6 +453,7 @@ impl<F: Frames> SegmentLog<F> {
 impl Writer {
     /// Writes one frame at the end of the log, or nothing.
     fn write(&mut self, parts: &[&[u8]]) -> std::io::Result<()> {
+        self.appends += 1;
         if self.disturbed {
             self.file.set_len(self.end)?;
             (&*self.file).seek(SeekFrom::Start(self.end))?;
@@ -530,14 +534,14 @@ fn sync_folder(dir: &Path) -> Result<(), BlockLogError> {
 // A panic while a lock was held leaves no half-made state behind that a reader could trip over: go
 // on.
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+pub(super) fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+pub(super) fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+mod large;
 mod recovery;
 pub(crate) mod regtest;
 mod use_of_it;

@@ -12,8 +12,10 @@ use bitcoin::hashes::{Hash, HashEngine, sha256d};
 use crate::network::{MAX_MONEY, Params};
 
 mod merkle;
+mod signet;
 
-pub use merkle::{MerkleRoot, merkle_root};
+pub use merkle::{MerkleRoot, MerkleStream, merkle_root};
+pub use signet::{Challenge, Solution};
 
 /// The most weight units that a block may have; a quarter of it bounds the bytes without witnesses.
 pub const MAX_BLOCK_WEIGHT: usize = 4_000_000;
@@ -132,6 +134,14 @@ pub enum Invalidity {
     /// More than a million bytes without witnesses.
     #[error("{0} bytes without witnesses")]
     Size(usize),
+    /// More bytes than a chain without segregated witness allows at the height.
+    #[error("{size} bytes, at most {limit}")]
+    TooLarge {
+        /// Bytes of the block.
+        size: usize,
+        /// Bytes allowed.
+        limit: u64,
+    },
     /// More than four million weight units.
     #[error("{0} weight units")]
     Weight(usize),
@@ -165,6 +175,9 @@ pub enum Invalidity {
     /// A transaction that is no coinbase spends the null output.
     #[error("transaction {0} spends the null output")]
     NullInput(usize),
+    /// The block's solution is missing, or does not meet the signet's challenge (BIP325).
+    #[error("signet: {0}")]
+    Signet(&'static str),
     /// A locktime that has not passed (BIP113).
     #[error("transaction {0} is not final")]
     NotFinal(usize),
@@ -174,18 +187,27 @@ pub enum Invalidity {
 /// the block that was asked for.
 pub fn check_block(block: &impl BlockView, context: &BlockContext) -> Result<(), BadBlock> {
     check_merkle(block)?;
-    check_sizes(block)?;
+    invalid_unless(block.tx_count() > 0, Invalidity::Empty)?;
+    check_sizes(stripped_size(block), context)?;
     check_coinbase(block)?;
     let mut spent = Vec::new();
     for tx in 0..block.tx_count() {
-        check_transaction(block, tx, &mut spent)?;
+        check_transaction(block, tx, 0, &mut spent)?;
     }
-    check_final(block, context)?;
+    for tx in 0..block.tx_count() {
+        check_final(block, tx, 0, context)?;
+    }
     check_coinbase_height(block, context)?;
     check_witness(block, context)?;
+    if let Some(challenge) = &context.params.signet_challenge {
+        signet::check(block, challenge)?;
+    }
     // Last, since padding the coinbase's witness changes the weight and no hash: only now is it known to be committed.
-    let weight = stripped_size(block) * (WITNESS_SCALE - 1) + block.size();
-    invalid_unless(weight <= MAX_BLOCK_WEIGHT, Invalidity::Weight(weight))
+    if context.params.segwit {
+        let weight = stripped_size(block) * (WITNESS_SCALE - 1) + block.size();
+        invalid_unless(weight <= MAX_BLOCK_WEIGHT, Invalidity::Weight(weight))?;
+    }
+    Ok(())
 }
 
 fn invalid_unless(valid: bool, otherwise: Invalidity) -> Result<(), BadBlock> {
@@ -213,7 +235,7 @@ fn check_merkle(block: &impl BlockView) -> Result<(), BadBlock> {
     Ok(())
 }
 
-fn compact_size_length(value: usize) -> usize {
+pub(super) fn compact_size_length(value: usize) -> usize {
     bitcoin::VarInt::from(value).size()
 }
 
@@ -226,9 +248,10 @@ fn stripped_size(block: &impl BlockView) -> usize {
             .sum::<usize>()
 }
 
-fn check_sizes(block: &impl BlockView) -> Result<(), BadBlock> {
-    invalid_unless(block.tx_count() > 0, Invalidity::Empty)?;
-    let size = stripped_size(block);
+pub(super) fn check_sizes(size: usize, context: &BlockContext) -> Result<(), BadBlock> {
+    if let Some(limit) = context.params.max_block_size(context.height) {
+        return invalid_unless(size as u64 <= limit, Invalidity::TooLarge { size, limit });
+    }
     invalid_unless(
         size * WITNESS_SCALE <= MAX_BLOCK_WEIGHT,
         Invalidity::Size(size),
@@ -239,7 +262,7 @@ fn is_null(block: &impl BlockView, input: usize) -> bool {
     block.prev_vout(input) == u32::MAX && *block.prev_txid(input) == [0; 32]
 }
 
-fn is_coinbase(block: &impl BlockView, tx: usize) -> bool {
+pub(super) fn is_coinbase(block: &impl BlockView, tx: usize) -> bool {
     let inputs = block.inputs(tx);
     inputs.len() == 1 && is_null(block, inputs.start)
 }
@@ -252,13 +275,17 @@ fn check_coinbase(block: &impl BlockView) -> Result<(), BadBlock> {
     }
 }
 
-/// Core's `CheckTransaction`. `spent` is scratch space, kept from one transaction to the next.
-fn check_transaction(
+/// Core's `CheckTransaction`. `before` transactions of the block come before those of the view. `spent` is scratch space,
+/// kept from one transaction to the next.
+pub(super) fn check_transaction(
     block: &impl BlockView,
     tx: usize,
+    before: usize,
     spent: &mut Vec<([u8; 32], u32)>,
 ) -> Result<(), BadBlock> {
     let (inputs, outputs) = (block.inputs(tx), block.outputs(tx));
+    let (at, tx) = (tx, before + tx);
+    debug_assert!(at < block.tx_count());
     invalid_unless(!inputs.is_empty(), Invalidity::NoInputs(tx))?;
     invalid_unless(!outputs.is_empty(), Invalidity::NoOutputs(tx))?;
     let mut sum = 0u64;
@@ -296,31 +323,36 @@ fn check_transaction(
     )
 }
 
-fn check_final(block: &impl BlockView, context: &BlockContext) -> Result<(), BadBlock> {
+pub(super) fn check_final(
+    block: &impl BlockView,
+    tx: usize,
+    before: usize,
+    context: &BlockContext,
+) -> Result<(), BadBlock> {
     let now = if context.height >= context.params.csv_height {
         context.median_time_past
     } else {
         block.header().time
     };
-    for tx in 0..block.tx_count() {
-        let lock_time = block.lock_time(tx);
-        let passed = if lock_time < LOCKTIME_THRESHOLD {
-            lock_time < context.height
-        } else {
-            lock_time < now
-        };
-        // All inputs final switch the locktime off.
-        let is_final = lock_time == 0
-            || passed
-            || block
-                .inputs(tx)
-                .all(|input| block.sequence(input) == SEQUENCE_FINAL);
-        invalid_unless(is_final, Invalidity::NotFinal(tx))?;
-    }
-    Ok(())
+    let lock_time = block.lock_time(tx);
+    let passed = if lock_time < LOCKTIME_THRESHOLD {
+        lock_time < context.height
+    } else {
+        lock_time < now
+    };
+    // All inputs final switch the locktime off.
+    let is_final = lock_time == 0
+        || passed
+        || block
+            .inputs(tx)
+            .all(|input| block.sequence(input) == SEQUENCE_FINAL);
+    invalid_unless(is_final, Invalidity::NotFinal(before + tx))
 }
 
-fn check_coinbase_height(block: &impl BlockView, context: &BlockContext) -> Result<(), BadBlock> {
+pub(super) fn check_coinbase_height(
+    block: &impl BlockView,
+    context: &BlockContext,
+) -> Result<(), BadBlock> {
     if context.height < context.params.bip34_height {
         return Ok(());
     }
@@ -341,14 +373,7 @@ pub fn height_script(height: u32) -> Vec<u8> {
 
 /// BIP141: the witnesses are committed to by the last output of the coinbase that looks like a commitment.
 fn check_witness(block: &impl BlockView, context: &BlockContext) -> Result<(), BadBlock> {
-    let commitment = block.outputs(0).rev().find_map(|output| {
-        let script = block.script_pubkey(output);
-        script
-            .strip_prefix(COMMITMENT_PREFIX.as_slice())
-            .and_then(|rest| rest.first_chunk::<32>())
-    });
-    let active = context.height >= context.params.segwit_height;
-    let Some(commitment) = commitment.filter(|_| active) else {
+    let Some(commitment) = commitment(block, context) else {
         return match (0..block.tx_count()).find(|tx| block.tx_has_witness(*tx)) {
             Some(tx) => Err(BadBlock::Mutated(Mutation::UnexpectedWitness(tx))),
             None => Ok(()),
@@ -361,6 +386,26 @@ fn check_witness(block: &impl BlockView, context: &BlockContext) -> Result<(), B
     // The coinbase commits to the others, so its own wtxid counts as zero.
     let leaves = std::iter::once([0; 32]).chain((1..block.tx_count()).map(|tx| block.wtxid(tx)));
     let root = merkle_root(leaves.collect()).root;
+    check_commitment(root, reserved, &commitment)
+}
+
+/// The witness commitment that the coinbase, the first transaction of the view, holds; none before segregated witness.
+pub(super) fn commitment(block: &impl BlockView, context: &BlockContext) -> Option<[u8; 32]> {
+    let commitment = block.outputs(0).rev().find_map(|output| {
+        let script = block.script_pubkey(output);
+        script
+            .strip_prefix(COMMITMENT_PREFIX.as_slice())
+            .and_then(|rest| rest.first_chunk::<32>())
+            .copied()
+    });
+    commitment.filter(|_| context.height >= context.params.segwit_height)
+}
+
+pub(super) fn check_commitment(
+    root: [u8; 32],
+    reserved: &[u8],
+    commitment: &[u8; 32],
+) -> Result<(), BadBlock> {
     let mut engine = sha256d::Hash::engine();
     engine.input(&root);
     engine.input(reserved);

@@ -4,7 +4,7 @@
 //! began) and leaves it to the caller to know that testnet4 starts from a period's first bits.
 
 use bitcoin::block::Header;
-use bitcoin::{BlockHash, CompactTarget, Target};
+use bitcoin::{BlockHash, CompactTarget, Target, Work};
 
 use crate::network::{Params, RETARGET_INTERVAL, TARGET_SPACING, TARGET_TIMESPAN};
 
@@ -67,6 +67,12 @@ pub enum HeaderError {
         /// Its height.
         height: u32,
     },
+    /// The chain has another block at this height: this one is of a chain that shares its past.
+    #[error("another block is pinned at height {height}")]
+    NotPinned {
+        /// Its height.
+        height: u32,
+    },
     /// The tree holds as many headers as it may.
     #[error("the header tree is full")]
     TreeFull,
@@ -85,6 +91,10 @@ pub trait Ancestry {
     fn last_real_bits(&self, limit: u32) -> u32;
     /// Median time past of the parent: over it and the ten before.
     fn median_time_past(&self) -> u32;
+    /// The same of the ancestor at `height`; the parent's when there is none.
+    fn median_time_at(&self, height: u32) -> u32;
+    /// The work of the branch up to the ancestor at `height`; the parent's when there is none.
+    fn work_at(&self, height: u32) -> Work;
 }
 
 /// Checks `header` against its ancestors and the clock (`now`, unix seconds).
@@ -105,6 +115,9 @@ pub fn check_header(
     }
     if !Target::from_compact(header.bits).is_met_by(hash) {
         return Err(HeaderError::BadProofOfWork(hash));
+    }
+    if !params.may_be(height, &hash) {
+        return Err(HeaderError::NotPinned { height });
     }
     let median = ancestors.median_time_past();
     if header.time <= median {
@@ -146,9 +159,15 @@ pub fn next_bits(params: &Params, time: u32, ancestors: &impl Ancestry) -> u32 {
         // Every block of such a chain is at the limit, whatever the rules below would look at to find that out.
         return bits;
     }
+    if params.daa_height.is_some_and(|daa| parent >= daa) {
+        return cash::next_bits(params, time, ancestors);
+    }
     if !parent.saturating_add(1).is_multiple_of(RETARGET_INTERVAL) {
         if !params.allow_min_difficulty {
-            return bits;
+            return match params.uahf_height {
+                Some(uahf) if parent >= uahf => cash::emergency_bits(params, ancestors),
+                _ => bits,
+            };
         }
         if i64::from(time) > i64::from(ancestors.time_at(parent)) + 2 * i64::from(TARGET_SPACING) {
             return params.pow_limit_bits;
@@ -220,6 +239,8 @@ fn scale(target: Target, numerator: u64, denominator: u64) -> Target {
     }
     Target::from_le_bytes(bytes)
 }
+
+mod cash;
 
 #[cfg(test)]
 mod tests;

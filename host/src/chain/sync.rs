@@ -45,6 +45,7 @@ mod refetch;
 mod session;
 mod source;
 mod status;
+mod streams;
 mod transactions;
 mod transports;
 
@@ -58,7 +59,7 @@ use connections::Connections;
 pub use life::ConnectionKind;
 use life::Life;
 pub use operator::{MAX_ADDED, PeerChange, PeerChangeError, PeerRef};
-pub use output::{DropReason, Output, PeerEvent, PeerId, PeerInfo};
+pub use output::{DropReason, Output, PeerEvent, PeerId, PeerInfo, StreamStart};
 pub use presync::Refusal;
 use refetch::Refetch;
 use session::Session;
@@ -132,6 +133,11 @@ impl Sync {
             pong_timeout: config.pong_timeout,
             relay: config.transactions,
             verify_block_checksums: config.verify_block_checksums,
+            segwit: params.segwit,
+            extended_messages: params.extended_messages,
+            protoconf: params.protoconf,
+            largest_block: params.largest_block(),
+            stream_above: config.stream_above,
             ..PeerConfig::new(params.magic, nonce)
         };
         let addresses = Addresses::new(
@@ -305,6 +311,7 @@ impl Sync {
         self.tick_headers(now);
         self.tick_blocks(now);
         self.tick_again(now);
+        self.tick_streams(now);
         self.transactions.tick(now);
         self.tick_connections(now);
         self.pump(now);
@@ -358,6 +365,7 @@ impl Sync {
                 self.on_ready(peer, now);
             }
             PeerStep::Message(message) => self.on_message(peer, message, now),
+            PeerStep::Piece(piece) => self.on_piece(peer, piece, now),
         }
     }
 
@@ -552,6 +560,7 @@ impl Sync {
             self.release(*block);
         }
         self.forget_again(&session);
+        self.break_stream(&session);
         self.transactions.disconnected(id);
         if self.header_peer.is_some_and(|(peer, _)| peer == id) {
             self.header_peer = None;

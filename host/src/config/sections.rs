@@ -156,6 +156,18 @@ pub struct Chain {
     pub download_window: u32,
     /// How many blocks one peer is asked for at once.
     pub blocks_per_peer: u16,
+    /// A block of more bytes is never held as a whole: it is checked, kept and given to plugins in pieces.
+    #[serde(with = "units::size")]
+    pub large_block: u64,
+    /// Bytes of the longest transaction of such a block.
+    #[serde(with = "units::size")]
+    pub longest_transaction: u64,
+    /// The largest block that a plugin is given whole.
+    #[serde(with = "units::size")]
+    pub whole_block_limit: u64,
+    /// Bytes of state and rows that all parts of a large block may leave in memory, per plugin.
+    #[serde(with = "units::size")]
+    pub large_block_changes: u64,
 }
 
 /// The total work below which a chain of headers is not followed.
@@ -431,6 +443,10 @@ impl Default for Chain {
             undo_depth: 100,
             download_window: 1024,
             blocks_per_peer: 16,
+            large_block: 32_000_000,
+            longest_transaction: 128_000_000,
+            whole_block_limit: 256_000_000,
+            large_block_changes: 512_000_000,
         }
     }
 }

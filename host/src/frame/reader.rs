@@ -17,6 +17,8 @@ pub enum DecodeError {
     Flag { flag: u8, at: usize },
     #[error("a transaction is serialized with witnesses but has none, at byte {0}")]
     SuperfluousWitness(usize),
+    #[error("a transaction of {0} bytes or more is longer than this host holds")]
+    TransactionTooLong(usize),
     #[error("{0} bytes are more than a block may have")]
     TooLarge(usize),
 }

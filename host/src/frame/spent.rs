@@ -69,6 +69,39 @@ impl Spent {
         }
     }
 
+    /// Adds the entries of another.
+    pub fn append(&mut self, other: &Self) {
+        let base = self.scripts.len() as u32;
+        self.values.extend_from_slice(&other.values);
+        self.script_ends
+            .extend(other.script_ends.iter().map(|end| base + end));
+        self.scripts.extend_from_slice(&other.scripts);
+        self.heights.extend_from_slice(&other.heights);
+        self.coinbases.extend_from_slice(&other.coinbases);
+    }
+
+    /// Takes the first entries away; none when there are fewer.
+    pub fn take_front(&mut self, count: usize) -> Option<Self> {
+        if count > self.len() {
+            return None;
+        }
+        let scripts = count
+            .checked_sub(1)
+            .and_then(|last| self.script_ends.get(last))
+            .map_or(0, |&end| end as usize);
+        let front = Self {
+            values: self.values.drain(..count).collect(),
+            script_ends: self.script_ends.drain(..count).collect(),
+            scripts: self.scripts.drain(..scripts).collect(),
+            heights: self.heights.drain(..count).collect(),
+            coinbases: self.coinbases.drain(..count).collect(),
+        };
+        self.script_ends
+            .iter_mut()
+            .for_each(|end| *end -= scripts as u32);
+        Some(front)
+    }
+
     /// Sum of the values in sat.
     pub fn total(&self) -> u64 {
         self.values

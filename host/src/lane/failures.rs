@@ -48,7 +48,7 @@ impl LaneShared {
             written: SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |t| t.as_secs()),
-            network: self.surroundings.params.network.to_string(),
+            network: self.surroundings.params.name.to_owned(),
             plugin: self.name().to_owned(),
             version: program.descriptor.version.clone(),
             component: program.compiled.sha256.to_string(),

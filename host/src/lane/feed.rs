@@ -5,6 +5,7 @@
 
 use super::active_chain::{ActiveChain, Position};
 use super::again::Again;
+use super::parts::LargeBlocks;
 use crate::block_log::{BlockLog, SpentLog};
 use crate::frame::{Frame, Spent};
 use crate::plugin::WantedColumns;
@@ -124,6 +125,7 @@ pub struct Feed {
     not_kept: Mutex<Option<String>>,
     progress: Mutex<Progress>,
     changed: Condvar,
+    large: LargeBlocks,
 }
 
 impl Feed {
@@ -146,7 +148,27 @@ impl Feed {
             not_kept: Mutex::default(),
             progress: Mutex::default(),
             changed: Condvar::new(),
+            large: LargeBlocks::default(),
         }
+    }
+
+    /// Says what holds for blocks that are large.
+    pub fn with_large(mut self, large: LargeBlocks) -> Self {
+        self.large = large;
+        self
+    }
+
+    /// What holds for blocks that are large.
+    pub fn large_blocks(&self) -> &LargeBlocks {
+        &self.large
+    }
+
+    pub(super) fn block_log(&self) -> &BlockLog {
+        &self.blocks
+    }
+
+    pub(super) fn spent_log(&self) -> &SpentLog {
+        &self.spent
     }
 
     /// The active chain, for as long as the guard lives: do not keep it.

@@ -318,6 +318,13 @@ impl PoolWorker {
             if self.feed.chain().contains(last) && last.height <= to.height {
                 break;
             }
+            if self.feed.large(last).is_some() {
+                // Its transactions are too many to come back: the pool begins anew with what peers announce.
+                self.followed.clear();
+                self.followed.push_back(to);
+                self.reload(pool, coins, tip);
+                return Ok(());
+            }
             let frame = Frame::decode_without_txids(self.feed.raw(last)?)
                 .context("a block in the block log is damaged")?;
             let raws = frame
@@ -345,33 +352,15 @@ impl PoolWorker {
                     break;
                 };
                 let position = Position { height, hash };
-                let (frame, _) = self.feed.frame(position, WantedColumns::default())?;
-                let columns = &frame.columns;
-                let weights = &columns.transactions.weights;
-                let mut start = 0;
-                let outpoints: Vec<OutPoint> = columns
-                    .inputs
-                    .prev_txids
-                    .as_chunks()
-                    .0
-                    .iter()
-                    .zip(&columns.inputs.prev_vouts)
-                    .map(|(txid, &vout)| OutPoint {
-                        txid: Txid::from_byte_array(*txid),
-                        vout,
-                    })
-                    .collect();
-                let transactions = columns
-                    .txids()
-                    .zip(columns.transactions.input_ends.iter().zip(weights))
-                    .map(|(txid, (&end, &weight))| {
-                        let spends = outpoints.get(start..end as usize).unwrap_or_default();
-                        start = end as usize;
-                        let txid = Txid::from_byte_array(*txid);
-                        (txid, u64::from(weight), spends.iter().copied())
-                    });
-                // The coinbase is nobody's to announce.
-                pool.hear_block(height, unix_time(), transactions.skip(1));
+                if self.feed.large(position).is_some() {
+                    let mut parts = self.feed.parts(position)?;
+                    while let Some(part) = parts.next()? {
+                        connect(pool, height, &part.run.frame, false);
+                    }
+                } else {
+                    let (frame, _) = self.feed.frame(position, WantedColumns::default())?;
+                    connect(pool, height, &frame, true);
+                }
                 self.followed.push_back(position);
             }
         }
@@ -456,4 +445,38 @@ fn unix_time() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |t| t.as_secs())
+}
+
+/// Tells the pool of a `whole` block's transactions, or of those of a part of one, which its coverage leaves out.
+fn connect(pool: &mut Mempool, height: u32, frame: &Frame, whole: bool) {
+    let columns = &frame.columns;
+    let weights = &columns.transactions.weights;
+    let mut start = 0;
+    let outpoints: Vec<OutPoint> = columns
+        .inputs
+        .prev_txids
+        .as_chunks()
+        .0
+        .iter()
+        .zip(&columns.inputs.prev_vouts)
+        .map(|(txid, &vout)| OutPoint {
+            txid: Txid::from_byte_array(*txid),
+            vout,
+        })
+        .collect();
+    let transactions = columns
+        .txids()
+        .zip(columns.transactions.input_ends.iter().zip(weights))
+        .map(|(txid, (&end, &weight))| {
+            let spends = outpoints.get(start..end as usize).unwrap_or_default();
+            start = end as usize;
+            let txid = Txid::from_byte_array(*txid);
+            (txid, u64::from(weight), spends.iter().copied())
+        });
+    if whole {
+        // The coinbase is nobody's to announce.
+        pool.hear_block(height, unix_time(), transactions.skip(1));
+    } else {
+        pool.connect_block(height, transactions.map(|(txid, _, spends)| (txid, spends)));
+    }
 }

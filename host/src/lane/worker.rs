@@ -2,6 +2,7 @@
 
 mod change;
 mod failing;
+mod parts;
 
 use super::active_chain::Position;
 use super::feed::{Feed, Next, Refusal, Waiting};
@@ -316,12 +317,15 @@ impl Worker {
     }
 
     fn block(&mut self, position: Position) -> Result<Step> {
+        if let Some(step) = self.large_block(position)? {
+            return Ok(step);
+        }
         let wanted = self.program.descriptor.columns;
         if wanted.spent {
             self.lane.feed.need_spent(&self.lane.rows_name(), position);
         }
         let spent = match wanted.spent {
-            true => match self.lane.feed.spent(position)? {
+            true => match self.spent_of(position)? {
                 Some(spent) => Some(spent),
                 None => {
                     let coins = self
@@ -381,18 +385,23 @@ impl Worker {
         match answer {
             Ok(spent) => self.give_spent(position, spent)?,
             Err(CallError::Invalid(reason)) if self.gives_coins() => {
-                self.vacate();
-                let text = format!(
-                    "block {} ({}) is not valid: {reason}",
-                    position.height, position.hash
-                );
-                tracing::warn!(plugin = self.name(), height = position.height, hash = %position.hash, reason, "block refused");
-                self.lane.shared.lock().last_error = Some(text);
-                self.lane.feed.refuse(Refusal { position, reason });
+                self.refuse(position, reason);
                 return Ok(Step::Idle(LaneStage::Waiting));
             }
             Err(error) => return Err(error.into()),
         }
+        self.block_done(position, journal, announced, took, memory)
+    }
+
+    /// The plugin is through with a block: what it left is committed.
+    fn block_done(
+        &mut self,
+        position: Position,
+        journal: bool,
+        announced: Option<Instant>,
+        took: Duration,
+        memory: usize,
+    ) -> Result<Step> {
         let (state, rows) = self.stores()?;
         state.commit_block(position.into(), journal)?;
         rows.commit_block();
@@ -645,16 +654,21 @@ impl Worker {
 
 /// The state keys of the coins that a block spends, side by side.
 fn spent_keys(frame: &Frame) -> Vec<u8> {
+    // The coinbase's input spends nothing.
+    coin_keys(frame, 1)
+}
+
+/// The state keys of the coins that the inputs after the first so many spend.
+fn coin_keys(frame: &Frame, skip: usize) -> Vec<u8> {
     let inputs = &frame.columns.inputs;
     let mut keys = Vec::with_capacity(COIN_KEY_LEN * inputs.prev_vouts.len());
-    // The coinbase's input spends nothing.
     let spends = inputs
         .prev_txids
         .as_chunks()
         .0
         .iter()
         .zip(&inputs.prev_vouts)
-        .skip(1);
+        .skip(skip);
     for (&txid, &vout) in spends {
         keys.extend_from_slice(&coin_key(&OutPointKey { txid, vout }));
     }

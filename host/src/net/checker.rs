@@ -1,5 +1,6 @@
 //! Decodes and checks blocks on a thread of its own, and appends the good ones to the block log.
 
+use super::large::{Large, Piece};
 use crate::block_log::BlockLog;
 use crate::chain::block_check::Mutation;
 use crate::chain::sync::{PeerId, ShortIds};
@@ -10,6 +11,7 @@ use crate::metrics::{Metrics, Stage};
 use bitcoin::BlockHash;
 use bitcoin::hashes::Hash as _;
 use bytes::Bytes;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -43,11 +45,6 @@ pub struct ToFill {
     pub wanted: ShortIds,
 }
 
-enum Work {
-    Check(ToCheck),
-    Fill(ToFill),
-}
-
 /// What became of it.
 pub struct Checked {
     pub hash: BlockHash,
@@ -72,6 +69,14 @@ pub enum Verdict {
     Lost,
 }
 
+/// What the thread is given.
+enum Work {
+    Check(ToCheck),
+    Fill(ToFill),
+    Piece(Piece),
+    Broken(BlockHash),
+}
+
 /// The thread.
 pub struct Checker {
     work: mpsc::Sender<Work>,
@@ -90,6 +95,7 @@ impl Checker {
         pool: Option<Arc<PoolFeed>>,
         metrics: Arc<Metrics>,
         verdicts: UnboundedSender<Checked>,
+        longest_transaction: usize,
     ) -> std::io::Result<Self> {
         let (work, queue) = mpsc::channel::<Work>();
         let thread = std::thread::Builder::new()
@@ -101,23 +107,43 @@ impl Checker {
                     pool,
                     metrics,
                 };
+                let mut large = Large::new(&worker.log, &worker.metrics, longest_transaction);
+                // Whole blocks that came while another was written in pieces: the log takes one at a time.
+                let mut later: VecDeque<ToCheck> = VecDeque::new();
                 for work in queue {
                     if worker.feed.stopping() {
                         break;
                     }
-                    let checked = match work {
-                        Work::Check(block) => Checked {
+                    let first = match work {
+                        Work::Check(block) => {
+                            later.push_back(block);
+                            Vec::new()
+                        }
+                        Work::Fill(block) => vec![(block.hash, worker.fill(&block))],
+                        Work::Piece(piece) => large.take(piece),
+                        Work::Broken(hash) => large.broken(&hash),
+                    };
+                    let mut checked: Vec<Checked> = first
+                        .into_iter()
+                        .map(|(hash, verdict)| Checked {
+                            hash,
+                            again: false,
+                            verdict,
+                        })
+                        .collect();
+                    while !large.is_busy()
+                        && let Some(block) = later.pop_front()
+                    {
+                        checked.push(Checked {
                             hash: block.hash,
                             again: matches!(block.from, BlockFrom::Again(_)),
                             verdict: worker.check(block),
-                        },
-                        Work::Fill(block) => Checked {
-                            hash: block.hash,
-                            again: false,
-                            verdict: worker.fill(&block),
-                        },
-                    };
-                    if verdicts.send(checked).is_err() {
+                        });
+                    }
+                    if checked
+                        .into_iter()
+                        .any(|checked| verdicts.send(checked).is_err())
+                    {
                         break;
                     }
                 }
@@ -133,6 +159,16 @@ impl Checker {
     /// Queues a compact block to be filled.
     pub fn fill(&self, block: ToFill) {
         let _ = self.work.send(Work::Fill(block));
+    }
+
+    /// Queues a piece of a block. The connection it came from bounds how many wait.
+    pub fn piece(&self, piece: Piece) {
+        let _ = self.work.send(Work::Piece(piece));
+    }
+
+    /// The pieces of a block end.
+    pub fn broken(&self, hash: BlockHash) {
+        let _ = self.work.send(Work::Broken(hash));
     }
 
     /// Ends the thread when it is through with the block at hand.

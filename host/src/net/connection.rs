@@ -1,10 +1,12 @@
 //! One connection: bytes in, bytes out.
 
+use super::gate::Gate;
 use super::proxy::{Proxy, Target};
 use crate::chain::sync::PeerId;
 use crate::chain::sync::book::NetAddress;
 use bytes::Bytes;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -13,6 +15,9 @@ use tokio::task::JoinHandle;
 
 /// Bytes that are read from a socket at once.
 const READ: usize = 256 << 10;
+
+/// How long a socket is not read before it is looked again whether its pieces were checked.
+const GATE_PAUSE: Duration = Duration::from_millis(5);
 
 /// What happens on a connection.
 pub(super) enum SocketEvent {
@@ -54,6 +59,8 @@ pub(super) enum SocketEvent {
 pub(super) struct Connection {
     /// The peer's.
     pub(super) addr: SocketAddr,
+    /// What of it waits to be checked.
+    pub(super) gate: Arc<Gate>,
     outgoing: mpsc::UnboundedSender<Bytes>,
     reader: JoinHandle<()>,
     writer: JoinHandle<()>,
@@ -113,9 +120,14 @@ pub(super) fn open(
     let _ = stream.set_nodelay(true);
     let (mut read, mut write) = stream.into_split();
     let (outgoing, mut queue) = mpsc::unbounded_channel::<Bytes>();
+    let gate = Arc::new(Gate::default());
+    let held_back = gate.clone();
     let reader = tokio::spawn(async move {
         let mut buffer = bytes::BytesMut::with_capacity(READ);
         loop {
+            while held_back.is_full() {
+                tokio::time::sleep(GATE_PAUSE).await;
+            }
             buffer.reserve(READ);
             match read.read_buf(&mut buffer).await {
                 Ok(1..) => {
@@ -143,6 +155,7 @@ pub(super) fn open(
     });
     Connection {
         addr,
+        gate,
         outgoing,
         reader,
         writer,

@@ -3,6 +3,7 @@
 use super::checker::{BlockFrom, Checked, Checker, ToCheck, ToFill, Verdict};
 use super::connection::{Connection, SocketEvent, connect, open};
 use super::event_log::EventLog;
+use super::large::Piece;
 use super::listener;
 use super::names::Names;
 use super::peer_changes::{Asked, Changes, NoAnswer};
@@ -467,6 +468,11 @@ impl Net {
 
     fn tick(&mut self) {
         let now = now();
+        for (peer, connection) in &self.connections {
+            if connection.gate.is_full() {
+                self.machine.held_back(*peer, TICK, now);
+            }
+        }
         self.machine.tick(now);
         self.keep_again(now);
         for refusal in self.feed.take_refusals() {
@@ -688,6 +694,28 @@ impl Net {
                     from: BlockFrom::Again(raw),
                     announced: None,
                 }),
+                Output::BlockPiece {
+                    peer,
+                    hash,
+                    start,
+                    bytes,
+                    last,
+                } => {
+                    if let Some(start) = start {
+                        self.blocks.0 += start.length;
+                        self.blocks.1 += 1;
+                    }
+                    let connection = self.connections.get(&peer);
+                    let waiting = connection.map(|to| to.gate.enter(bytes.len()));
+                    self.checker.piece(Piece {
+                        hash,
+                        start,
+                        bytes,
+                        last,
+                        _waiting: waiting,
+                    });
+                }
+                Output::StreamBroken { hash } => self.checker.broken(hash),
                 Output::Tip(change) => self.tip(&change),
                 Output::Transaction {
                     peer,

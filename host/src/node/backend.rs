@@ -376,9 +376,12 @@ impl Backend for NodeBackend {
         let tip = chain.tip().map_or(0, |tip| tip.height);
         let known = chain.header_at(position.height).filter(|_| active);
         drop(chain);
-        let frame = self
-            .blocks
-            .get(&position.hash)?
+        // A large one is not read for this: what is not known without it stays out.
+        let large = self.feed.large(position).is_some();
+        let frame = (!large)
+            .then(|| self.blocks.get(&position.hash))
+            .transpose()?
+            .flatten()
             .map(Frame::decode_without_txids)
             .transpose()?;
         let (header, median_time) = match (known, &frame) {

@@ -3,6 +3,7 @@
 use super::manager::Components;
 use crate::block_log::core_folder::{CoreFolder, FolderError};
 use crate::block_log::{BlockLog, ForeignBlocks, SegmentLogOptions, SpentLog};
+use crate::chain::block_stream::BlockStream;
 use crate::chain::sync::Base;
 use crate::chain::{BlockContext, HeaderTree, check_block};
 use crate::config::{CheckStart, Config, ConfigError, EnabledPlugin, KeepBlocks};
@@ -348,6 +349,15 @@ fn check_blocks(
             height,
             median_time_past,
         };
+        let large = blocks.length_of(&hash).filter(|length| *length > LARGE);
+        if let Some(length) = large {
+            if let Err(error) = check_large(blocks, &hash, length, context) {
+                tracing::warn!(height, %hash, error = format!("{error:#}"), "a block in the log is damaged");
+                tree.mark_missing(&hash);
+                break;
+            }
+            continue;
+        }
         let whole = blocks
             .get(&hash)
             .map_err(anyhow::Error::from)
@@ -362,6 +372,24 @@ fn check_blocks(
             break;
         }
     }
+}
+
+/// Blocks of more bytes are checked in pieces.
+const LARGE: u64 = 4_000_000;
+
+fn check_large(
+    blocks: &BlockLog,
+    hash: &bitcoin::BlockHash,
+    length: u64,
+    context: BlockContext,
+) -> Result<()> {
+    let mut stream = BlockStream::new(context, length, usize::MAX);
+    let mut pieces = blocks.pieces(hash)?.context("it is gone")?;
+    while let Some(bytes) = pieces.next(1 << 20)? {
+        stream.push(&bytes)?;
+    }
+    stream.finish()?;
+    Ok(())
 }
 
 fn pruned_path(folder: &Path) -> PathBuf {

@@ -7,11 +7,12 @@ use super::open::{self, OpenChain};
 use super::watch::Watch;
 use crate::api::{self, OwnerToken};
 use crate::chain::SyncConfig;
+use crate::chain::block_check::Challenge;
 use crate::chain::sync::bans::Ladder;
 use crate::chain::sync::book::Reach;
 use crate::cli::RunOptions;
 use crate::config::{Config, MinimumWork};
-use crate::lane::{Feed, LaneKind, LaneStores, PoolFeed, PoolWorker};
+use crate::lane::{Feed, LaneKind, LaneStores, LargeBlocks, PoolFeed, PoolWorker};
 use crate::mempool::{Mempool, MempoolConfig};
 use crate::metrics::Metrics;
 use crate::net::{
@@ -68,6 +69,14 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
     };
     open::check_data_dir(&config)?;
     let params = Params::of(config.network);
+    if let Some(challenge) = &params.signet_challenge
+        && !Challenge::of(challenge).is_checked()
+    {
+        tracing::warn!(
+            network = params.name,
+            "the challenge of this signet is no key or multisignature: scripts are not run, so its blocks are taken by their work alone"
+        );
+    }
     let mut engine = PluginEngine::new()?;
     engine.set_cache(config.network_dir().join("compiled"));
     let engine = Arc::new(engine);
@@ -94,7 +103,13 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
     let keep_raw = plugins
         .iter()
         .any(|plugin| plugin.descriptor.columns.raw || plugin.descriptor.columns.witnesses);
-    let feed = Arc::new(Feed::new(blocks.clone(), spent.clone(), RECENT, keep_raw));
+    let feed = Arc::new(
+        Feed::new(blocks.clone(), spent.clone(), RECENT, keep_raw).with_large(LargeBlocks {
+            above: config.chain.large_block,
+            whole: config.chain.whole_block_limit,
+            changes: usize::try_from(config.chain.large_block_changes).unwrap_or(usize::MAX),
+        }),
+    );
     feed.set_room(Room::of(folder.path()));
     feed.set_last(options.stop_at_height);
     feed.set_base(super::snapshot::base(folder.path())?.map(|base| base.height));
@@ -180,6 +195,7 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
         pool.clone(),
         metrics.clone(),
         verdict,
+        usize::try_from(config.chain.longest_transaction).unwrap_or(usize::MAX),
     )
     .context("failed to start a thread")?;
     let events = config
@@ -357,6 +373,7 @@ fn sync_config(
         },
         transactions,
         max_unchecked_bytes: AHEAD,
+        stream_above: usize::try_from(config.chain.large_block).unwrap_or(usize::MAX),
         message_events: events,
         // Every block is hashed by the checker, against its header; its checksum says nothing more.
         verify_block_checksums: false,

@@ -177,7 +177,7 @@ impl Bed {
         let blocks = BlockLog::open(&log, params.magic, SegmentLogOptions::default())?;
         let spent = SpentLog::open(&log, params.magic, SegmentLogOptions::default())?;
         let name = subject.descriptor.name.clone();
-        let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), params.network.name());
+        let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), params.name);
         let feed = Arc::new(Feed::new(Arc::new(blocks), Arc::new(spent), 0, true));
         let surroundings = Arc::new(Surroundings {
             gauges: Gauges::new(metrics.plugin(&name)),

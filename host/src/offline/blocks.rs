@@ -301,7 +301,7 @@ mod tests {
         let mut bytes = framed(&made, &order);
         bytes.extend([0; 100]);
         let read = read(bytes).unwrap();
-        assert_eq!(read.params.network, Network::Regtest);
+        assert_eq!(read.params.base, Network::Regtest);
         assert_eq!((read.first, read.last()), (0, 103));
         assert_eq!(read.position(0).unwrap().hash, made.params.genesis_hash);
         assert_eq!(read.position(103), made.position(103));

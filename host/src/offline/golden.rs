@@ -69,7 +69,7 @@ impl Golden {
         let _ = writeln!(
             text,
             "{BEGIN}{} state-version {}\nsettings {}\nnetwork {}",
-            descriptor.name, descriptor.state_version, subject.settings, list.params.network
+            descriptor.name, descriptor.state_version, subject.settings, list.params.name
         );
         Self { text, rows: 0 }
     }

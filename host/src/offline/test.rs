@@ -536,7 +536,7 @@ impl<'a> Run<'a> {
             sha256: self.subject.compiled.sha256.to_string(),
             size: self.subject.compiled.size,
             blocks: self.list.source.clone(),
-            network: self.list.params.network.to_string(),
+            network: self.list.params.name.to_owned(),
             first: self.list.first,
             last,
             state_keys: keys,

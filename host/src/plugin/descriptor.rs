@@ -20,6 +20,8 @@ pub struct Descriptor {
     pub tables: Vec<TableSpec>,
     /// Whether it has the role [`COINS`].
     pub coins: bool,
+    /// Whether it takes blocks that are too large to be held in parts.
+    pub parts: bool,
 }
 
 /// The columns that are built and copied for a plugin.
@@ -77,6 +79,7 @@ impl Descriptor {
             state_version: wit.state_version,
             columns,
             coins,
+            parts: false,
         })
     }
 }

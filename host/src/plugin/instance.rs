@@ -19,6 +19,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use wasmtime::{Store, Trap};
 
+mod parts;
+
+pub use parts::Place;
+
 /// Time of `describe`, which has nothing to do but to answer.
 const DESCRIBE_TIME: Duration = Duration::from_secs(2);
 
@@ -115,10 +119,12 @@ impl Instance {
             Clock::new(DESCRIBE_TIME),
             |plugin, store| plugin.blockmill_plugin_processor().call_describe(store),
         )?;
-        Descriptor::from_wit(answer).map_err(|e| CallError::Answer {
+        let mut descriptor = Descriptor::from_wit(answer).map_err(|e| CallError::Answer {
             call: "describe",
             reason: e.to_string(),
-        })
+        })?;
+        descriptor.parts = instance.takes_parts()?;
+        Ok(descriptor)
     }
 
     /// Starts a plugin on no state at all, to see whether it takes its settings. What it writes is refused, so that only
@@ -290,30 +296,7 @@ impl Instance {
                 .blockmill_plugin_processor()
                 .call_on_block(store, block)
         })?;
-        match answer {
-            Ok(processor::BlockAnswer { spent: None }) => Ok(None),
-            Ok(processor::BlockAnswer { spent: Some(spent) }) => {
-                let spent = Spent {
-                    values: spent.values,
-                    script_ends: spent.script_ends,
-                    scripts: spent.scripts,
-                    heights: spent.heights,
-                    coinbases: spent.coinbases,
-                };
-                spent
-                    .check(frame.columns.inputs.prev_vouts.len())
-                    .map_err(|e| CallError::Answer {
-                        call: CALL,
-                        reason: e.to_string(),
-                    })?;
-                Ok(Some(spent))
-            }
-            Err(processor::BlockError::Invalid(reason)) => Err(CallError::Invalid(reason)),
-            Err(processor::BlockError::Failed(message)) => Err(CallError::Failed {
-                call: CALL,
-                message,
-            }),
-        }
+        spent_of(CALL, answer, frame.columns.inputs.prev_vouts.len())
     }
 
     /// Gives changes of the memory pool.
@@ -552,6 +535,33 @@ impl Instance {
         let answer = run(&self.plugin, &mut self.store);
         self.store.data_mut().end_call();
         answer.map_err(|error| classify(call, error, self.store.data_mut()))
+    }
+}
+
+/// What a plugin answered to a block, or a part of one, with so many inputs.
+fn spent_of(
+    call: &'static str,
+    answer: Result<processor::BlockAnswer, processor::BlockError>,
+    inputs: usize,
+) -> Result<Option<Spent>, CallError> {
+    match answer {
+        Ok(processor::BlockAnswer { spent: None }) => Ok(None),
+        Ok(processor::BlockAnswer { spent: Some(spent) }) => {
+            let spent = Spent {
+                values: spent.values,
+                script_ends: spent.script_ends,
+                scripts: spent.scripts,
+                heights: spent.heights,
+                coinbases: spent.coinbases,
+            };
+            spent.check(inputs).map_err(|e| CallError::Answer {
+                call,
+                reason: e.to_string(),
+            })?;
+            Ok(Some(spent))
+        }
+        Err(processor::BlockError::Invalid(reason)) => Err(CallError::Invalid(reason)),
+        Err(processor::BlockError::Failed(message)) => Err(CallError::Failed { call, message }),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::store::{StateStore, txoutset};
 /// What the state is to be of.
 pub struct Wanted<'a> {
     /// The chain.
-    pub params: &'a Params,
+    pub params: &'static Params,
     /// The plugin's name.
     pub plugin: &'a str,
     /// The state version of its component here.
@@ -77,7 +77,7 @@ pub fn open(
         );
         return other(format!(
             "the file is of {whose}, and the network here is {}",
-            wanted.params.network
+            wanted.params.name
         ));
     }
     if header.plugin != wanted.plugin {
@@ -99,7 +99,7 @@ pub fn open(
         );
     }
     // A wrong claim about a known block is refused before anything is read.
-    if let Some(known) = known::at(wanted.params.network, header.cursor.height)
+    if let Some(known) = known::at(wanted.params.network(), header.cursor.height)
         && wanted.coins
         && (known.block != displayed(header.cursor.hash)
             || header.coins != internal(known.hash_serialized_3))
@@ -173,7 +173,7 @@ fn check(
             Vouched::Expected
         }
         None if wanted.coins
-            && known::at(wanted.params.network, header.cursor.height).is_some() =>
+            && known::at(wanted.params.network(), header.cursor.height).is_some() =>
         {
             Vouched::BuiltIn
         }

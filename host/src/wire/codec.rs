@@ -3,10 +3,20 @@
 use bitcoin::hashes::{Hash, sha256d};
 use bytes::{Buf, Bytes, BytesMut};
 
+/// Bytes of a block's header.
+const BLOCK_HEADER: usize = 80;
 /// Bytes before a payload.
 pub const HEADER_SIZE: usize = 24;
 /// The longest payload of any message (Core's `MAX_PROTOCOL_MESSAGE_LENGTH`).
 pub const MAX_PAYLOAD: usize = 4_000_000;
+/// What a message header holds in front of an extended one (Bitcoin SV): this command, this length, and no checksum.
+const EXTENDED: (&str, u32) = ("extmsg", u32::MAX);
+/// The command and the length, 64 bits, of an extended header.
+const EXTENSION_SIZE: usize = 20;
+/// The longest piece of a block that is handed on at once.
+const MAX_PIECE: usize = 1 << 20;
+/// What peers with `protoconf` take until they say otherwise (Bitcoin SV's `LEGACY_MAX_PROTOCOL_PAYLOAD_LENGTH`).
+pub const LEGACY_PAYLOAD: u32 = 1 << 20;
 /// The most inventory entries in one message (Core's `MAX_INV_SZ`).
 pub const MAX_INVENTORY: usize = 50_000;
 /// The most headers in one message (Core's `MAX_HEADERS_RESULTS`).
@@ -99,6 +109,7 @@ pub(super) fn payload_limit(command: &str) -> usize {
         | "filterclear" => 64,
         "ping" | "pong" | "feefilter" | "sendcmpct" => 64,
         "version" => 1_024,
+        "protoconf" => 1 << 20,
         "headers" => 3 + MAX_HEADERS_RESULTS * 81,
         "inv" | "getdata" | "notfound" => 5 + MAX_INVENTORY * 36,
         "getheaders" | "getblocks" => 4 + 3 + 101 * 32 + 32,
@@ -109,11 +120,30 @@ pub(super) fn payload_limit(command: &str) -> usize {
     }
 }
 
+/// A piece of a block that is too long to be held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockPiece {
+    /// With the first piece, which holds the whole header: the bytes of the block.
+    pub total: Option<u64>,
+    /// The bytes, at most a million or so.
+    pub bytes: Bytes,
+    /// Nothing comes after it.
+    pub last: bool,
+}
+
+/// A block that is being handed on.
+#[derive(Clone, Copy, Debug)]
+struct Stream {
+    total: u64,
+    left: u64,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct FrameHeader {
     command: Command,
     length: usize,
-    checksum: [u8; 4],
+    /// None with an extended header, which has none.
+    checksum: Option<[u8; 4]>,
 }
 
 /// Cuts the bytes of a connection into messages, whatever pieces they arrive in.
@@ -121,8 +151,12 @@ struct FrameHeader {
 pub struct Decoder {
     magic: [u8; 4],
     verify_blocks: bool,
+    largest_block: u64,
+    stream_above: usize,
+    extended: bool,
     buffer: BytesMut,
     header: Option<FrameHeader>,
+    stream: Option<Stream>,
     failed: Option<WireError>,
 }
 
@@ -132,8 +166,12 @@ impl Decoder {
         Decoder {
             magic,
             verify_blocks: true,
+            largest_block: MAX_PAYLOAD as u64,
+            stream_above: usize::MAX,
+            extended: false,
             buffer: BytesMut::new(),
             header: None,
+            stream: None,
             failed: None,
         }
     }
@@ -142,6 +180,47 @@ impl Decoder {
     /// checks each block's merkle root and witness commitment they say nothing new: these hash the same bytes.
     pub fn set_verify_blocks(&mut self, verify: bool) {
         self.verify_blocks = verify;
+    }
+
+    /// Bounds `block` messages: [`MAX_PAYLOAD`], or more on chains with larger blocks. One of more than `stream_above` bytes
+    /// comes in pieces, from [`next_piece`](Self::next_piece); its checksum is not compared.
+    pub fn set_blocks(&mut self, largest: u64, stream_above: usize) {
+        self.largest_block = largest.max(MAX_PAYLOAD as u64);
+        self.stream_above = stream_above;
+    }
+
+    /// Whether messages may come with the extended header.
+    pub fn set_extended(&mut self, extended: bool) {
+        self.extended = extended;
+    }
+
+    /// Whether a block is on its way in pieces.
+    pub fn is_streaming(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    /// The next piece of a block that is too long to be held, as far as it is here. The first has the whole header.
+    pub fn next_piece(&mut self) -> Option<BlockPiece> {
+        let stream = self.stream.as_mut()?;
+        let first = stream.left == stream.total;
+        if self.buffer.is_empty() || (first && self.buffer.len() < BLOCK_HEADER) {
+            return None;
+        }
+        let left = usize::try_from(stream.left).unwrap_or(usize::MAX);
+        let bytes = self
+            .buffer
+            .split_to(self.buffer.len().min(left).min(MAX_PIECE))
+            .freeze();
+        stream.left -= bytes.len() as u64;
+        let piece = BlockPiece {
+            total: first.then_some(stream.total),
+            bytes,
+            last: stream.left == 0,
+        };
+        if piece.last {
+            self.stream = None;
+        }
+        Some(piece)
     }
 
     /// Takes bytes as they came.
@@ -160,6 +239,9 @@ impl Decoder {
     pub fn next(&mut self) -> Result<Option<RawMessage>, WireError> {
         if let Some(error) = self.failed {
             return Err(error);
+        }
+        if self.stream.is_some() {
+            return Ok(None);
         }
         let result = self.next_message();
         if let Err(error) = result {
@@ -180,6 +262,12 @@ impl Decoder {
                 header
             }
         };
+        if header.command.as_str() == "block" && header.length > self.stream_above {
+            self.header = None;
+            let total = header.length as u64;
+            self.stream = Some(Stream { total, left: total });
+            return Ok(None);
+        }
         if self.buffer.len() < header.length {
             self.buffer.reserve(header.length - self.buffer.len());
             return Ok(None);
@@ -187,7 +275,7 @@ impl Decoder {
         self.header = None;
         let payload = self.buffer.split_to(header.length).freeze();
         let verify = self.verify_blocks || header.command.as_str() != "block";
-        if verify && checksum(&payload) != header.checksum {
+        if verify && header.checksum.is_some_and(|sum| checksum(&payload) != sum) {
             return Err(WireError::Checksum(header.command));
         }
         Ok(Some(RawMessage {
@@ -206,14 +294,44 @@ impl Decoder {
         let Some(bytes) = self.buffer.first_chunk::<HEADER_SIZE>().copied() else {
             return Ok(None);
         };
-        self.buffer.advance(HEADER_SIZE);
         let (_, rest) = bytes.split_at(4);
         let (name, rest) = rest.split_at(12);
         let (length, sum) = rest.split_at(4);
         let name: [u8; 12] = name.try_into().unwrap_or_default();
         let command = Command::from_padded(name).ok_or(WireError::Command(name))?;
-        let length = u32::from_le_bytes(length.try_into().unwrap_or_default()) as usize;
-        let limit = payload_limit(command.as_str());
+        let length = u32::from_le_bytes(length.try_into().unwrap_or_default());
+        let sum: [u8; 4] = sum.try_into().unwrap_or_default();
+        let mut header = FrameHeader {
+            command,
+            length: length as usize,
+            checksum: Some(sum),
+        };
+        if self.extended && (command.as_str(), length) == EXTENDED {
+            let Some((_, extension)) = self
+                .buffer
+                .get(..HEADER_SIZE + EXTENSION_SIZE)
+                .and_then(|bytes| bytes.split_at_checked(HEADER_SIZE))
+            else {
+                return Ok(None);
+            };
+            let (name, length) = extension.split_at(12);
+            let name: [u8; 12] = name.try_into().unwrap_or_default();
+            header = FrameHeader {
+                command: Command::from_padded(name).ok_or(WireError::Command(name))?,
+                length: usize::try_from(u64::from_le_bytes(length.try_into().unwrap_or_default()))
+                    .unwrap_or(usize::MAX),
+                checksum: None,
+            };
+            self.buffer.advance(EXTENSION_SIZE);
+        }
+        self.buffer.advance(HEADER_SIZE);
+        let FrameHeader {
+            command, length, ..
+        } = header;
+        let limit = match command.as_str() {
+            "block" => usize::try_from(self.largest_block).unwrap_or(usize::MAX),
+            other => payload_limit(other),
+        };
         if length > limit {
             return Err(WireError::TooLong {
                 command,
@@ -221,11 +339,7 @@ impl Decoder {
                 limit,
             });
         }
-        Ok(Some(FrameHeader {
-            command,
-            length,
-            checksum: sum.try_into().unwrap_or_default(),
-        }))
+        Ok(Some(header))
     }
 }
 

@@ -65,6 +65,8 @@ pub enum Message {
     Pong(u64),
     /// `feefilter`, in sat/kvB, BIP133
     FeeFilter(u64),
+    /// `protoconf`, Bitcoin SV: the longest message that the sender takes, blocks aside
+    Protoconf(u32),
     /// `getaddr`
     GetAddr,
     /// `addr`: unix time last seen, address
@@ -219,6 +221,13 @@ impl Message {
             "ping" => Message::Ping(payload.read()?),
             "pong" => Message::Pong(payload.read()?),
             "feefilter" => Message::FeeFilter(payload.read()?),
+            // Later versions add to it.
+            "protoconf" => {
+                return match payload.read::<VarInt>()?.0 {
+                    0 => Ok(Message::Unknown(command)),
+                    _ => payload.read().map(Message::Protoconf),
+                };
+            }
             "addr" => Message::Addr(payload.list(MAX_ADDRESSES)?),
             "addrv2" => Message::AddrV2(payload.list(MAX_ADDRESSES)?),
             "inv" => Message::Inv(payload.list(MAX_INVENTORY)?),
@@ -251,6 +260,7 @@ impl Message {
             Message::Ping(_) => "ping",
             Message::Pong(_) => "pong",
             Message::FeeFilter(_) => "feefilter",
+            Message::Protoconf(_) => "protoconf",
             Message::GetAddr => "getaddr",
             Message::Addr(_) => "addr",
             Message::AddrV2(_) => "addrv2",
@@ -330,6 +340,11 @@ impl Message {
             Message::Version(version) => write_version(&mut bytes, version),
             Message::Ping(nonce) | Message::Pong(nonce) => write(&mut bytes, nonce),
             Message::FeeFilter(rate) => write(&mut bytes, rate),
+            Message::Protoconf(length) => {
+                // The number of fields that follow.
+                write(&mut bytes, &VarInt(1));
+                write(&mut bytes, length);
+            }
             Message::Addr(list) => write_list(&mut bytes, list),
             Message::AddrV2(list) => write_list(&mut bytes, list),
             Message::Inv(list) | Message::GetData(list) | Message::NotFound(list) => {

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::p2p::ServiceFlags;
+use bitcoin::p2p::message_blockdata::Inventory;
 use bytes::Bytes;
 
 use super::Moment;
-use super::codec::{HEADER_SIZE, RawMessage, WireError};
+use super::codec::{BlockPiece, HEADER_SIZE, LEGACY_PAYLOAD, RawMessage, WireError};
 use super::message::{Message, PROTOCOL_VERSION, PayloadError, Version, unspecified};
 use super::transport::{Opening, Transport, TransportError, TransportKind};
 
@@ -18,6 +19,8 @@ use super::transport::{Opening, Transport, TransportError, TransportKind};
 const MAX_EARLY_MESSAGES: u32 = 64;
 /// First protocol version that knows `wtxidrelay` (BIP339).
 const WTXID_RELAY_VERSION: u32 = 70_016;
+/// First protocol version with the extended header (Bitcoin SV's `EXTENDED_PAYLOAD_VERSION`).
+const EXTENDED_VERSION: u32 = 70_016;
 /// First protocol version that knows `sendheaders` (BIP130).
 const SEND_HEADERS_VERSION: u32 = 70_012;
 
@@ -44,6 +47,16 @@ pub struct PeerConfig {
     pub relay: bool,
     /// See [`Transport::set_verify_blocks`].
     pub verify_block_checksums: bool,
+    /// Whether the chain has segregated witness; else transactions are announced by txid alone.
+    pub segwit: bool,
+    /// Whether messages may have the extended header, with peers of protocol 70,016.
+    pub extended_messages: bool,
+    /// What `protoconf` says; none is sent without it.
+    pub protoconf: Option<u32>,
+    /// Bytes of the largest block of the chain.
+    pub largest_block: u64,
+    /// A block of more bytes comes in pieces.
+    pub stream_above: usize,
 }
 
 impl PeerConfig {
@@ -60,6 +73,11 @@ impl PeerConfig {
             pong_timeout: Duration::from_secs(20 * 60),
             relay: true,
             verify_block_checksums: true,
+            segwit: true,
+            extended_messages: false,
+            protoconf: None,
+            largest_block: 0,
+            stream_above: usize::MAX,
         }
     }
 }
@@ -115,6 +133,8 @@ pub enum PeerStep {
     Ready,
     /// A message that the connection itself does not answer.
     Message(Message),
+    /// A piece of a block that is too long to be held.
+    Piece(BlockPiece),
 }
 
 /// How far the handshake is.
@@ -146,6 +166,8 @@ pub struct Peer {
     send_headers: bool,
     wants_addr_v2: bool,
     fee_filter: u64,
+    /// The longest message that the peer takes, where it says so.
+    longest_payload: u32,
     early_messages: u32,
     /// The ping under way: its nonce and when it was sent.
     ping: Option<(u64, Moment)>,
@@ -194,6 +216,7 @@ impl Peer {
             send_headers: false,
             wants_addr_v2: false,
             fee_filter: 0,
+            longest_payload: LEGACY_PAYLOAD,
             early_messages: 0,
             ping: None,
             last_ping: now,
@@ -204,6 +227,8 @@ impl Peer {
         };
         peer.transport
             .set_verify_blocks(peer.config.verify_block_checksums);
+        peer.transport
+            .set_blocks(peer.config.largest_block, peer.config.stream_above);
         if outbound {
             peer.send_version(now);
         }
@@ -220,12 +245,28 @@ impl Peer {
     /// The next thing that the bytes say. An error ends the connection.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self, now: Moment) -> Result<Option<PeerStep>, Misbehaviour> {
-        while let Some(raw) = self.transport.next()? {
+        loop {
+            if self.transport.is_streaming() {
+                if self.handshake != Handshake::Done {
+                    return Err(Misbehaviour::OutOfOrder("a block before verack"));
+                }
+                return Ok(self.transport.next_piece().map(PeerStep::Piece));
+            }
+            let Some(raw) = self.transport.next()? else {
+                if self.transport.is_streaming() {
+                    continue;
+                }
+                return Ok(None);
+            };
             if let Some(step) = self.handle(raw, now)? {
                 return Ok(Some(step));
             }
         }
-        Ok(None)
+    }
+
+    /// Nothing is read from the peer because we do not keep up with it: its silence is ours.
+    pub fn held_back(&mut self, now: Moment) {
+        self.last_received = now;
     }
 
     /// Takes a message that the caller framed itself, instead of [`feed`](Self::feed) and [`next`](Self::next).
@@ -250,6 +291,12 @@ impl Peer {
                 Ok(())
             };
         }
+        if self.transport.is_streaming() {
+            // The pong waits behind the block.
+            if let Some((_, sent)) = &mut self.ping {
+                *sent = self.last_received;
+            }
+        }
         if let Some((_, sent)) = self.ping {
             if now.since(sent) >= self.config.pong_timeout {
                 return Err(Misbehaviour::PongTimeout);
@@ -265,6 +312,23 @@ impl Peer {
 
     /// Puts a message into the outbox.
     pub fn send(&mut self, message: &Message) {
+        if self.config.protoconf.is_some() {
+            // Such a peer drops whoever sends more than it takes.
+            let most = (self.longest_payload as usize).saturating_sub(9) / 36;
+            let parts = |list: &[Inventory], of: fn(Vec<Inventory>) -> Message| {
+                (list.len() > most && most > 0)
+                    .then(|| list.chunks(most).map(|part| of(part.to_vec())).collect())
+            };
+            let parts: Option<Vec<Message>> = match message {
+                Message::GetData(list) => parts(list, Message::GetData),
+                Message::NotFound(list) => parts(list, Message::NotFound),
+                _ => None,
+            };
+            if let Some(parts) = parts {
+                parts.iter().for_each(|part| self.send(part));
+                return;
+            }
+        }
         self.transport.send(message.command(), message.payload());
     }
 
@@ -413,11 +477,16 @@ impl Peer {
             .timestamp
             .saturating_sub(i64::try_from(now.secs()).unwrap_or(i64::MAX));
         // Both only between version and verack: later they get us disconnected.
-        if version.version >= WTXID_RELAY_VERSION {
+        if self.config.segwit && version.version >= WTXID_RELAY_VERSION {
             self.send(&Message::WtxidRelay);
             self.send(&Message::SendAddrV2);
         }
         self.send(&Message::Verack);
+        if let Some(length) = self.config.protoconf {
+            self.send(&Message::Protoconf(length));
+        }
+        self.transport
+            .set_extended(self.config.extended_messages && version.version >= EXTENDED_VERSION);
         self.version = Some(*version);
         self.handshake = Handshake::AwaitingVerack;
         Ok(None)
@@ -444,6 +513,7 @@ impl Peer {
             Message::SendAddrV2 => self.wants_addr_v2 = true,
             Message::SendHeaders => self.send_headers = true,
             Message::FeeFilter(rate) => self.fee_filter = rate,
+            Message::Protoconf(length) => self.longest_payload = length,
             Message::Ping(nonce) => self.send(&Message::Pong(nonce)),
             _ => self.count_early("a message before verack")?,
         }
@@ -462,6 +532,7 @@ impl Peer {
             Message::Verack => {}
             Message::SendHeaders => self.send_headers = true,
             Message::FeeFilter(rate) => self.fee_filter = rate,
+            Message::Protoconf(length) => self.longest_payload = length,
             Message::Ping(nonce) => self.send(&Message::Pong(nonce)),
             Message::Pong(nonce) => {
                 // A pong with another nonce answers an older ping, or nothing: the one under way still counts.

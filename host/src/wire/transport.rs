@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
-use super::codec::{Decoder, RawMessage, WireError, encode_frame};
+use super::codec::{BlockPiece, Decoder, RawMessage, WireError, encode_frame};
 
 mod encrypted;
 mod entropy;
@@ -112,6 +112,8 @@ enum State {
 pub struct Transport {
     magic: [u8; 4],
     verify_blocks: bool,
+    /// Bytes of the largest block, and of the largest that is not taken in pieces.
+    blocks: Option<(u64, usize)>,
     state: State,
     /// Messages for a transport that does not stand yet.
     waiting: VecDeque<(String, Vec<u8>)>,
@@ -125,6 +127,7 @@ impl Transport {
         let mut transport = Transport {
             magic,
             verify_blocks: true,
+            blocks: None,
             state: State::Clear(Box::new(Decoder::new(magic))),
             waiting: VecDeque::new(),
             outbox: VecDeque::new(),
@@ -145,6 +148,34 @@ impl Transport {
             }
         }
         transport
+    }
+
+    /// See [`Decoder::set_blocks`]. A packet of version 2 holds less than 16 MiB, so no block comes in pieces there.
+    pub fn set_blocks(&mut self, largest: u64, stream_above: usize) {
+        self.blocks = Some((largest, stream_above));
+        if let State::Clear(decoder) = &mut self.state {
+            decoder.set_blocks(largest, stream_above);
+        }
+    }
+
+    /// See [`Decoder::set_extended`].
+    pub fn set_extended(&mut self, extended: bool) {
+        if let State::Clear(decoder) = &mut self.state {
+            decoder.set_extended(extended);
+        }
+    }
+
+    /// Whether a block is coming in pieces.
+    pub fn is_streaming(&self) -> bool {
+        matches!(&self.state, State::Clear(decoder) if decoder.is_streaming())
+    }
+
+    /// The next piece of that block, as far as it is here.
+    pub fn next_piece(&mut self) -> Option<BlockPiece> {
+        match &mut self.state {
+            State::Clear(decoder) => decoder.next_piece(),
+            _ => None,
+        }
     }
 
     /// See [`Decoder::set_verify_blocks`]. Version 2 has no such checksums: its packets are authenticated.
@@ -231,6 +262,9 @@ impl Transport {
                 Some(TransportKind::V1) => {
                     let mut decoder = Decoder::new(self.magic);
                     decoder.set_verify_blocks(self.verify_blocks);
+                    if let Some((largest, stream_above)) = self.blocks {
+                        decoder.set_blocks(largest, stream_above);
+                    }
                     decoder.feed(heard);
                     self.state = State::Clear(Box::new(decoder));
                     self.send_waiting();

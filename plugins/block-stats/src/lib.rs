@@ -158,6 +158,8 @@ pub struct BlockStats {
     blocks: BlockTable,
     days: DayTable,
     height: Option<u32>,
+    /// The block whose parts are being counted.
+    open: (Stats, Rates),
 }
 
 impl Processor for BlockStats {
@@ -178,11 +180,35 @@ impl Processor for BlockStats {
             blocks: BlockTable::of::<Self>(),
             days: DayTable::of::<Self>(),
             height: info.height,
+            open: Default::default(),
         })
     }
 
     fn on_block(&mut self, block: &Block) -> Result<BlockAnswer, BlockError> {
-        let (stats, rates) = of_block(block);
+        self.on_part(block, &Part::whole(block))
+    }
+
+    const TAKES_PARTS: bool = true;
+
+    fn on_part(&mut self, block: &Block, place: &Part) -> Result<BlockAnswer, BlockError> {
+        if place.is_first() {
+            self.open = (
+                Stats {
+                    blocks: 1,
+                    txs: u64::from(place.transactions),
+                    ..Stats::default()
+                },
+                Rates::new(),
+            );
+        }
+        let (stats, rates) = &mut self.open;
+        count(block, stats, rates);
+        // Equal rates are joined, so that a large block takes no more memory than it has different ones.
+        stats.set_rates(rates);
+        if !place.last {
+            return Ok(BlockAnswer::none());
+        }
+        let (stats, rates) = std::mem::take(&mut self.open);
         let time = u64::from(block.header().median_time);
         self.blocks.clear();
         self.days.clear();
@@ -279,14 +305,8 @@ impl BlockStats {
     }
 }
 
-/// Counts a block.
-fn of_block(block: &Block) -> (Stats, Rates) {
-    let mut stats = Stats {
-        blocks: 1,
-        txs: block.len() as u64,
-        ..Stats::default()
-    };
-    let mut rates = Rates::new();
+/// Counts the transactions of a block, or of a part of one.
+fn count(block: &Block, stats: &mut Stats, rates: &mut Rates) {
     for tx in block.transactions() {
         stats.outputs += tx.output_count() as u64;
         for output in tx.outputs() {
@@ -307,8 +327,6 @@ fn of_block(block: &Block) -> (Stats, Rates) {
         stats.fees += fee;
         rates.push((fee * 4 / weight.max(1), weight));
     }
-    stats.set_rates(&mut rates);
-    (stats, rates)
 }
 
 impl Stats {

@@ -7,9 +7,11 @@ use crate::bindings::blockmill::plugin::types::{
     Block as WireBlock, MempoolChanges as WireMempoolChanges,
 };
 pub use crate::bindings::exports::blockmill::plugin::migration::Guest as MigrationGuest;
+pub use crate::bindings::exports::blockmill::plugin::parts::Guest as PartsGuest;
 pub use crate::bindings::exports::blockmill::plugin::processor::Guest;
 use crate::{
-    Block, BlockAnswer, BlockError, MempoolChanges, Params, Processor, QueryError, StartInfo, log,
+    Block, BlockAnswer, BlockError, MempoolChanges, Params, Part, Processor, QueryError, StartInfo,
+    log,
 };
 
 /// The one instance of the plugin in this instance of its component.
@@ -37,6 +39,19 @@ pub fn on_block<P: Processor>(slot: &Slot<P>, block: WireBlock) -> Result<BlockA
     let block = Block::new(block).map_err(|malformed| BlockError::Failed(malformed.to_string()))?;
     match slot.borrow_mut().as_mut() {
         Some(plugin) => plugin.on_block(&block),
+        None => Err(BlockError::Failed(NOT_STARTED.into())),
+    }
+}
+
+/// `on-part`
+pub fn on_part<P: Processor>(
+    slot: &Slot<P>,
+    part: WireBlock,
+    place: Part,
+) -> Result<BlockAnswer, BlockError> {
+    let part = Block::new(part).map_err(|malformed| BlockError::Failed(malformed.to_string()))?;
+    match slot.borrow_mut().as_mut() {
+        Some(plugin) => plugin.on_part(&part, &place),
         None => Err(BlockError::Failed(NOT_STARTED.into())),
     }
 }
@@ -101,6 +116,21 @@ macro_rules! export_plugin {
             impl $crate::export::MigrationGuest for Exported {
                 fn migrate(from: u32) -> Result<bool, String> {
                     $crate::export::migrate::<$plugin>(from)
+                }
+            }
+
+            impl $crate::export::PartsGuest for Exported {
+                fn takes_parts() -> bool {
+                    <$plugin as $crate::Processor>::TAKES_PARTS
+                }
+                fn on_part(
+                    part: wire::Block,
+                    first: u32,
+                    transactions: u32,
+                    last: bool,
+                ) -> Result<processor::BlockAnswer, processor::BlockError> {
+                    let place = $crate::Part { first, transactions, last };
+                    INSTANCE.with(|slot| $crate::export::on_part(slot, part, place))
                 }
             }
 

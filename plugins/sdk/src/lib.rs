@@ -89,7 +89,7 @@ pub use json::{Json, Object};
 pub use map::{KeyBytes, Map, Single, ValueBytes};
 pub use mempool::{Entry, MempoolChanges, Origin, Removal};
 pub use params::Params;
-pub use processor::{Processor, Seen};
+pub use processor::{Part, Processor, Seen};
 pub use settings::Settings;
 pub use transaction::{
     Coin, Input, Inputs, OutPoint, Output, Outputs, Transaction, Transactions, Witness,
@@ -100,8 +100,8 @@ pub use wire::Pieces;
 pub mod prelude {
     pub use crate::{
         Block, BlockAnswer, BlockError, Descriptor, Header, Input, Json, Map, MempoolChanges,
-        OutPoint, Output, Params, Processor, QueryError, Seen, Single, StartInfo, Transaction,
-        WantedColumns, WantedEvents, address, chain, date, export_plugin, hex, json, log, rows,
-        runtime, script, state, values, volatile,
+        OutPoint, Output, Params, Part, Processor, QueryError, Seen, Single, StartInfo,
+        Transaction, WantedColumns, WantedEvents, address, chain, date, export_plugin, hex, json,
+        log, rows, runtime, script, state, values, volatile,
     };
 }

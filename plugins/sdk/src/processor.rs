@@ -15,6 +15,33 @@ pub enum Seen<'a> {
     Pool(&'a Entry<'a>),
 }
 
+/// Where a part of a large block stands in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Transactions of the block before those of the part.
+    pub first: u32,
+    /// Transactions of the whole block.
+    pub transactions: u32,
+    /// It is the block's last part.
+    pub last: bool,
+}
+
+impl Part {
+    /// The whole block as its only part.
+    pub fn whole(block: &Block) -> Self {
+        Part {
+            first: 0,
+            transactions: block.len() as u32,
+            last: true,
+        }
+    }
+
+    /// It is the block's first part.
+    pub fn is_first(&self) -> bool {
+        self.first == 0
+    }
+}
+
 /// A plugin. `describe` and `start` are its own; the rest has defaults, and most plugins write one or two more.
 ///
 /// | to handle | write |
@@ -50,6 +77,17 @@ pub trait Processor: Sized + 'static {
         }
         self.end_block(block)?;
         Ok(BlockAnswer::none())
+    }
+
+    /// Whether blocks that are too large to be held come in parts, to `on_part`. Otherwise they come whole, up to a limit of
+    /// the host (`whole_block_limit`), and at a larger one the plugin stands still.
+    const TAKES_PARTS: bool = false;
+
+    /// Some transactions of the next block. All parts of a block come one after the other, to one instance; when one fails, the
+    /// host begins with the first again, on a fresh one. Columns and [`Transaction::position`] count from the part's first
+    /// transaction.
+    fn on_part(&mut self, _part: &Block, _place: &Part) -> Result<BlockAnswer, BlockError> {
+        Err(BlockError::Failed("this plugin takes no parts".into()))
     }
 
     /// Before the transactions of a block.

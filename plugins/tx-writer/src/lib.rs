@@ -28,6 +28,8 @@ pub struct TxWriter {
     outputs: Option<Outputs>,
     inputs: Option<Inputs>,
     mempool: MempoolTable,
+    /// The block at hand.
+    open: Open,
     /// How addresses are written.
     network: String,
 }
@@ -59,6 +61,7 @@ impl Processor for TxWriter {
             outputs: outputs.then(Outputs::of::<Self>),
             inputs: inputs.then(Inputs::of::<Self>),
             mempool: MempoolTable::of::<Self>(),
+            open: Open::default(),
             network: chain::network(),
         })
     }
@@ -73,7 +76,7 @@ impl Processor for TxWriter {
 
     fn on_transaction(&mut self, tx: &Transaction<'_>, seen: &Seen<'_>) -> Result<(), String> {
         match seen {
-            Seen::Block(_) => self.confirmed(tx),
+            Seen::Block(_) => self.confirmed(tx, 0),
             Seen::Pool(entry) => self.mempool.push(MempoolRow {
                 txid: tx.txid(),
                 first_seen: entry.first_seen(),
@@ -87,33 +90,29 @@ impl Processor for TxWriter {
     }
 
     fn end_block(&mut self, block: &Block) -> Result<(), BlockError> {
-        let header = block.header();
-        let total_out = block.transactions().map(|tx| tx.output_value()).sum();
-        let total_fees = block
-            .transactions()
-            .filter(|tx| !tx.is_coinbase())
-            .try_fold(0u64, |sum, tx| Some(sum + tx.fee()?));
-        self.blocks.push(BlockRow {
-            hash: &header.hash,
-            previous: &header.previous,
-            merkle_root: &header.merkle_root,
-            version: i64::from(header.version),
-            time: u64::from(header.time),
-            median_time: u64::from(header.median_time),
-            bits: i64::from(header.bits),
-            nonce: i64::from(header.nonce),
-            tx_count: block.len() as i64,
-            size: i64::from(header.size),
-            weight: i64::from(header.weight),
-            total_fees,
-            total_out,
-        });
-        self.blocks.flush();
-        self.transactions.flush();
-        self.outputs.iter_mut().for_each(Outputs::flush);
-        self.inputs.iter_mut().for_each(Inputs::flush);
-        values::push("block_transactions", block.len() as f64);
+        self.open = Open::default();
+        self.open.add(block);
+        self.block_row(block, block.len() as u32);
         Ok(())
+    }
+
+    const TAKES_PARTS: bool = true;
+
+    fn on_part(&mut self, part: &Block, place: &Part) -> Result<BlockAnswer, BlockError> {
+        if place.is_first() {
+            self.begin_block(part)?;
+            self.open = Open::default();
+        }
+        for tx in part.transactions() {
+            self.confirmed(&tx, place.first);
+        }
+        self.open.add(part);
+        if place.last {
+            self.block_row(part, place.transactions);
+        } else {
+            self.flush();
+        }
+        Ok(BlockAnswer::none())
     }
 
     fn on_mempool(&mut self, changes: &MempoolChanges) -> Result<(), String> {
@@ -130,10 +129,68 @@ impl Processor for TxWriter {
     }
 }
 
+/// What a block's transactions add up to, so far.
+struct Open {
+    out: u64,
+    /// None where a fee is not known.
+    fees: Option<u64>,
+}
+
+impl Default for Open {
+    fn default() -> Self {
+        Open {
+            out: 0,
+            fees: Some(0),
+        }
+    }
+}
+
+impl Open {
+    fn add(&mut self, part: &Block) {
+        self.out += part.transactions().map(|tx| tx.output_value()).sum::<u64>();
+        self.fees = part
+            .transactions()
+            .filter(|tx| !tx.is_coinbase())
+            .try_fold(self.fees.unwrap_or(0), |sum, tx| Some(sum + tx.fee()?))
+            .filter(|_| self.fees.is_some());
+    }
+}
+
 impl TxWriter {
-    fn confirmed(&mut self, tx: &Transaction<'_>) {
+    /// Writes the row of a block that is done. `block` is it, or its last part.
+    fn block_row(&mut self, block: &Block, transactions: u32) {
+        let header = block.header();
+        self.blocks.push(BlockRow {
+            hash: &header.hash,
+            previous: &header.previous,
+            merkle_root: &header.merkle_root,
+            version: i64::from(header.version),
+            time: u64::from(header.time),
+            median_time: u64::from(header.median_time),
+            bits: i64::from(header.bits),
+            nonce: i64::from(header.nonce),
+            tx_count: i64::from(transactions),
+            size: i64::from(header.size),
+            weight: i64::from(header.weight),
+            total_fees: self.open.fees,
+            total_out: self.open.out,
+        });
+        self.blocks.flush();
+        self.flush();
+        values::push("block_transactions", f64::from(transactions));
+    }
+
+    fn flush(&mut self) {
+        self.transactions.flush();
+        self.outputs.iter_mut().for_each(Outputs::flush);
+        self.inputs.iter_mut().for_each(Inputs::flush);
+    }
+
+    /// `before` transactions of the block come before those that the transaction is counted among.
+    fn confirmed(&mut self, tx: &Transaction<'_>, before: u32) {
+        let at = tx.position() as i64 + i64::from(before);
         self.transactions.push(TransactionRow {
-            position: tx.position() as i64,
+            position: at,
             txid: tx.txid(),
             size: i64::from(tx.size()),
             weight: i64::from(tx.weight()),
@@ -145,7 +202,7 @@ impl TxWriter {
         if let Some(outputs) = &mut self.outputs {
             for output in tx.outputs() {
                 outputs.push(OutputRow {
-                    tx_position: tx.position() as i64,
+                    tx_position: at,
                     vout: i64::from(output.vout()),
                     value: output.value(),
                     script: output.script(),
@@ -158,7 +215,7 @@ impl TxWriter {
                 let previous = Some(input.previous()).filter(|previous| !previous.is_null());
                 let spent = input.spent();
                 inputs.push(InputRow {
-                    tx_position: tx.position() as i64,
+                    tx_position: at,
                     position: position as i64,
                     previous_txid: previous.map(|previous| previous.txid),
                     previous_vout: previous.map(|previous| i64::from(previous.vout)),

@@ -17,6 +17,28 @@ use crate::totals::Totals;
 /// The input's coin is in the state, not in the block.
 const FROM_STATE: u32 = u32::MAX;
 
+/// A block that is being connected, part by part.
+#[derive(Clone, Copy, Debug)]
+pub struct Open {
+    /// The totals so far.
+    pub totals: Totals,
+    /// Fees of its transactions so far, in sat.
+    fees: u64,
+    /// What its coinbase pays, in sat.
+    coinbase: u64,
+}
+
+impl Open {
+    /// Nothing of the block is connected yet.
+    pub fn new(before: &Totals) -> Self {
+        Open {
+            totals: *before,
+            fees: 0,
+            coinbase: 0,
+        }
+    }
+}
+
 /// What connecting needs, kept from block to block so that its memory is used again.
 #[derive(Debug)]
 pub struct Connect {
@@ -43,19 +65,30 @@ impl Connect {
         }
     }
 
-    /// Connects `block`. Answers the totals behind it and the outputs that it spends, one an input.
-    pub fn block(
+    /// Connects a block, or the next part of one. Answers what is known of the block then, and the outputs that this part
+    /// spends, one an input.
+    pub fn part(
         &mut self,
         block: &Block,
-        before: &Totals,
+        place: &Part,
+        before: Open,
         index: Option<&mut Index>,
-    ) -> Result<(Totals, Spent), BlockError> {
-        let mut totals = *before;
+    ) -> Result<(Open, Spent), BlockError> {
+        let Open {
+            mut totals,
+            fees: fees_before,
+            coinbase,
+        } = before;
         let outputs = block.output_columns().ok_or("the host gave no outputs")?;
         if block.height() == 0 {
             // The genesis coinbase was never put into the set of the first program, so it never is.
             totals.unspendable_genesis_sats += outputs.values.iter().sum::<u64>();
-            return Ok((totals, empty_spent(block.input_count())));
+            let open = Open {
+                totals,
+                fees: 0,
+                coinbase: 0,
+            };
+            return Ok((open, empty_spent(block.input_count())));
         }
 
         match bip30(&self.network, block.header()) {
@@ -63,20 +96,34 @@ impl Connect {
             Bip30::Check => self.refuse_repeats(block)?,
             Bip30::Overwrite => self.count_overwritten(block, &mut totals)?,
         }
-        self.find_sources(block)?;
+        self.find_sources(block, place.is_first())?;
         let taken = blockmill_sdk::state::take_many(&self.keys);
         let (spent, fees) = self.spend(block, outputs, &taken, &mut totals)?;
-        self.check_coinbase(block, fees, &mut totals)?;
-        totals.fees_sats += fees;
+        let fees = add(fees_before, fees).ok_or_else(|| {
+            BlockError::Invalid("fees over all coins (bad-txns-accumulated-fee-outofrange)".into())
+        })?;
+        let coinbase = match place.is_first() {
+            true => self.coinbase_out(block)?,
+            false => coinbase,
+        };
+        if place.last {
+            self.check_coinbase(block, coinbase, fees, &mut totals)?;
+            totals.fees_sats += fees;
+        }
         if let Some(index) = index {
             index.block(block, &self.sources, &self.spent_here, &spent);
         }
         self.create(block, &mut totals);
-        Ok((totals, spent))
+        let open = Open {
+            totals,
+            fees,
+            coinbase,
+        };
+        Ok((open, spent))
     }
 
     /// Finds where the coin of each input is, and gathers the keys of those in the state.
-    fn find_sources(&mut self, block: &Block) -> Result<(), BlockError> {
+    fn find_sources(&mut self, block: &Block, first: bool) -> Result<(), BlockError> {
         let txids = block.txids();
         let output_ends = &block.transaction_columns().output_ends;
         self.created.reset(block.len(), block.hash());
@@ -101,7 +148,7 @@ impl Connect {
                         Some(spent @ false) => *spent = true,
                         _ => return Err(missing(previous)),
                     }
-                    if creator == 0 {
+                    if first && creator == 0 {
                         return Err(immature(previous, block.height(), block.height()));
                     }
                     self.sources.push(output as u32);
@@ -200,17 +247,22 @@ impl Connect {
     }
 
     /// The coinbase may take what the block's transactions pay and the new coins of its height, not more.
+    fn coinbase_out(&self, block: &Block) -> Result<u64, BlockError> {
+        match block.transactions().next() {
+            Some(coinbase) => value_out(&coinbase),
+            None => Err(BlockError::Invalid("the block has no transaction".into())),
+        }
+    }
+
+    /// `taken` is what the coinbase pays.
     fn check_coinbase(
         &self,
         block: &Block,
+        taken: u64,
         fees: u64,
         totals: &mut Totals,
     ) -> Result<(), BlockError> {
-        let Some(coinbase) = block.transactions().next() else {
-            return Err(BlockError::Invalid("the block has no transaction".into()));
-        };
         let allowed = chain::subsidy(block.height()).saturating_add(fees);
-        let taken = value_out(&coinbase)?;
         let unclaimed = allowed.checked_sub(taken).ok_or_else(|| {
             BlockError::Invalid(format!(
                 "the coinbase takes {taken} sat of {allowed} (bad-cb-amount)"

@@ -22,7 +22,7 @@ pub mod totals;
 use blockmill_sdk::prelude::*;
 
 use coin::Coin;
-use connect::Connect;
+use connect::{Connect, Open};
 use index::Index;
 use totals::{TOTALS, Totals};
 
@@ -33,6 +33,8 @@ pub struct UtxoTracker {
     connect: Connect,
     index: Option<Index>,
     height: Option<u32>,
+    /// The block whose further parts are to come.
+    open: Option<Open>,
 }
 
 impl Processor for UtxoTracker {
@@ -61,13 +63,30 @@ impl Processor for UtxoTracker {
             connect: Connect::new(&chain::network()),
             index: index.then(Index::new),
             height: info.height,
+            open: None,
         })
     }
 
     fn on_block(&mut self, block: &Block) -> Result<BlockAnswer, BlockError> {
-        let (totals, spent) = self
+        self.on_part(block, &Part::whole(block))
+    }
+
+    const TAKES_PARTS: bool = true;
+
+    fn on_part(&mut self, block: &Block, place: &Part) -> Result<BlockAnswer, BlockError> {
+        // A block that failed may have left something behind: the first part begins anew.
+        let before = match place.is_first() {
+            true => Open::new(&self.totals),
+            false => self.open.take().ok_or("a part without the first one")?,
+        };
+        let (open, spent) = self
             .connect
-            .block(block, &self.totals, self.index.as_mut())?;
+            .part(block, place, before, self.index.as_mut())?;
+        if !place.last {
+            self.open = Some(open);
+            return Ok(BlockAnswer { spent: Some(spent) });
+        }
+        let totals = open.totals;
         if self.height.is_none() {
             index::mark(self.index.is_some());
         }

@@ -25,6 +25,7 @@ pub mod chain;
 pub mod coins;
 mod control;
 mod devnet;
+pub mod large;
 mod miner;
 mod muhash;
 mod node;

@@ -6,7 +6,7 @@ mod behaviour;
 mod client;
 mod compact;
 mod encrypted;
-mod frame;
+pub(crate) mod frame;
 mod outbox;
 
 use std::collections::BTreeMap;

@@ -42,6 +42,66 @@ pub fn merkle_root(mut row: Vec<[u8; 32]>) -> MerkleRoot {
     }
 }
 
+/// The same root, from leaves that come one after the other: in memory is one hash a row.
+#[derive(Clone, Debug, Default)]
+pub struct MerkleStream {
+    /// Per row, the hash that waits for its right neighbour.
+    rows: Vec<Option<[u8; 32]>>,
+    duplicated_pair: bool,
+}
+
+impl MerkleStream {
+    /// Adds the next leaf, internal byte order.
+    pub fn push(&mut self, leaf: [u8; 32]) {
+        let mut hash = leaf;
+        for row in &mut self.rows {
+            match row.take() {
+                Some(left) => {
+                    self.duplicated_pair |= left == hash;
+                    hash = parent(left, hash);
+                }
+                None => {
+                    *row = Some(hash);
+                    return;
+                }
+            }
+        }
+        self.rows.push(Some(hash));
+    }
+
+    /// The root of the leaves so far.
+    pub fn finish(self) -> MerkleRoot {
+        let mut duplicated_pair = self.duplicated_pair;
+        // What comes from below, without a right neighbour, or with itself as one.
+        let mut below: Option<[u8; 32]> = None;
+        let top = self.rows.len().saturating_sub(1);
+        for (height, row) in self.rows.into_iter().enumerate() {
+            below = match (row, below) {
+                (None, None) => None,
+                (None, Some(only)) => Some(parent(only, only)),
+                (Some(left), Some(right)) => {
+                    duplicated_pair |= left == right;
+                    Some(parent(left, right))
+                }
+                (Some(only), None) if height == top => Some(only),
+                (Some(only), None) => Some(parent(only, only)),
+            };
+        }
+        MerkleRoot {
+            root: below.unwrap_or_default(),
+            duplicated_pair,
+        }
+    }
+}
+
+fn parent(left: [u8; 32], right: [u8; 32]) -> [u8; 32] {
+    let mut pair = [0u8; 64];
+    let (head, tail) = pair.split_at_mut(32);
+    head.copy_from_slice(&left);
+    tail.copy_from_slice(&right);
+    sha256d::Hash::hash(&pair).to_byte_array()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
@@ -60,6 +120,22 @@ mod tests {
                 theirs.map_or([0; 32], |root| root.to_byte_array())
             );
             assert!(!ours.duplicated_pair);
+        }
+    }
+
+    #[test]
+    fn leaves_one_by_one_have_the_same_root_and_the_same_repetitions() {
+        for count in 0..70u32 {
+            // Few different ones, so that pairs repeat in many rows.
+            for kinds in [1, 2, 3, 1_000] {
+                let leaves: Vec<_> = (0..count)
+                    .map(|n| sha256d::Hash::hash(&((n * 7 + n / 5) % kinds).to_le_bytes()))
+                    .map(|hash| hash.to_byte_array())
+                    .collect();
+                let mut stream = MerkleStream::default();
+                leaves.iter().for_each(|leaf| stream.push(*leaf));
+                assert_eq!(stream.finish(), merkle_root(leaves), "{count} of {kinds}");
+            }
         }
     }
 

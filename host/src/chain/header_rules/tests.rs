@@ -55,6 +55,12 @@ impl Ancestry for Made {
     fn median_time_past(&self) -> u32 {
         self.median
     }
+    fn median_time_at(&self, _: u32) -> u32 {
+        self.median
+    }
+    fn work_at(&self, _: u32) -> Work {
+        Target::MAX.to_work()
+    }
 }
 
 fn regtest() -> HeaderTree {

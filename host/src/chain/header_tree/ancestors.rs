@@ -1,6 +1,6 @@
 //! The way back from a header: ancestors by skip pointers, forks, locators, and what the rules ask of a branch.
 
-use bitcoin::BlockHash;
+use bitcoin::{BlockHash, Work};
 
 use super::{HeaderTree, Id, MAX_LOCATOR, Node, on};
 use crate::chain::header_rules::{Ancestry, MEDIAN_TIME_SPAN};
@@ -140,6 +140,15 @@ impl Ancestry for Branch<'_> {
 
     fn median_time_past(&self) -> u32 {
         self.tree.median_time_of(self.parent)
+    }
+
+    fn median_time_at(&self, height: u32) -> u32 {
+        let id = self.tree.ancestor(self.parent, height);
+        self.tree.median_time_of(id.unwrap_or(self.parent))
+    }
+
+    fn work_at(&self, height: u32) -> Work {
+        self.at(height).work
     }
 }
 

@@ -40,12 +40,18 @@ pub(super) struct InFlight {
     moves: u32,
 }
 
+impl InFlight {
+    pub(super) fn asked_at(&self) -> Moment {
+        self.asked
+    }
+}
+
 #[derive(Debug)]
-struct Held {
-    peer: PeerId,
-    bytes: usize,
+pub(super) struct Held {
+    pub(super) peer: PeerId,
+    pub(super) bytes: usize,
     /// Put together from a compact block: if it is wrong, two transactions shared a short id.
-    assembled: bool,
+    pub(super) assembled: bool,
 }
 
 /// The blocks on their way and in the shell's hands.
@@ -81,6 +87,21 @@ impl Downloads {
     pub(super) fn tip_moved(&mut self, config: &SyncConfig, now: Moment) {
         self.tip_moved = now;
         self.stall_timeout = self.stall_timeout.mul_f64(0.85).max(config.stall_timeout);
+    }
+
+    /// The block is in the shell's hands.
+    pub(super) fn hold(&mut self, block: Id, held: Held) {
+        self.held_bytes += held.bytes;
+        self.held.insert(block, held);
+    }
+
+    /// It is no more. Whether it was.
+    pub(super) fn let_go(&mut self, block: Id) -> bool {
+        let held = self.held.remove(&block);
+        if let Some(held) = &held {
+            self.held_bytes = self.held_bytes.saturating_sub(held.bytes);
+        }
+        held.is_some()
     }
 
     fn has_room(&self, max_bytes: usize) -> bool {
@@ -274,7 +295,7 @@ impl Sync {
     }
 
     fn request(&mut self, id: PeerId, blocks: &[Id], moves: u32, now: Moment) {
-        let witness = self.has_service(id, ServiceFlags::WITNESS);
+        let witness = self.params.segwit && self.has_service(id, ServiceFlags::WITNESS);
         let compact = self.wants_compact(id, blocks);
         let Some(session) = self.peers.get_mut(&id) else {
             return;
@@ -419,7 +440,7 @@ impl Sync {
             };
     }
 
-    fn on_unrequested_block(&mut self, peer: PeerId, now: Moment) {
+    pub(super) fn on_unrequested_block(&mut self, peer: PeerId, now: Moment) {
         let Some(session) = self.peers.get_mut(&peer) else {
             return;
         };

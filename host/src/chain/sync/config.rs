@@ -86,6 +86,8 @@ pub struct SyncConfig {
     pub max_unchecked_bytes: usize,
     /// The same for blocks that are asked for once more: see [`set_refetch`](super::Sync::set_refetch).
     pub max_again_bytes: usize,
+    /// A block of more bytes than this is taken in pieces, never held as a whole.
+    pub stream_above: usize,
     /// How long a peer may hold up the window, to begin with; doubles with every peer that is dropped for it.
     pub stall_timeout: Duration,
     /// The end of that doubling.
@@ -121,7 +123,7 @@ impl SyncConfig {
             dns_seeds: Vec::new(),
             feeler_interval: Duration::from_secs(2 * 60),
             reach: Reach {
-                local: params.network == Network::Regtest,
+                local: params.base == Network::Regtest,
                 ..Reach::INTERNET
             },
             max_incoming: 32,
@@ -133,7 +135,10 @@ impl SyncConfig {
             },
             user_agent: format!("/blockmill:{}/", env!("CARGO_PKG_VERSION")),
             minimum_version: 31_800,
-            required_services: ServiceFlags::WITNESS,
+            required_services: match params.segwit {
+                true => ServiceFlags::WITNESS,
+                false => ServiceFlags::NONE,
+            },
             minimum_work: params.minimum_chain_work,
             transactions: true,
             compact_blocks: true,
@@ -155,6 +160,7 @@ impl SyncConfig {
             fast_block: Duration::from_millis(500),
             max_unchecked_bytes: 128 << 20,
             max_again_bytes: 16 << 20,
+            stream_above: 32_000_000,
             stall_timeout: Duration::from_secs(2),
             max_stall_timeout: Duration::from_secs(64),
             block_timeout: Duration::from_secs(120),

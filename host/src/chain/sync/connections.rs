@@ -91,7 +91,7 @@ impl Sync {
 
     /// What is to be kept for the next run.
     pub fn book_file(&self) -> Vec<u8> {
-        let network = self.params.network.name();
+        let network = self.params.name;
         let (book, bans) = (&self.connections.book, &self.connections.bans);
         BookFile::encode(network, book, bans, &self.anchors())
     }

@@ -26,9 +26,41 @@ impl fmt::Display for PeerId {
     }
 }
 
+/// What is known of a block whose pieces begin to come.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamStart {
+    /// Its height.
+    pub height: u32,
+    /// What its checks need.
+    pub context: BlockContext,
+    /// Its bytes, all pieces together.
+    pub length: u64,
+    /// When it was announced, or asked for.
+    pub announced_at: Moment,
+}
+
 /// What the shell has to do, in this order.
 #[derive(Debug)]
 pub enum Output {
+    /// A piece of a block that is too long to be held. When the last was checked, the shell reports back as for a
+    /// [`Block`](Self::Block).
+    BlockPiece {
+        /// The peer that sends it.
+        peer: PeerId,
+        /// The hash of its header.
+        hash: BlockHash,
+        /// With the first piece.
+        start: Option<StreamStart>,
+        /// The bytes.
+        bytes: Bytes,
+        /// Nothing comes after it.
+        last: bool,
+    },
+    /// The pieces of a block end before it is whole. What came of it is to be forgotten; there is nothing to report.
+    StreamBroken {
+        /// Its hash.
+        hash: BlockHash,
+    },
     /// Write these bytes to a peer.
     Send {
         /// To whom.

@@ -4,6 +4,7 @@ use super::compact::Partial;
 use super::life::{ConnectionKind, Life};
 use super::presync::Presync;
 use super::refetch::Portion;
+use super::streams::Stream;
 use crate::chain::header_tree::Id;
 use crate::wire::{Moment, Peer};
 
@@ -53,6 +54,8 @@ pub(super) struct Session {
     pub(super) given_up: u32,
     /// Blocks that nobody asked it for.
     pub(super) unrequested_blocks: u32,
+    /// The block that it is sending in pieces.
+    pub(super) stream: Option<Stream>,
     /// It was asked for its whole pool.
     pub(super) pool_asked: bool,
     /// It gave us a header or a block that was good.
@@ -84,6 +87,7 @@ impl Session {
             again: Portion::default(),
             given_up: 0,
             unrequested_blocks: 0,
+            stream: None,
             pool_asked: false,
             useful: false,
         }

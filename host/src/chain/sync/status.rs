@@ -69,7 +69,7 @@ impl Sync {
             .secs()
             .saturating_sub(u64::from(self.tree.node(best).time));
         let recent =
-            self.params.network != Network::Regtest && age <= self.config.recent_tip.as_secs();
+            self.params.base != Network::Regtest && age <= self.config.recent_tip.as_secs();
         // A recent tip may come from our own files: somebody must have shown that there is no more above it.
         let shown = self.caught_up || self.source_counts_as_peer();
         shown && (recent || (self.nobody_has_more() && self.somebody_can_tell()))
@@ -77,7 +77,7 @@ impl Sync {
 
     /// An old tip is the end only if a peer says so; our own files may have been left behind. On regtest they are all there is.
     fn somebody_can_tell(&self) -> bool {
-        self.params.network == Network::Regtest
+        self.params.base == Network::Regtest
             || self.peers.values().any(|session| session.peer.is_ready())
     }
 

@@ -373,7 +373,7 @@ impl Sync {
             if items.is_empty() {
                 continue;
             }
-            if self.has_service(id, ServiceFlags::WITNESS) {
+            if self.params.segwit && self.has_service(id, ServiceFlags::WITNESS) {
                 for item in &mut items {
                     // Announced by txid, but wanted with its witnesses.
                     if let Inventory::Transaction(txid) = *item {

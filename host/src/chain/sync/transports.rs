@@ -141,7 +141,8 @@ impl Sync {
             TransportPreference::V1 => return Opening::V1,
             TransportPreference::V2 => true,
             TransportPreference::PreferV2 => true,
-            TransportPreference::Auto => self.params.network != Network::Regtest,
+            // Version 2 is of the chains with segregated witness alone.
+            TransportPreference::Auto => self.params.segwit && self.params.base != Network::Regtest,
         };
         let insist = self.config.transport == TransportPreference::V2;
         let known = self.transports.known(addr).unwrap_or_else(|| {

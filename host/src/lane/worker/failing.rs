@@ -169,6 +169,11 @@ impl Worker {
         block: Option<Position>,
     ) -> Option<PathBuf> {
         let given = self.given.take();
+        if block.is_some_and(|block| self.lane.feed.large(block).is_some()) && given.is_none() {
+            // A capsule would hold the block.
+            self.lane.shared.surroundings.watched.recorder.take();
+            return None;
+        }
         let shared = &self.lane.shared;
         let recording = shared.surroundings.watched.recorder.take();
         let mut causes = error.chain();

@@ -406,7 +406,7 @@ impl Host {
 
 impl chain::Host for Host {
     fn network(&mut self) -> Result<String> {
-        Ok(self.surroundings()?.params.network.to_string())
+        Ok(self.surroundings()?.params.name.to_owned())
     }
 
     fn subsidy(&mut self, height: u32) -> Result<u64> {

@@ -161,3 +161,108 @@ fn the_checksum_is_fast_enough() {
         started.elapsed()
     );
 }
+
+/// A message with the extended header.
+fn extended(command: &str, payload: &[u8]) -> Vec<u8> {
+    let mut name = [0; 12];
+    name[..command.len()].copy_from_slice(command.as_bytes());
+    [
+        &MAGIC[..],
+        b"extmsg\0\0\0\0\0\0",
+        &[0xff; 4],
+        &[0; 4],
+        &name,
+        &(payload.len() as u64).to_le_bytes(),
+        payload,
+    ]
+    .concat()
+}
+
+/// Everything that a decoder gives of these bytes, in pieces of a size: whole messages, and streamed blocks put together.
+fn given(
+    decoder: &mut Decoder,
+    bytes: &[u8],
+    piece: usize,
+) -> Result<Vec<(String, Vec<u8>)>, WireError> {
+    let mut found: Vec<(String, Vec<u8>)> = Vec::new();
+    let mut block = Vec::new();
+    for bytes in bytes.chunks(piece) {
+        decoder.feed(bytes);
+        loop {
+            if let Some(piece) = decoder.next_piece() {
+                assert_eq!(piece.total.is_some(), block.is_empty());
+                assert!(!block.is_empty() || piece.bytes.len() >= 80);
+                block.extend_from_slice(&piece.bytes);
+                if piece.last {
+                    found.push(("streamed".into(), std::mem::take(&mut block)));
+                }
+                continue;
+            }
+            match decoder.next()? {
+                Some(raw) => found.push((raw.command.to_string(), raw.payload.to_vec())),
+                None if decoder.is_streaming()
+                    && block.is_empty()
+                    && decoder.buffer().len() >= 80 => {}
+                None => break,
+            }
+        }
+    }
+    Ok(found)
+}
+
+#[test]
+fn a_large_block_comes_in_pieces_and_the_messages_around_it_whole() {
+    let block: Vec<u8> = (0..300_000u32).map(|n| (n * 31) as u8).collect();
+    let stream = [
+        encode_frame(MAGIC, "ping", &7u64.to_le_bytes()).to_vec(),
+        encode_frame(MAGIC, "block", &block).to_vec(),
+        encode_frame(MAGIC, "block", &[7; 90_000]).to_vec(),
+        extended("block", &block),
+        encode_frame(MAGIC, "pong", &7u64.to_le_bytes()).to_vec(),
+    ]
+    .concat();
+    for piece in [1, 79, 1_000, 65_536, stream.len()] {
+        let mut decoder = Decoder::new(MAGIC);
+        decoder.set_blocks(10_000_000, 100_000);
+        decoder.set_extended(true);
+        let found = given(&mut decoder, &stream, piece).unwrap();
+        let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["ping", "streamed", "block", "streamed", "pong"]);
+        assert_eq!(found[1].1, block);
+        assert_eq!(found[3].1, block);
+    }
+}
+
+#[test]
+fn the_extended_header_is_read_only_where_it_was_agreed_on_and_within_bounds() {
+    let small = extended("ping", &7u64.to_le_bytes());
+    let mut decoder = Decoder::new(MAGIC);
+    // Not agreed on: a message of 4 GB.
+    assert!(matches!(
+        given(&mut decoder, &small, 100),
+        Err(WireError::TooLong { .. })
+    ));
+    let mut decoder = Decoder::new(MAGIC);
+    decoder.set_extended(true);
+    let found = given(&mut decoder, &small, 7).unwrap();
+    assert_eq!(found, [("ping".to_owned(), 7u64.to_le_bytes().to_vec())]);
+    // The bounds of each message hold, and so does the largest block's.
+    for (command, largest) in [("inv", u64::from(u32::MAX)), ("block", 5_000_000)] {
+        let mut head = extended(command, &[]);
+        let length = head.len() - 8;
+        head[length..].copy_from_slice(&(5_000_000_001u64).to_le_bytes());
+        let mut decoder = Decoder::new(MAGIC);
+        decoder.set_extended(true);
+        decoder.set_blocks(largest, 100_000);
+        assert!(
+            matches!(
+                given(&mut decoder, &head, 100),
+                Err(WireError::TooLong {
+                    length: 5_000_000_001,
+                    ..
+                })
+            ),
+            "{command}"
+        );
+    }
+}

@@ -304,3 +304,83 @@ fn a_fee_filter_is_kept() {
     give(&mut peer, &Message::FeeFilter(1234), START).unwrap();
     assert_eq!(peer.fee_filter(), 1234);
 }
+
+/// Shakes hands as a peer of a chain with `protoconf` and extended messages.
+fn agreed(version_number: u32) -> (Peer, Vec<Message>) {
+    let config = PeerConfig {
+        segwit: false,
+        required_services: ServiceFlags::NONE,
+        extended_messages: true,
+        protoconf: Some(1 << 20),
+        largest_block: 10_000_000,
+        stream_above: 100_000,
+        ..PeerConfig::new(MAGIC, OUR_NONCE)
+    };
+    let addr = SocketAddr::from(([127, 0, 0, 1], 8333));
+    let mut peer = Peer::new(Arc::new(config), addr, true, 5, START);
+    let theirs = Version {
+        version: version_number,
+        ..version()
+    };
+    say_version(&mut peer, theirs).unwrap();
+    give(&mut peer, &Message::Verack, START).unwrap();
+    let said = sent(&mut peer);
+    (peer, said)
+}
+
+#[test]
+fn a_chain_without_segregated_witness_speaks_of_its_own_limits() {
+    let (mut peer, said) = agreed(70_016);
+    assert!(said.contains(&Message::Protoconf(1 << 20)));
+    // What is between version and verack elsewhere is unknown there.
+    assert!(!said.contains(&Message::WtxidRelay) && !said.contains(&Message::SendAddrV2));
+
+    // A peer that takes little is not sent more at once.
+    let most = 1_000;
+    give(&mut peer, &Message::Protoconf(most as u32 * 36 + 9), START).unwrap();
+    let hash = bitcoin::hashes::Hash::all_zeros();
+    peer.send(&Message::GetData(vec![Inventory::Block(hash); 2_500]));
+    let lengths: Vec<usize> = sent(&mut peer)
+        .iter()
+        .map(|message| match message {
+            Message::GetData(list) => list.len(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(lengths, [most, most, 500]);
+}
+
+#[test]
+fn pieces_of_a_block_come_after_the_handshake_and_keep_a_peer_alive() {
+    let (mut peer, _) = agreed(70_016);
+    let block = vec![3; 200_000];
+    let bytes = super::super::codec::encode_frame(MAGIC, "block", &block);
+    let (first, second) = bytes.split_at(120_000);
+    let mut now = START;
+    let mut come = 0;
+    for part in [first, second] {
+        now = now + Duration::from_secs(15 * 60);
+        peer.feed(part, now);
+        while let Some(step) = peer.next(now).unwrap() {
+            match step {
+                PeerStep::Piece(piece) => come += piece.bytes.len(),
+                other => panic!("{other:?}"),
+            }
+        }
+        // The pong to the first ping waits behind the block.
+        peer.tick(now).unwrap();
+    }
+    assert_eq!(come, block.len());
+
+    let config = PeerConfig {
+        stream_above: 100_000,
+        ..PeerConfig::new(MAGIC, OUR_NONCE)
+    };
+    let addr = SocketAddr::from(([127, 0, 0, 1], 8333));
+    let mut early = Peer::new(Arc::new(config), addr, true, 5, START);
+    early.feed(first, START);
+    assert!(matches!(
+        early.next(START),
+        Err(Misbehaviour::OutOfOrder(_))
+    ));
+}

@@ -172,6 +172,46 @@ impl<P: Processor> Harness<P> {
         }
     }
 
+    /// Gives the next block in parts of `size` transactions, as the host does with a large one; `spent` has one entry a part.
+    pub fn parts(
+        &mut self,
+        block: &Block,
+        size: usize,
+        spent: &[wire::Spent],
+    ) -> Result<Vec<BlockAnswer>, BlockError> {
+        let height = self.height().map_or(1, |height| height + 1);
+        let header = self.header(height, block);
+        let wanted = self.inside().descriptor.columns;
+        self.inside_mut().headers.insert(height, header.clone());
+        let total = block.txdata.len();
+        let mut answers = Vec::new();
+        for (n, part) in block.txdata.chunks(size).enumerate() {
+            let last = (n + 1) * size >= total;
+            let mut header = header.clone();
+            if !last {
+                header.weight = 0;
+            }
+            let given = wire::Block {
+                header,
+                columns: blocks::columns(part, wanted, spent.get(n).cloned()),
+                raw: None,
+            };
+            let given = crate::Block::new(given).expect("the harness makes sound columns");
+            let place = crate::Part {
+                first: (n * size) as u32,
+                transactions: total as u32,
+                last,
+            };
+            let plugin = &mut self.plugin;
+            answers.push(host::during(&mut self.host, Phase::Block(height), || {
+                plugin.on_part(&given, &place)
+            })?);
+        }
+        let journal = std::mem::take(&mut self.inside_mut().journal);
+        self.undo.push(Undo { height, journal });
+        Ok(answers)
+    }
+
     /// Goes back to `height` as a reorg does: state and rows are rewound, and a fresh instance is started.
     pub fn rollback(&mut self, height: u32) {
         while self.undo.last().is_some_and(|undo| undo.height > height) {

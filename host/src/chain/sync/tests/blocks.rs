@@ -448,6 +448,38 @@ fn blocks_that_the_shell_could_not_keep_are_asked_for_again() {
     assert!(sim.dropped.is_empty());
 }
 
+#[test]
+fn a_large_block_comes_in_pieces_and_from_another_peer_when_one_is_gone() {
+    let chain = chain(12);
+    let last = chain.last().unwrap().clone();
+    let mut whole = Sim::new(3, vec![FakePeer::new(1, chain.clone())], |_| {});
+    whole.run_to_tip(&last);
+    assert_eq!(whole.pieces, 0);
+
+    let mut broken = 0;
+    for seed in 0..10 {
+        let mut stalls = FakePeer::new(1, chain.clone());
+        // It ends the connection in the middle of its third block.
+        stalls.faults.cuts_block = Some(3);
+        let peers = vec![stalls, FakePeer::new(2, chain.clone())];
+        let mut sim = Sim::new(seed, peers, |config| {
+            share(config);
+            config.stream_above = 100;
+        });
+        sim.run_to_tip(&last);
+        assert!(sim.pieces >= 12, "{}", sim.pieces);
+        assert_eq!(sim.held(), 0);
+        sim.check_outputs();
+        broken += sim.broken;
+
+        // A block that could not be kept is asked for again.
+        sim.sync.block_lost(last.block_hash(), sim.now);
+        sim.settle();
+        sim.run_to_tip(&last);
+    }
+    assert!(broken >= 1);
+}
+
 /// One honest peer among three of all sorts, reorgs and sleeps between, and the shell now and then busy: the honest
 /// chain wins, whatever the order.
 #[test]
@@ -479,6 +511,10 @@ fn one_honest_peer_is_enough() {
         let mut sim = Sim::new(seed, peers, |config| {
             share(config);
             config.block_timeout = Duration::from_secs(20);
+            if seed % 2 == 1 {
+                // Every block comes in pieces.
+                config.stream_above = 100;
+            }
         });
         for round in 0..4 {
             sim.busy = chance.below(2) == 0;

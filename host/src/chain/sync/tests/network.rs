@@ -17,7 +17,7 @@ use bytes::Bytes;
 use crate::chain::block_check::{BadBlock, BlockContext, check_block};
 use crate::chain::fixtures::{self, View};
 use crate::chain::header_tree::{HeaderTree, TipChange};
-use crate::chain::sync::{DropReason, Output, PeerId, Sync, SyncConfig};
+use crate::chain::sync::{DropReason, Output, PeerId, StreamStart, Sync, SyncConfig};
 use crate::network::{Network, Params};
 use crate::wire::codec::Decoder;
 use crate::wire::message::{Locator, Message, PROTOCOL_VERSION, Version, unspecified};
@@ -376,6 +376,11 @@ pub(super) struct Sim {
     /// What the shell's own coins refuse.
     pub(super) verdicts: BTreeMap<BlockHash, BadBlock>,
     pub(super) waiting: Vec<Waiting>,
+    /// Blocks that come in pieces.
+    streams: BTreeMap<BlockHash, (StreamStart, Vec<u8>)>,
+    /// How many pieces came, and how many blocks ended before they were whole.
+    pub(super) pieces: usize,
+    pub(super) broken: usize,
     next_id: u64,
     last_tick: Moment,
     /// Frames in the shell, as a socket task would.
@@ -430,6 +435,9 @@ impl Sim {
             ahead: None,
             verdicts: BTreeMap::new(),
             waiting: Vec::new(),
+            streams: BTreeMap::new(),
+            pieces: 0,
+            broken: 0,
             next_id: 0,
             last_tick: START,
             frames_itself: false,
@@ -718,6 +726,37 @@ impl Sim {
                     self.sync.compact_found(peer, hash, found, self.now);
                 }
                 Output::SourceBlock { hash, height, .. } => self.from_source.push((hash, height)),
+                Output::BlockPiece {
+                    hash,
+                    start,
+                    bytes,
+                    last,
+                    ..
+                } => {
+                    if let Some(start) = start {
+                        assert!(start.announced_at <= self.now);
+                        let before = self.streams.insert(hash, (start, Vec::new()));
+                        assert!(before.is_none(), "a block comes twice at once");
+                    }
+                    let (start, raw) = self.streams.get_mut(&hash).expect("it has begun");
+                    raw.extend_from_slice(&bytes);
+                    self.pieces += 1;
+                    if last {
+                        assert_eq!(raw.len() as u64, start.length);
+                        let (start, raw) = self.streams.remove(&hash).unwrap();
+                        self.blocks.push((hash, start.height));
+                        self.waiting.push(Waiting {
+                            hash,
+                            raw: raw.into(),
+                            context: start.context,
+                            again: false,
+                        });
+                    }
+                }
+                Output::StreamBroken { hash } => {
+                    self.broken += 1;
+                    assert!(self.streams.remove(&hash).is_some());
+                }
                 Output::Tip(change) => {
                     assert_eq!(self.sync.height_of(&change.hash), Some(change.height));
                     self.tips.push(change);

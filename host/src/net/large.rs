@@ -1,0 +1,148 @@
+//! A block that comes in pieces: checked as they come, and written to the block log as they come.
+
+use super::checker::Verdict;
+use super::gate::Waiting;
+use crate::block_log::{BlockFrames, BlockLog, LargeAppend};
+use crate::chain::block_stream::{BlockStream, StreamError};
+use crate::chain::sync::StreamStart;
+use crate::metrics::{Metrics, Stage};
+use bitcoin::BlockHash;
+use bytes::Bytes;
+use std::collections::VecDeque;
+
+/// A piece of a block.
+pub struct Piece {
+    pub hash: BlockHash,
+    /// With the first piece.
+    pub start: Option<StreamStart>,
+    pub bytes: Bytes,
+    pub last: bool,
+    /// Dropped when the piece is.
+    pub(super) _waiting: Option<Waiting>,
+}
+
+/// The blocks whose pieces come now: as many as there are peers that send one.
+pub(super) struct Large<'l> {
+    log: &'l BlockLog,
+    metrics: &'l Metrics,
+    /// Bytes of the longest transaction that is held.
+    longest: usize,
+    /// The one that is written. Two at once would be woven into one another, so another waits for its turn.
+    current: Option<(
+        BlockHash,
+        StreamStart,
+        BlockStream,
+        Option<LargeAppend<'l, BlockFrames>>,
+    )>,
+    /// Pieces of other ones. Each connection bounds how many, and is not read meanwhile.
+    waiting: VecDeque<Piece>,
+}
+
+impl<'l> Large<'l> {
+    pub(super) fn new(log: &'l BlockLog, metrics: &'l Metrics, longest: usize) -> Self {
+        Self {
+            log,
+            metrics,
+            longest,
+            current: None,
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// Takes a piece; says what became of blocks where that is known.
+    pub(super) fn take(&mut self, piece: Piece) -> Vec<(BlockHash, Verdict)> {
+        self.waiting.push_back(piece);
+        self.resume()
+    }
+
+    fn resume(&mut self) -> Vec<(BlockHash, Verdict)> {
+        let mut verdicts = Vec::new();
+        loop {
+            let next = match &self.current {
+                Some((hash, ..)) => self.waiting.iter().position(|piece| piece.hash == *hash),
+                None => (!self.waiting.is_empty()).then_some(0),
+            };
+            let Some(piece) = next.and_then(|at| self.waiting.remove(at)) else {
+                return verdicts;
+            };
+            let hash = piece.hash;
+            if let Some(verdict) = self.piece(piece) {
+                self.current = None;
+                verdicts.push((hash, verdict));
+            }
+        }
+    }
+
+    fn piece(&mut self, piece: Piece) -> Option<Verdict> {
+        let time = |stage| self.metrics.stage(stage);
+        if let Some(start) = piece.start {
+            let append = match self
+                .log
+                .append_large(&piece.hash, start.height, start.length)
+            {
+                Ok(append) => append,
+                Err(error) => {
+                    tracing::error!(height = start.height, %error, "a block cannot be kept");
+                    return Some(Verdict::NotKept);
+                }
+            };
+            tracing::info!(
+                height = start.height,
+                bytes = start.length,
+                "a large block comes in pieces"
+            );
+            let stream = BlockStream::new(start.context, start.length, self.longest);
+            self.current = Some((piece.hash, start, stream, append));
+        }
+        // Without one, the piece is of a block that has been refused: it is passed over.
+        let (_, start, stream, append) = self.current.as_mut()?;
+        let height = start.height;
+        let pushed = time(Stage::Check).time(|| stream.push(&piece.bytes));
+        let written = match append {
+            Some(append) => time(Stage::Log).time(|| append.write(&piece.bytes)),
+            None => Ok(()),
+        };
+        match pushed {
+            Ok(()) => {}
+            Err(StreamError::Bad(bad)) => return Some(Verdict::Bad(bad)),
+            Err(error) => {
+                tracing::error!(height, %error, "a block cannot be taken: chain.longest_transaction is too small for it");
+                return Some(Verdict::NotKept);
+            }
+        }
+        if let Err(error) = written {
+            tracing::error!(height, %error, "a block cannot be kept");
+            return Some(Verdict::NotKept);
+        }
+        if !piece.last {
+            return None;
+        }
+        let (_, _, stream, append) = self.current.take()?;
+        let passed = match time(Stage::Check).time(|| stream.finish()) {
+            Ok(passed) => passed,
+            // What was written is cut off again.
+            Err(bad) => return Some(Verdict::Bad(bad)),
+        };
+        if let Some(append) = append
+            && let Err(error) = time(Stage::Log).time(|| append.commit())
+        {
+            tracing::error!(height, %error, "a block cannot be kept");
+            return Some(Verdict::NotKept);
+        }
+        self.metrics.blocks.inc();
+        self.metrics.transactions.inc_by(passed.transactions);
+        Some(Verdict::Good)
+    }
+
+    /// The pieces of a block end here: the peer is gone.
+    pub(super) fn broken(&mut self, hash: &BlockHash) -> Vec<(BlockHash, Verdict)> {
+        self.waiting.retain(|piece| piece.hash != *hash);
+        self.current.take_if(|(current, ..)| current == hash);
+        self.resume()
+    }
+
+    /// Whether a block is under way: what else is appended meanwhile would end it.
+    pub(super) fn is_busy(&self) -> bool {
+        self.current.is_some()
+    }
+}

@@ -1,0 +1,205 @@
+//! A block that is too large to be held goes from the peer through the checks into the block log and out to the plugins in
+//! pieces, and leaves the same behind as when it is taken whole.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    missing_docs
+)]
+
+use std::time::{Duration, Instant};
+
+use blockmill_tests::host::{Host, Installation};
+use blockmill_tests::rows;
+use devnet::large::{LargePeer, Recipe};
+
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// The magic of the chain below.
+const MAGIC: [u8; 4] = [0xda, 0xb5, 0xbf, 0xfa];
+
+/// Regtest without segregated witness, as Bitcoin SV has it.
+const CHAIN: &str = r#"
+name = "large"
+base = "regtest"
+magic = "dab5bffa"
+segwit = false
+max_block_size = [{ from = 0, bytes = 4_000_000_000 }]
+extended_messages = true
+protoconf = 1_048_576
+"#;
+
+fn installation(peer: &LargePeer, plugins: &str) -> Installation {
+    Installation::new("large", &[peer.addr()])
+        .unwrap()
+        .chain_file(CHAIN)
+        .unwrap()
+        .plugins(plugins)
+}
+
+const PLUGINS: &str = "\n[plugins.utxo-tracker]\n[plugins.tx-writer]\n[plugins.block-stats]\n";
+
+/// Everything that the plugins left, for people.
+fn left_behind(host: &Host, installation: &Installation) -> Vec<Vec<Vec<String>>> {
+    let database = installation.database();
+    let mut left: Vec<_> = [
+        "SELECT count(*), sum(fee), sum(size), sum(total_out), min(hex(txid)), max(hex(txid)) FROM tx",
+        "SELECT height, position, hex(txid), size, weight, fee, inputs, outputs, total_out FROM tx \
+         WHERE position % 97 = 0 OR height = 112 ORDER BY height, position",
+        "SELECT height, hex(hash), tx_count, size, weight, total_fees, total_out FROM block ORDER BY height",
+        "SELECT * FROM block_stats ORDER BY height",
+    ]
+    .into_iter()
+    .map(|sql| rows::query(&database, sql).unwrap())
+    .collect();
+    let totals = host.get("plugins/utxo-tracker/query/totals").unwrap();
+    left.push(vec![vec![totals.to_string()]]);
+    left
+}
+
+fn wait_for_plugins(host: &Host, what: &str, fact: impl Fn(&str) -> bool) {
+    let end = Instant::now() + LIMIT;
+    loop {
+        let plugins = host.get("plugins").unwrap().to_string();
+        if fact(&plugins) {
+            return;
+        }
+        assert!(Instant::now() < end, "{what}: {plugins}\n{}", host.log());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// The most memory that the process had at once, in bytes.
+fn peak(host: &Host) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", host.id())).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM:"))
+        .unwrap();
+    let kilobytes: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kilobytes * 1024
+}
+
+#[test]
+fn a_block_in_parts_leaves_the_same_as_the_whole_block() {
+    let recipe = Recipe::of(36_000_000, 20_000);
+    let peer = LargePeer::start(MAGIC, recipe).unwrap();
+    let large = peer.large();
+    assert!(large.size > 36_000_000);
+    let tip = peer.tip().to_string();
+
+    let parts = installation(&peer, PLUGINS).key("chain", "large_block = \"4 MB\"");
+    // The first try ends in the middle: what was written of it is cut off again.
+    peer.cut_once_after(20_000_000);
+    let mut host = parts.start().unwrap();
+    host.coins_at(&tip, LIMIT).unwrap();
+    host.wait_for("the rows", LIMIT, |_| {
+        (rows::query(&parts.database(), "SELECT max(height) FROM block").unwrap()[0][0] == "112")
+            .then_some(())
+    })
+    .unwrap();
+    let in_parts = left_behind(&host, &parts);
+    let coins = host.txoutset().unwrap();
+    assert!(
+        parts.log().contains("a large block comes in pieces"),
+        "{}",
+        parts.log()
+    );
+    assert!(!parts.log().contains("plugin failed"), "{}", parts.log());
+    assert_eq!(peer.asked(), 2);
+    host.stop().unwrap();
+    // It is read again, and hashed, at the next start.
+    let mut host = parts.start().unwrap();
+    host.coins_at(&tip, LIMIT).unwrap();
+    assert_eq!(host.txoutset().unwrap(), coins);
+    assert!(!parts.log().contains("is damaged"), "{}", parts.log());
+    host.stop().unwrap();
+
+    let whole = installation(&peer, PLUGINS).key("chain", "large_block = \"400 MB\"");
+    let mut host = whole.start().unwrap();
+    host.coins_at(&tip, LIMIT).unwrap();
+    host.wait_for("the rows", LIMIT, |_| {
+        (rows::query(&whole.database(), "SELECT max(height) FROM block").unwrap()[0][0] == "112")
+            .then_some(())
+    })
+    .unwrap();
+    assert!(!whole.log().contains("a large block comes in pieces"));
+    assert_eq!(left_behind(&host, &whole), in_parts);
+    assert_eq!(host.txoutset().unwrap(), coins);
+    host.stop().unwrap();
+
+    let table = &in_parts[2];
+    let row = table.iter().find(|row| row[0] == "111").unwrap();
+    assert_eq!(row[2], large.transactions.to_string());
+    assert_eq!(row[3], large.size.to_string());
+    assert_eq!(row[4], (4 * large.size).to_string());
+}
+
+#[test]
+fn a_plugin_that_takes_no_parts_stands_still_and_the_others_go_on() {
+    let peer = LargePeer::start(MAGIC, Recipe::of(7_000_000, 100)).unwrap();
+    let tip = peer.tip().to_string();
+    let installation = installation(
+        &peer,
+        "quarantine_after = 2\nretry_pause = \"10ms\"\n\n[plugins.utxo-tracker]\n[plugins.tx-writer]\n[plugins.address-history]\n",
+    )
+    .key("chain", "large_block = \"2 MB\"")
+    .key("chain", "whole_block_limit = \"5 MB\"");
+    let mut host = installation.start().unwrap();
+    host.coins_at(&tip, LIMIT).unwrap();
+    wait_for_plugins(&host, "the other lane's quarantine", |plugins| {
+        plugins.contains("quarantined") && plugins.contains("this plugin takes no parts")
+    });
+    host.wait_for("the rows", LIMIT, |_| {
+        (rows::query(&installation.database(), "SELECT max(height) FROM block").unwrap()[0][0]
+            == "112")
+            .then_some(())
+    })
+    .unwrap();
+    host.stop().unwrap();
+
+    // With a higher limit it is given the block whole, coins and all, and goes on.
+    let installation = installation.key("chain", "whole_block_limit = \"50 MB\"");
+    let mut host = installation.start().unwrap();
+    wait_for_plugins(&host, "the other lane", |plugins| {
+        plugins.matches("\"height\":112").count() >= 3
+    });
+    host.stop().unwrap();
+}
+
+/// Run by `cargo xtask large-block`, in release, where a gigabyte takes a minute.
+#[test]
+#[ignore = "takes a gigabyte of disk"]
+fn a_gigabyte_goes_through_600_megabytes() {
+    let peer = LargePeer::start(MAGIC, Recipe::of(1_050_000_000, 100_000)).unwrap();
+    let large = peer.large();
+    assert!(large.size >= 1_000_000_000);
+    let installation = installation(&peer, PLUGINS);
+    let started = Instant::now();
+    let mut host = installation.start().unwrap();
+    host.coins_at(&peer.tip().to_string(), Duration::from_secs(1_800))
+        .unwrap();
+    host.wait_for("the rows", Duration::from_secs(1_800), |_| {
+        (rows::query(&installation.database(), "SELECT max(height) FROM block").unwrap()[0][0]
+            == "112")
+            .then_some(())
+    })
+    .unwrap();
+    let took = started.elapsed();
+    let peak = peak(&host);
+    println!(
+        "a block of {} bytes and {} transactions: {took:?}, peak memory {:.0} MB",
+        large.size,
+        large.transactions,
+        peak as f64 / 1e6
+    );
+    let count = rows::query(
+        &installation.database(),
+        "SELECT count(*) FROM tx WHERE height = 111",
+    )
+    .unwrap();
+    assert_eq!(count[0][0], large.transactions.to_string());
+    host.stop().unwrap();
+    assert!(peak < 600_000_000, "peak memory {peak}");
+}
