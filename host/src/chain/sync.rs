@@ -36,6 +36,7 @@ mod eviction;
 mod gossip;
 mod headers;
 mod incoming;
+mod lagging;
 mod life;
 mod operator;
 mod outgoing;
@@ -309,6 +310,7 @@ impl Sync {
             self.flush(id);
         }
         self.tick_headers(now);
+        self.drop_lagging_peers(now);
         self.tick_blocks(now);
         self.tick_again(now);
         self.tick_streams(now);

@@ -20,6 +20,8 @@ pub enum Wish {
     Disconnect(PeerId, String, bool),
     /// Connect.
     Connect(SocketAddr),
+    /// Look up this DNS seed.
+    Resolve(String),
     /// Check this block.
     Check(BlockHash, BlockContext, Bytes),
     /// Look for transactions.
@@ -72,7 +74,8 @@ impl Host {
                     let fault = reason.is_fault() && !matches!(reason, DropReason::Slept(_));
                     Some(Wish::Disconnect(*peer, reason.to_string(), fault))
                 }
-                Output::Connect { addr } => Some(Wish::Connect(*addr)),
+                Output::Connect { addr, .. } => Some(Wish::Connect(*addr)),
+                Output::Resolve { name, .. } => Some(Wish::Resolve(name.clone())),
                 Output::Block {
                     hash, context, raw, ..
                 } => Some(Wish::Check(*hash, *context, copy(raw))),
@@ -80,7 +83,8 @@ impl Host {
                     Some(Wish::Fill(*peer, *hash, wanted.clone()))
                 }
                 Output::Transaction { txid, .. } => Some(Wish::Transaction(*txid)),
-                Output::Headers(_) | Output::Tip(_) | Output::Event(_) => None,
+                // Nothing is lost here, there is no other source of blocks, and nobody asks who announced what.
+                _ => None,
             };
             // What the machine gave away is its own until here.
             self.tell(|_| drop(output));

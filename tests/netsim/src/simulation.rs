@@ -12,10 +12,12 @@ use bitcoin::{BlockHash, Transaction, Txid};
 use blockmill::chain::SyncConfig;
 use blockmill::chain::block_check::BlockContext;
 use blockmill::chain::sync::PeerId;
+use blockmill::chain::sync::book::Reach;
 use blockmill::network::Network;
 use blockmill::wire::Moment;
 use bytes::Bytes;
 use rand::RngExt;
+use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use crate::host::{self, Host, Wish};
@@ -27,6 +29,8 @@ use crate::world::{self, Side, World};
 
 const TICK: Duration = Duration::from_millis(200);
 const SECOND: Duration = Duration::from_secs(1);
+/// Peers that a DNS seed names.
+const SEEDED: usize = 60;
 /// How long the machine sleeps when it does.
 const SLEEP: Duration = Duration::from_secs(3_600);
 /// Bytes of blocks that may wait for the check: small, so that too much is noticed.
@@ -119,7 +123,7 @@ impl Simulation {
             .enumerate()
             .map(|(place, node)| (node.addr, place))
             .collect();
-        let host = Host::new(config(&scenario, &world), seed, start);
+        let host = Host::new(config(&world), seed, start);
         let mut simulation = Simulation {
             now: start,
             start,
@@ -283,7 +287,7 @@ impl Simulation {
                 self.host
                     .tell(|machine| machine.received(peer, &bytes, now));
             }
-            Event::ToNode(peer, bytes) => self.to_node(peer, &bytes),
+            Event::ToNode(peer, bytes) => self.deliver(peer, &bytes),
             Event::Closed(peer) => {
                 self.connections.remove(&peer);
                 if awake {
@@ -328,6 +332,7 @@ impl Simulation {
                     }
                 }
                 Wish::Connect(addr) => self.connect(addr),
+                Wish::Resolve(name) => self.resolve(&name),
                 Wish::Check(hash, context, raw) => {
                     let takes = Duration::from_millis(self.chance().random_range(1..20));
                     self.after(takes, Event::Checked(hash, context, raw));
@@ -353,6 +358,15 @@ impl Simulation {
         };
         let payment = self.payments.iter().find(same)?;
         Some(serialize(payment).into())
+    }
+
+    /// A DNS seed knows some of the peers, good and bad alike.
+    fn resolve(&mut self, name: &str) {
+        let mut addrs: Vec<SocketAddr> = self.scenario.nodes.iter().map(|node| node.addr).collect();
+        addrs.shuffle(&mut self.scenario.chance);
+        addrs.truncate(SEEDED);
+        let now = self.now;
+        self.host.tell(|machine| machine.seeded(name, &addrs, now));
     }
 
     /// A connection takes a round trip, or does not come about.
@@ -402,7 +416,7 @@ impl Simulation {
         !apart && self.connections.values().all(|other| other.node != node)
     }
 
-    fn to_node(&mut self, peer: PeerId, bytes: &Bytes) {
+    fn deliver(&mut self, peer: PeerId, bytes: &Bytes) {
         let Some(connection) = self.connections.get(&peer) else {
             return;
         };
@@ -579,10 +593,11 @@ impl Simulation {
     }
 }
 
-fn config(scenario: &Scenario, world: &World) -> SyncConfig {
+fn config(world: &World) -> SyncConfig {
     let params = Network::Regtest.params();
     let mut config = SyncConfig::new(params);
-    config.connect = scenario.nodes.iter().map(|node| node.addr).collect();
+    config.dns_seeds = vec!["seed".to_owned()];
+    config.reach = Reach::INTERNET;
     config.max_unchecked_bytes = UNCHECKED;
     let step = params.genesis_header.work();
     let blocks = world.height(Side::Main) - 10;

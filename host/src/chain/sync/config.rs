@@ -66,6 +66,8 @@ pub struct SyncConfig {
     pub headers_quiet: Duration,
     /// For all headers of the first peer that is asked for them, beside a millisecond for each that is expected.
     pub headers_sync_timeout: Duration,
+    /// How long a peer that we chose may show less work than our tip has, before it is asked once more and dropped.
+    pub lag_timeout: Duration,
     /// Before a peer that had too little work, or less than it claimed, is asked again.
     pub headers_retry: Duration,
     /// Without a new header for so long, all peers are asked again.
@@ -150,6 +152,7 @@ impl SyncConfig {
             headers_timeout: Duration::from_secs(60),
             headers_quiet: Duration::from_secs(5),
             headers_sync_timeout: Duration::from_secs(15 * 60),
+            lag_timeout: Duration::from_secs(20 * 60),
             headers_retry: Duration::from_secs(60),
             stale_tip: Duration::from_secs(20 * 60),
             recent_tip: Duration::from_secs(24 * 60 * 60),

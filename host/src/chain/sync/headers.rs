@@ -51,9 +51,7 @@ impl Sync {
             // The one that says it has most; the rest is asked once its branch ends.
             let best = askable.into_iter().max_by_key(|id| {
                 (
-                    self.peers
-                        .get(id)
-                        .map(|session| session.peer.start_height()),
+                    self.peers.get(id).map(|session| session.claimed_height()),
                     std::cmp::Reverse(*id),
                 )
             });
@@ -62,6 +60,12 @@ impl Sync {
                 self.ask_for_headers_below_best(id, now);
             }
         }
+    }
+
+    /// From the parent of our tip: a peer that has the tip answers with it.
+    pub(super) fn ask_for_headers_below_tip(&mut self, peer: PeerId, now: Moment) {
+        let parent = self.tree.node(self.tree.tip_id()).parent;
+        self.ask_for_headers_from(peer, parent, now);
     }
 
     /// From the parent of our best header, so that a peer with the same tip answers with it, and is known to have it.
@@ -400,6 +404,9 @@ impl Sync {
         session.exhausted = true;
         session.presync = None;
         // Below its own minimum chain work a peer answers with nothing; that is not the tip, so it is asked again.
+        if session.peer.start_height() > best_height {
+            session.keeping_up.claim_was_empty();
+        }
         if !enough || session.peer.start_height() > best_height {
             session.headers_retry = now + self.config.headers_retry;
         }
@@ -420,7 +427,7 @@ impl Sync {
         let mut late = Vec::new();
         let mut silent = Vec::new();
         for (id, session) in &mut self.peers {
-            let claims_more = session.peer.start_height() > best_height;
+            let claims_more = session.claimed_height() > best_height;
             // It has more, or not enough, or blocks that we miss and that it has not shown to have.
             let unsure = claims_more || !enough || (incomplete && session.best.is_none());
             if let Some(asked) = session.headers_asked {
@@ -469,7 +476,7 @@ impl Sync {
             .filter(|session| session.peer.is_ready())
             .all(|session| {
                 session.exhausted
-                    && (session.best.is_some() || session.peer.start_height() <= best_height)
+                    && (session.best.is_some() || session.claimed_height() <= best_height)
             })
     }
 }

@@ -200,6 +200,9 @@ pub enum DropReason {
     /// Its headers did not end in the time that all of them may take, and others are there to be asked.
     #[error("its headers did not come to an end in {0:?}")]
     HeadersSyncTimeout(Duration),
+    /// It never showed as much work as our tip has, which others did.
+    #[error("less work than our chain for {0:?}")]
+    Lagging(Duration),
     /// Too many headers that are no part of the best branch.
     #[error("too many headers beside the best branch")]
     HeaderFlood,

@@ -1,6 +1,7 @@
 //! What the chain knows about one peer, beside its connection.
 
 use super::compact::Partial;
+use super::lagging::KeepingUp;
 use super::life::{ConnectionKind, Life};
 use super::presync::Presync;
 use super::refetch::Portion;
@@ -18,6 +19,8 @@ pub(super) struct Session {
     pub(super) best: Option<Id>,
     /// When it was asked for headers, while it has not answered.
     pub(super) headers_asked: Option<Moment>,
+    /// Whether it shows what we have.
+    pub(super) keeping_up: KeepingUp,
     /// A branch of it whose work is being measured.
     pub(super) presync: Option<Box<Presync>>,
     /// It was asked from below the height that it claims, since it knew nothing above ours.
@@ -69,6 +72,7 @@ impl Session {
             peer,
             best: None,
             headers_asked: None,
+            keeping_up: KeepingUp::default(),
             presync: None,
             probed: false,
             exhausted: false,
@@ -91,5 +95,10 @@ impl Session {
             pool_asked: false,
             useful: false,
         }
+    }
+
+    /// The height that it says it has, while that is believed.
+    pub(super) fn claimed_height(&self) -> u32 {
+        self.keeping_up.claimed(self.peer.start_height())
     }
 }
