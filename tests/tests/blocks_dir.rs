@@ -222,7 +222,10 @@ fn a_folder_that_grows_is_followed_through_half_written_blocks_and_a_reorg() {
 
     folder.write(1, &frames("branch.dat"));
     assert_eq!(muhash(&mut host, BRANCH_TIP), BRANCH_MUHASH);
-    assert_eq!(host.get("status").unwrap()["reorgs"], 1);
+    host.wait_for("one reorg", LIMIT, |status| {
+        (status["reorgs"] == 1).then_some(())
+    })
+    .unwrap();
     host.stop().unwrap();
     assert_eq!(own_bytes(&installation), GENESIS_BYTES);
 }

@@ -161,7 +161,7 @@ fn a_plugin_that_takes_no_parts_stands_still_and_the_others_go_on() {
 
     // With a higher limit it is given the block whole, coins and all, and goes on.
     let installation = installation.key("chain", "whole_block_limit = \"50 MB\"");
-    let mut host = installation.start().unwrap();
+    let host = installation.start().unwrap();
     wait_for_plugins(&host, "the other lane", |plugins| {
         plugins.matches("\"height\":112").count() >= 3
     });

@@ -403,7 +403,7 @@ fn peers_are_a_table_of_peers_one_of_bans_and_the_size_of_the_book() {
     for part in [
         "127.0.0.1:18444",
         "full",
-        "v1",
+        "v2",
         "12.3M",
         "130",
         "/Satoshi:31.0.0/",
