@@ -32,7 +32,11 @@ fn wasm(name: &str, test: bool) -> String {
 /// Runs `blockmill plugin …` in a folder; its exit code, standard output and standard error.
 fn plugin_in(folder: &Path, args: &[&str]) -> (i32, String, String) {
     let mut command = host::command().unwrap();
-    command.current_dir(folder).arg("plugin").args(args);
+    command
+        .current_dir(folder)
+        .arg("plugin")
+        .env_remove("CARGO_TARGET_DIR")
+        .args(args);
     let Output {
         status,
         stdout,

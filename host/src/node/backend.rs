@@ -283,11 +283,11 @@ impl Backend for NodeBackend {
 
     fn health(&self) -> Health {
         let net = self.net.view();
-        if net.peers.is_empty() && !(self.source.is_some() && self.feed.synced()) {
-            return Health::NotFollowing("no peer is connected".to_owned());
-        }
         if let Some(why) = self.feed.not_kept() {
             return Health::NotFollowing(format!("blocks cannot be kept: {why}"));
+        }
+        if net.peers.is_empty() && !(self.source.is_some() && self.feed.synced()) {
+            return Health::NotFollowing("no peer is connected".to_owned());
         }
         if !self.feed.synced() {
             let tip = self.tip().height;
