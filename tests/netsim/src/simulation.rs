@@ -164,7 +164,8 @@ impl Simulation {
 
     /// Runs until the host has been at the tip for a minute after all trouble, or its time is up.
     pub fn run(mut self) -> Outcome {
-        let limit = self.start + self.scenario.trouble + self.scenario.patience;
+        let slept = self.scenario.sleeps_at.map_or(Duration::ZERO, |_| SLEEP);
+        let limit = self.start + self.scenario.trouble + self.scenario.patience + slept;
         let mut there: Option<Moment> = None;
         while let Some(Reverse((at, _, place))) = self.events.pop() {
             self.now = at;
