@@ -66,9 +66,14 @@ pub struct Block {
 impl Block {
     /// Takes the block over, if its columns agree with each other.
     pub fn new(block: wire::Block) -> Result<Self, Malformed> {
+        Self::part(block, 0)
+    }
+
+    /// Takes over a part of a large block, before which so many of its transactions come: the coinbase is in the first part.
+    pub fn part(block: wire::Block, first: u32) -> Result<Self, Malformed> {
         Ok(Block {
             header: Header::new(&block.header)?,
-            columns: Columns::new(block.columns, true)?,
+            columns: Columns::new(block.columns, first == 0)?,
             raw: block.raw,
         })
     }

@@ -49,7 +49,8 @@ pub fn on_part<P: Processor>(
     part: WireBlock,
     place: Part,
 ) -> Result<BlockAnswer, BlockError> {
-    let part = Block::new(part).map_err(|malformed| BlockError::Failed(malformed.to_string()))?;
+    let part = Block::part(part, place.first)
+        .map_err(|malformed| BlockError::Failed(malformed.to_string()))?;
     match slot.borrow_mut().as_mut() {
         Some(plugin) => plugin.on_part(&part, &place),
         None => Err(BlockError::Failed(NOT_STARTED.into())),

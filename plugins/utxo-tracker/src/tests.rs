@@ -425,6 +425,75 @@ fn nobody_makes_coins_out_of_nothing() {
 }
 
 #[test]
+fn a_block_in_parts_is_connected_as_the_whole_one() {
+    let wide: Vec<u64> = vec![2 * BTC; 20];
+    let block_of = |chain: &Chain, value: u64| {
+        let first = pay(&[(chain.coinbases[1], 0)], &wide);
+        let id = first.compute_txid();
+        let mut transactions = vec![first];
+        let mut end = (id, 0);
+        for n in 1..12 {
+            // Each spends what the one before made, and one that an earlier part may have made.
+            let next = pay(&[end, (id, n)], &[3 * BTC - u64::from(n)]);
+            end = (next.compute_txid(), 0);
+            transactions.push(next);
+        }
+        chain.next(value, transactions)
+    };
+    for size in [1, 2, 5, 13] {
+        let mut whole = Chain::new(json!({}));
+        let mut parts = Chain::new(json!({}));
+        let value = 50 * BTC + 10 * BTC;
+        let block = block_of(&whole, value);
+        let spent = whole.harness.block(&block).unwrap().spent.unwrap();
+        let answers = parts.harness.parts(&block, size, &[]).unwrap();
+        assert_eq!(answers.len(), 13usize.div_ceil(size));
+        let values: Vec<u64> = answers
+            .iter()
+            .flat_map(|answer| answer.spent.as_ref().unwrap().values.clone())
+            .collect();
+        assert_eq!(values, spent.values);
+        assert_eq!(parts.harness.state(), whole.harness.state());
+        assert_eq!(
+            parts.harness.plugin().totals(),
+            whole.harness.plugin().totals()
+        );
+
+        // The coinbase may take what all parts pay, and no more.
+        let fees = whole.harness.plugin().totals().fees_sats;
+        let mut greedy = Chain::new(json!({}));
+        let block = block_of(&greedy, 50 * BTC + fees + 1);
+        let message = invalid(
+            greedy
+                .harness
+                .parts(&block, size, &[])
+                .map(|mut all| all.remove(0)),
+        );
+        assert!(message.contains("bad-cb-amount"), "{message}");
+        // What an earlier part spent is gone, and the block's own coinbase is not ripe in a later one.
+        for second in [true, false] {
+            let mut bad = Chain::new(json!({}));
+            let mut block = block_of(&bad, value);
+            let input = match second {
+                true => (bad.coinbases[1], 0),
+                false => (block.txdata[0].compute_txid(), 0),
+            };
+            block.txdata.push(pay(&[input], &[1]));
+            let message = invalid(
+                bad.harness
+                    .parts(&block, size, &[])
+                    .map(|mut all| all.remove(0)),
+            );
+            let reason = match second {
+                true => "missingorspent",
+                false => "premature-spend-of-coinbase",
+            };
+            assert!(message.contains(reason), "{message}");
+        }
+    }
+}
+
+#[test]
 fn spent_columns_are_those_of_the_inputs_in_order() {
     let mut chain = Chain::new(json!({}));
     let parent = pay(&[(chain.coinbases[1], 0)], &[20, 30]);

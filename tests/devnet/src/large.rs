@@ -533,11 +533,16 @@ impl Chain {
             to.write_all(b"block\0\0\0\0\0\0\0")?;
             to.write_all(&u32::try_from(self.large.size)?.to_le_bytes())?;
             to.write_all(&self.checksum)?;
-            let (header, recipe, coin) = (&self.large_header, self.recipe, self.coin);
-            match self.cut_after.swap(0, Ordering::SeqCst) {
-                0 => write_large(to, header, recipe, coin)?,
-                left => write_large(&mut Cut { to, left }, header, recipe, coin)?,
-            }
+            let left = match self.cut_after.swap(0, Ordering::SeqCst) {
+                0 => u64::MAX,
+                left => left,
+            };
+            write_large(
+                &mut Cut { to, left },
+                &self.large_header,
+                self.recipe,
+                self.coin,
+            )?;
             return Ok(());
         }
         if let Some(block) = self.blocks.iter().find(|block| block.block_hash() == hash) {

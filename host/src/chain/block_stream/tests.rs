@@ -103,7 +103,7 @@ fn a_block_in_pieces_gets_the_verdict_of_the_whole_one() {
             Invalidity::NotFinal(120),
         ),
         (
-            |block| block.txdata[0].input[0].script_sig = vec![1, 20, 1].repeat(50).into(),
+            |block| block.txdata[0].input[0].script_sig = [1, 20, 1].repeat(50).into(),
             Invalidity::CoinbaseScript(150),
         ),
     ];

@@ -196,7 +196,8 @@ impl<P: Processor> Harness<P> {
                 columns: blocks::columns(part, wanted, spent.get(n).cloned()),
                 raw: None,
             };
-            let given = crate::Block::new(given).expect("the harness makes sound columns");
+            let given = crate::Block::part(given, (n * size) as u32)
+                .expect("the harness makes sound columns");
             let place = crate::Part {
                 first: (n * size) as u32,
                 transactions: total as u32,
