@@ -69,6 +69,18 @@ enum Command {
         #[command(flatten)]
         wasm: Wasm,
     },
+    /// Run simulated networks of hundreds of peers, good and bad, one a seed
+    #[command(
+        after_help = "Examples:\n  cargo xtask soak\n  cargo xtask soak --first 17 --seeds 1"
+    )]
+    Soak {
+        /// The first seed
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        first: u64,
+        /// How many seeds
+        #[arg(long, value_name = "N", default_value_t = 1_000)]
+        seeds: u64,
+    },
     /// Take a block of more than a gigabyte from a peer to the plugins, in less than 600 MB of memory
     #[command(after_help = "Takes 3 GB of disk in the folder for temporary files.")]
     LargeBlock {
@@ -157,13 +169,21 @@ fn run(cli: Cli) -> Result<bool> {
             let toolchain = WasmToolchain::find(wasm.toolchain)?;
             bench::run(&root, &toolchain, &only, blocks.as_deref(), runs)
         }
+        Command::Soak { first, seeds } => {
+            let networks = programs::build(&root, "netsim", Profile::Release)?;
+            let status = std::process::Command::new(networks)
+                .args(["--first", &first.to_string()])
+                .args(["--seeds", &seeds.to_string()])
+                .status()?;
+            Ok(status.success())
+        }
         Command::LargeBlock { wasm } => {
             let toolchain = WasmToolchain::find(wasm.toolchain)?;
             plugins::build(&root, &toolchain)?;
             let host = programs::build(&root, "blockmill", Profile::Release)?;
             let status = std::process::Command::new("cargo")
                 .current_dir(&root)
-                .args(["test", "-p", "blockmill-tests", "--test", "large_blocks"])
+                .args(["test", "--workspace", "--test", "large_blocks"])
                 .args(["--", "--ignored", "--nocapture"])
                 .env("BLOCKMILL_BIN", host)
                 .status()?;
