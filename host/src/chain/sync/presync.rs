@@ -252,13 +252,15 @@ fn work_of(bits: u32) -> Work {
     Target::from_compact(CompactTarget::from_consensus(bits)).to_work()
 }
 
-/// Whether a header at `height` may have these bits after those of its parent: within a factor of four where a period begins, and
-/// else the same (Core's `PermittedDifficultyTransition`). The exact rule is for the tree, which knows the times.
+/// Whether a header at `height` may have these bits after those of its parent: within a factor of four where the target may
+/// change, and else the same (Core's `PermittedDifficultyTransition`). Where a period begins it may; on the chains of Bitcoin
+/// Cash's descent every block may change it, since August 2017. The exact rule is for the tree, which knows the times.
 fn may_follow(params: &Params, height: u32, before: u32, after: u32) -> bool {
     if params.allow_min_difficulty {
         return true;
     }
-    if !height.is_multiple_of(RETARGET_INTERVAL) {
+    let each_block = params.uahf_height.is_some_and(|uahf| height > uahf);
+    if !each_block && !height.is_multiple_of(RETARGET_INTERVAL) {
         return before == after;
     }
     let target = |bits| Target::from_compact(CompactTarget::from_consensus(bits));
@@ -458,6 +460,19 @@ mod tests {
         assert!(may_follow(params, 2_016, 0x1b04_04cb, 0x1b01_0132));
         assert!(!may_follow(params, 2_016, 0x1b04_04cb, 0x1b00_8000));
         assert!(!may_follow(params, 2_017, 0x1b04_04cb, 0x1b03_0000));
+    }
+
+    #[test]
+    fn where_each_block_has_a_difficulty_of_its_own_it_may_change_by_a_factor_of_four() {
+        let params = "bsv-main".parse::<Network>().unwrap().params();
+        // The first emergency adjustment, and a block of today.
+        assert!(may_follow(params, 478_577, 0x1801_4735, 0x1801_9902));
+        assert!(may_follow(params, 840_001, 0x180d_5a3c, 0x180d_6021));
+        assert!(!may_follow(params, 478_577, 0x1801_4735, 0x1806_6409));
+        // Not before the fork, and not on Bitcoin.
+        assert!(!may_follow(params, 478_500, 0x1801_4735, 0x1801_9902));
+        let bitcoin = Network::Mainnet.params();
+        assert!(!may_follow(bitcoin, 478_577, 0x1801_4735, 0x1801_9902));
     }
 
     proptest! {
