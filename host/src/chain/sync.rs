@@ -372,7 +372,7 @@ impl Sync {
     }
 
     fn on_ready(&mut self, id: PeerId, now: Moment) {
-        if self.config.compact_blocks && self.config.transactions {
+        if self.takes_compact() {
             let low_bandwidth = Message::SendCmpct {
                 announce: false,
                 version: COMPACT_VERSION,

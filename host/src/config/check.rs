@@ -91,6 +91,8 @@ pub(super) fn values(config: &Config) -> Result<(), ConfigError> {
         ("peers.ping_interval", peers.ping_interval),
         ("peers.silence_timeout", peers.silence_timeout),
         ("peers.headers_timeout", peers.headers_timeout),
+        ("peers.headers_sync_timeout", peers.headers_sync_timeout),
+        ("peers.lag_timeout", peers.lag_timeout),
         ("peers.block_timeout", peers.block_timeout),
         ("peers.feeler_interval", peers.feeler_interval),
         ("peers.save_interval", peers.save_interval),

@@ -90,6 +90,14 @@ pub struct Peers {
     /// A peer that says it has more headers and does not send them for so long is dropped.
     #[serde(with = "units::span")]
     pub headers_timeout: Duration,
+    /// How long all headers of the first sync may take, a millisecond for each that is expected aside.
+    #[serde(with = "units::span")]
+    pub headers_sync_timeout: Duration,
+    /// How long a peer that was chosen may show less work than our chain has.
+    #[serde(with = "units::span")]
+    pub lag_timeout: Duration,
+    /// Whether a new block is asked for as the short ids of its transactions (BIP152).
+    pub compact_blocks: bool,
     /// A peer that sends none of the blocks it was asked for is dropped after so long.
     #[serde(with = "units::span")]
     pub block_timeout: Duration,
@@ -420,6 +428,9 @@ impl Default for Peers {
             ping_interval: seconds(2 * 60),
             silence_timeout: seconds(20 * 60),
             headers_timeout: seconds(60),
+            headers_sync_timeout: seconds(15 * 60),
+            lag_timeout: seconds(20 * 60),
+            compact_blocks: true,
             block_timeout: seconds(2 * 60),
             stall_timeout: seconds(2),
             stall_timeout_max: seconds(64),

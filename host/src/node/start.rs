@@ -362,6 +362,9 @@ fn sync_config(
             second: peers.ban_second,
         },
         headers_timeout: peers.headers_timeout,
+        headers_sync_timeout: peers.headers_sync_timeout,
+        lag_timeout: peers.lag_timeout,
+        compact_blocks: peers.compact_blocks,
         block_timeout: peers.block_timeout,
         user_agent: match comment.is_empty() {
             true => defaults.user_agent.clone(),

@@ -97,11 +97,15 @@ impl Partial {
 }
 
 impl Sync {
+    /// Whether compact blocks are of use here: there is a pool to fill them from, and wtxids to find what is in it.
+    pub(super) fn takes_compact(&self) -> bool {
+        self.config.compact_blocks && self.config.transactions && self.params.segwit
+    }
+
     /// Whether `block` is asked of `peer` in its compact form: it is the next one, and the pool may have what is in it.
     pub(super) fn wants_compact(&self, peer: PeerId, blocks: &[Id]) -> bool {
         let [block] = blocks else { return false };
-        self.config.compact_blocks
-            && self.config.transactions
+        self.takes_compact()
             && self.was_synced
             && self.tree.node(*block).parent == self.tree.tip_id()
             && !self.whole_only.contains(block)

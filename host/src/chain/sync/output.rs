@@ -305,8 +305,11 @@ impl DropReason {
             | DropReason::BadBlock { .. }
             | DropReason::MalformedBlock
             | DropReason::MalformedTransaction
+            | DropReason::MalformedCompactBlock
             | DropReason::UnrequestedBlocks
             | DropReason::Flooding => true,
+            // Between two readings of its headers an honest peer may have left a branch.
+            DropReason::Presync(refusal) => *refusal != super::Refusal::Changed,
             // Slow, old or full is no crime.
             _ => false,
         }
