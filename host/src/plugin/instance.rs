@@ -268,18 +268,7 @@ impl Instance {
     ) -> Result<Option<Spent>, CallError> {
         const CALL: &str = "on-block";
         let frame = input.frame;
-        let witnesses = match wanted.witnesses {
-            true => Some(
-                frame
-                    .columns
-                    .witnesses(|index| frame.raw_transaction(index))
-                    .map_err(|e| CallError::Host {
-                        call: CALL,
-                        source: e.into(),
-                    })?,
-            ),
-            false => None,
-        };
+        let witnesses = witnesses_of(CALL, frame, wanted)?;
         let block = wit::Block {
             header: header(input),
             columns: columns(&frame.columns, wanted, witnesses.as_ref(), input.spent),
@@ -536,6 +525,24 @@ impl Instance {
         self.store.data_mut().end_call();
         answer.map_err(|error| classify(call, error, self.store.data_mut()))
     }
+}
+
+/// The witnesses of a block or a part of one, for a plugin that asks for them.
+fn witnesses_of(
+    call: &'static str,
+    frame: &Frame,
+    wanted: WantedColumns,
+) -> Result<Option<Witnesses>, CallError> {
+    let columns = wanted.witnesses.then(|| {
+        frame
+            .columns
+            .witnesses(|index| frame.raw_transaction(index))
+            .map_err(|error| CallError::Host {
+                call,
+                source: error.into(),
+            })
+    });
+    columns.transpose()
 }
 
 /// What a plugin answered to a block, or a part of one, with so many inputs.

@@ -2,6 +2,7 @@
 
 use super::{
     BlockInput, CallError, Clock, Instance, Phase, WantedColumns, columns, header, processor, wit,
+    witnesses_of,
 };
 use crate::frame::Spent;
 use std::time::Duration;
@@ -66,18 +67,7 @@ impl Instance {
             });
         };
         let frame = input.frame;
-        let witnesses = match wanted.witnesses {
-            true => Some(
-                frame
-                    .columns
-                    .witnesses(|index| frame.raw_transaction(index))
-                    .map_err(|e| CallError::Host {
-                        call: CALL,
-                        source: e.into(),
-                    })?,
-            ),
-            false => None,
-        };
+        let witnesses = witnesses_of(CALL, frame, wanted)?;
         let part = wit::Block {
             header: wit::BlockHeaderParam {
                 size: place.size,
