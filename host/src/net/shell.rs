@@ -1,21 +1,20 @@
 //! The task that owns the network machine.
 
 use super::checker::{BlockFrom, Checked, Checker, ToCheck, ToFill, Verdict};
-use super::connection::{Connection, SocketEvent, connect, open};
+use super::connection::{Connection, SocketEvent, connect};
 use super::event_log::EventLog;
 use super::large::Piece;
 use super::listener;
 use super::names::Names;
-use super::peer_changes::{Asked, Changes, NoAnswer};
+use super::peer_changes::{Asked, Changes};
 use super::peers_file::PeersFile;
 use super::proxy::{Proxy, Target};
 use crate::chain::sync::bans::{Ban, Subnet};
-use crate::chain::sync::book::{BookCounts, NetAddress};
-use crate::chain::sync::{Base, PeerChange, PeerChangeError, PeerId, PeerInfo, PoolVerdict};
-use crate::chain::{HeaderTree, Output, SourceView, Sync, SyncConfig, TipChange};
+use crate::chain::sync::{Base, PeerId, PoolVerdict};
+use crate::chain::{HeaderTree, Output, Sync, SyncConfig, TipChange};
 use crate::headers_file::HeadersFile;
 use crate::lane::{Feed, Position};
-use crate::metrics::{Metrics, PeerSample};
+use crate::metrics::Metrics;
 use crate::network::Params;
 use crate::source::SourceEvent;
 use crate::wire::Moment;
@@ -24,23 +23,22 @@ use bitcoin::block::Header;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
+mod connecting;
+mod keeping;
+mod view;
+
+use keeping::keep;
+pub use view::{NetHandle, NetView};
+
 /// How often the machine looks at its timers.
 const TICK: Duration = Duration::from_millis(100);
-/// How often the disk is tried again when it did not take a block or a header.
-const KEEP_AGAIN: Duration = Duration::from_secs(2);
 /// Chunks of received bytes that may wait for the machine.
 const WAITING_CHUNKS: usize = 64;
-/// Addresses that are taken from one name.
-const MAX_ADDRESSES: usize = 32;
-/// Addresses that are taken from one DNS seed.
-const MAX_SEEDED: usize = 256;
-/// New bans are on the disk within this.
-const SAVE_BANS: Duration = Duration::from_secs(10);
 /// How often the peers in the status are brought up to date.
 const VIEW: Duration = Duration::from_millis(500);
 
@@ -71,48 +69,6 @@ pub struct NetConfig {
     pub coins: bool,
     /// The block of a snapshot that is not in the tree yet.
     pub base: Option<Base>,
-}
-
-/// What others may know of the network.
-#[derive(Debug, Clone, Default)]
-pub struct NetView {
-    pub peers: Vec<PeerInfo>,
-    /// The bans that hold.
-    pub bans: Arc<Vec<(Subnet, Ban)>>,
-    /// How full the peer book is.
-    pub book: BookCounts,
-    pub best_header: u32,
-    pub synced: bool,
-    pub reorgs: u64,
-    pub source: SourceView,
-    pub bytes_in: u64,
-    pub bytes_out: u64,
-    pub peers_dropped: u64,
-}
-
-/// The running network, from outside.
-pub struct NetHandle {
-    pub view: Arc<Mutex<NetView>>,
-    changes: Changes,
-}
-
-impl NetHandle {
-    /// Changes peers as the operator says. Waits for it: not to be called from a task.
-    ///
-    /// # Errors
-    ///
-    /// When there is no answer; and within, why nothing was changed.
-    pub fn change(&self, change: PeerChange) -> Result<Result<String, PeerChangeError>, NoAnswer> {
-        self.changes.ask(change)
-    }
-
-    /// What is known now.
-    pub fn view(&self) -> NetView {
-        self.view
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
 }
 
 /// The shell.
@@ -283,7 +239,7 @@ impl Net {
                 Some(asked) = self.changes.recv() => self.change(asked),
                 _ = ticks.tick() => self.tick(),
             }
-            self.outputs()?;
+            self.outputs();
         }
         if let Some(accepting) = accepting {
             accepting.abort();
@@ -300,80 +256,6 @@ impl Net {
         self.headers.sync()
     }
 
-    /// Turns names into addresses, in the background; with a proxy, into addresses that stand for them.
-    fn resolve(&mut self) {
-        let connect = self.config.connect.iter().map(|name| (name, false));
-        let add = self.config.add.iter().map(|name| (name, true));
-        let named: Vec<(String, u16, bool)> = connect
-            .chain(add)
-            .map(|((name, port), added)| (name.clone(), *port, added))
-            .collect();
-        if self.config.proxy.is_some() {
-            for (name, port, added) in named {
-                let address = NetAddress::ip(self.names.address(&name, port));
-                match added {
-                    false => self.machine.add_connect(address, now()),
-                    true => self.machine.add_peer(address, now()),
-                }
-            }
-            return;
-        }
-        for (name, port, added) in named {
-            let sockets = self.sockets.clone();
-            if name.ends_with(".onion") || name.ends_with(".i2p") {
-                // Such a name never goes to a DNS server.
-                let address = format!("{name}:{port}").parse::<NetAddress>();
-                let reach = &self.config.sync.reach;
-                match address.ok().filter(|address| address.is_usable(reach)) {
-                    Some(address) => {
-                        let event = SocketEvent::Resolved { address, added };
-                        tokio::spawn(async move { sockets.send(event).await });
-                    }
-                    None => tracing::warn!(name, "the peer cannot be reached from here"),
-                }
-                continue;
-            }
-            tokio::spawn(async move {
-                loop {
-                    match tokio::net::lookup_host((name.as_str(), port)).await {
-                        Ok(found) => {
-                            for addr in found.take(MAX_ADDRESSES) {
-                                let address = NetAddress::ip(addr);
-                                let event = SocketEvent::Resolved { address, added };
-                                let _ = sockets.send(event).await;
-                            }
-                            return;
-                        }
-                        Err(error) => {
-                            tracing::warn!(name, %error, "the peer's name cannot be resolved")
-                        }
-                    }
-                    tokio::time::sleep(Duration::from_secs(30)).await;
-                }
-            });
-        }
-    }
-
-    /// Asks a DNS seed, in the background.
-    fn ask_seed(&mut self, name: String, port: u16) {
-        if self.config.proxy.is_some() {
-            // Nothing is looked up here: the proxy connects to whom the seed names, and that peer is asked for addresses.
-            let address = NetAddress::ip(self.names.address(&name, port));
-            self.machine.add_peer(address, now());
-            return;
-        }
-        let sockets = self.sockets.clone();
-        tokio::spawn(async move {
-            let found = tokio::net::lookup_host((name.as_str(), port)).await;
-            match found.map(|found| found.take(MAX_SEEDED).collect()) {
-                Ok(addrs) => {
-                    let _ = sockets.send(SocketEvent::Seeded { name, addrs }).await;
-                }
-                Err(error) => tracing::warn!(name, %error, "the DNS seed does not answer"),
-            }
-        });
-    }
-
     /// Makes a change of the operator, and keeps it.
     fn change(&mut self, asked: Asked) {
         let made = self.machine.change_peers(asked.change, now());
@@ -385,56 +267,6 @@ impl Net {
         }
         // Whoever asked may have gone away.
         let _ = asked.answer.try_send(made);
-    }
-
-    /// Writes the book, in the background.
-    fn save_later(&mut self) {
-        self.saved = (Instant::now(), self.machine.bans().changes());
-        self.writes += 1;
-        let (file, number) = (self.file.clone(), self.writes);
-        let bytes = self.machine.book_file();
-        tokio::task::spawn_blocking(move || keep(&file, number, &bytes));
-    }
-
-    fn socket(&mut self, event: SocketEvent) {
-        let now = now();
-        match event {
-            SocketEvent::Resolved { address, added } => match added {
-                false => self.machine.add_connect(address, now),
-                true => self.machine.add_peer(address, now),
-            },
-            SocketEvent::Seeded { name, addrs } => self.machine.seeded(&name, &addrs, now),
-            SocketEvent::Accepted { stream, addr } => {
-                let peer = PeerId(self.next_peer);
-                self.next_peer += 1;
-                let connection = open(peer, addr, stream, self.sockets.clone());
-                self.connections.insert(peer, connection);
-                self.machine.connected(peer, addr, false, now);
-            }
-            SocketEvent::Connected {
-                peer,
-                addr,
-                connection,
-            } => {
-                self.connections.insert(peer, connection);
-                self.machine.connected(peer, addr, true, now);
-            }
-            SocketEvent::ConnectFailed { addr, error } => {
-                tracing::debug!(%addr, error, "no connection");
-                self.machine.connect_failed(addr, now);
-            }
-            SocketEvent::Received { peer, bytes } => {
-                if self.connections.contains_key(&peer) {
-                    self.gone.0 += bytes.len() as u64;
-                    self.machine.received(peer, &bytes, now);
-                }
-            }
-            SocketEvent::Closed { peer } => {
-                if self.connections.remove(&peer).is_some() {
-                    self.machine.disconnected(peer, now);
-                }
-            }
-        }
     }
 
     fn verdict(&mut self, checked: Checked) {
@@ -487,50 +319,9 @@ impl Net {
         if self.viewed.elapsed() >= VIEW {
             self.viewed = Instant::now();
             self.show(best, synced);
-            let (at, bans) = self.saved;
-            if at.elapsed() >= self.config.save_interval
-                || (bans != self.machine.bans().changes() && at.elapsed() >= SAVE_BANS)
-            {
-                self.save_later();
-            }
+            self.save_when_due();
             if let Some(events) = &mut self.events {
                 events.flush();
-            }
-        }
-    }
-
-    /// Asks again for blocks that could not be kept, and writes headers that could not be written.
-    fn keep_again(&mut self, now: Moment) {
-        if self.kept_again.elapsed() < KEEP_AGAIN {
-            return;
-        }
-        self.kept_again = Instant::now();
-        for hash in std::mem::take(&mut self.unkept) {
-            self.machine.block_lost(hash, now);
-        }
-        self.write_headers();
-    }
-
-    /// Writes the headers that wait for it. While they cannot be written they go on waiting: the header tree has them too,
-    /// and a start without them asks peers for them again.
-    fn write_headers(&mut self) {
-        if self.unwritten.is_empty() {
-            return;
-        }
-        match self.headers.append(&self.unwritten) {
-            Ok(()) => {
-                self.unwritten.clear();
-                if std::mem::take(&mut self.headers_wait) {
-                    tracing::info!("headers can be kept again");
-                }
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut self.headers_wait, true) {
-                    tracing::error!(
-                        error = format!("{error:#}"),
-                        "headers cannot be kept: they wait"
-                    );
-                }
             }
         }
     }
@@ -540,47 +331,6 @@ impl Net {
         self.machine.set_refetch(&self.feed.wanted_again(), now());
         self.feed
             .set_unavailable(self.machine.refetch_unavailable());
-    }
-
-    fn show(&mut self, best_header: u32, synced: bool) {
-        let peers: Vec<PeerInfo> = self
-            .machine
-            .peers()
-            .into_iter()
-            .filter(|peer| peer.ready)
-            .map(|peer| PeerInfo {
-                name: self.names.name(peer.addr).unwrap_or(peer.name),
-                ..peer
-            })
-            .collect();
-        self.metrics.peers.set(peers.len() as i64);
-        let samples = peers.iter().map(sample).collect();
-        let bans = self.machine.bans();
-        let now = now().secs();
-        let over = self.bans.1.iter().any(|(_, ban)| !ban.holds(now));
-        if over || self.bans.0 != bans.changes() {
-            let holding = bans
-                .holding(now)
-                .map(|(subnet, ban)| (*subnet, ban.clone()));
-            self.bans = (bans.changes(), Arc::new(holding.collect()));
-        }
-        let book = self.machine.book().counts();
-        let counts = [book.new as u64, book.tried as u64];
-        let each = &self.metrics.each_peer;
-        each.show(samples, self.bans.1.len() as u64, counts);
-        let view = NetView {
-            peers,
-            bans: self.bans.1.clone(),
-            book,
-            best_header,
-            synced,
-            reorgs: self.reorgs,
-            source: self.machine.source_view(),
-            bytes_in: self.gone.0,
-            bytes_out: self.gone.1,
-            peers_dropped: self.dropped,
-        };
-        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = view;
     }
 
     /// Blocks are checked twice: here, and by the coins lane. The first check does not run ahead of the second by more
@@ -602,7 +352,7 @@ impl Net {
         self.machine.set_download_limit(limit, now);
     }
 
-    fn outputs(&mut self) -> anyhow::Result<()> {
+    fn outputs(&mut self) {
         while let Some(output) = self.machine.next_output() {
             match output {
                 Output::Send { peer, bytes } => {
@@ -757,7 +507,6 @@ impl Net {
                 }
             }
         }
-        Ok(())
     }
 
     fn tip(&mut self, change: &TipChange) {
@@ -790,29 +539,6 @@ async fn next_of(source: &mut Option<mpsc::Receiver<SourceEvent>>) -> Option<Sou
     match source {
         Some(source) => source.recv().await,
         None => None,
-    }
-}
-
-/// A peer for the metrics.
-fn sample(peer: &PeerInfo) -> PeerSample {
-    PeerSample {
-        addr: peer.name.clone(),
-        direction: if peer.outbound { "outbound" } else { "inbound" },
-        kind: peer.kind.name(),
-        transport: peer.transport.map_or("", |kind| kind.name()),
-        latency: peer.latency.map(|latency| latency.as_secs_f64()),
-        bytes_in: peer.bytes_in,
-        bytes_out: peer.bytes_out,
-        blocks: peer.blocks,
-        in_flight: peer.inflight as u64,
-        misbehaviour: peer.misbehaviour,
-    }
-}
-
-/// Writes the peer book. Without it everything goes on.
-fn keep(file: &PeersFile, number: u64, bytes: &[u8]) {
-    if let Err(error) = file.write(number, bytes) {
-        tracing::warn!(error = format!("{error:#}"), "the peer book cannot be kept");
     }
 }
 
