@@ -1,0 +1,160 @@
+//! Blocks that were pruned, and what they spend: asked for again, waited for, and not kept.
+
+use super::{Feed, Position};
+use crate::frame::{Frame, Spent};
+use crate::plugin::WantedColumns;
+use anyhow::{Context, Result};
+use bitcoin::BlockHash;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Blocks that the making of what they spend may be ahead of the lanes that read it.
+const SPENT_AHEAD: u32 = 1_000;
+
+/// A decoded block, and when it was announced.
+type Fetched = (Arc<Frame>, Option<Instant>);
+
+/// What a lane waits for before it can take its next block; its text is for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waiting {
+    /// The block was pruned: peers are asked for it again. Whether none of those that are connected has it.
+    Block { height: u32, nobody: bool },
+    /// What the block spends was pruned.
+    Spent { height: u32 },
+    /// Other lanes, which read what this one gives, are so far behind.
+    Readers { height: u32 },
+}
+
+impl std::fmt::Display for Waiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Block { height, nobody } => {
+                write!(f, "waiting for peers: block {height} was pruned here")?;
+                match nobody {
+                    true => f.write_str(", and no connected peer has it"),
+                    false => Ok(()),
+                }
+            }
+            Self::Spent { height } => write!(
+                f,
+                "cannot be built now: what block {height} spends was pruned with the block (chain.keep_spent), and peers do \
+                 not have it; it is made again by `plugin rebuild` of the plugin with the role \"coins\""
+            ),
+            Self::Readers { height } => {
+                write!(
+                    f,
+                    "waiting for the plugins that read what block {height} spends"
+                )
+            }
+        }
+    }
+}
+
+impl Feed {
+    /// The next block of a lane, which names itself; where it was pruned, peers are asked for it and for those after it,
+    /// and the lane has to wait.
+    ///
+    /// # Errors
+    ///
+    /// When the log cannot be read.
+    pub fn fetch(
+        &self,
+        lane: &str,
+        position: Position,
+        wanted: WantedColumns,
+    ) -> Result<Result<Fetched, Waiting>> {
+        if self.recent(&position.hash).is_some() || self.blocks.contains(&position.hash) {
+            self.again.has_enough(lane);
+            return self.frame(position, wanted).map(Ok);
+        }
+        Ok(match self.again.need(lane, position) {
+            Some(frame) => Ok((frame, None)),
+            None => Err(Waiting::Block {
+                height: position.height,
+                nobody: self
+                    .again
+                    .unavailable()
+                    .is_some_and(|at| at <= position.height),
+            }),
+        })
+    }
+
+    /// Whether the log has a block of the active chain; above the tip there is none that it could lack.
+    pub fn keeps(&self, height: u32) -> bool {
+        let hash = self.chain().hash_at(height);
+        hash.is_none_or(|hash| self.blocks.contains(&hash))
+    }
+
+    /// The blocks to ask peers for, the most needed first.
+    pub fn wanted_again(&self) -> Vec<BlockHash> {
+        let chain = self.chain();
+        self.again.wanted(|height| {
+            let hash = chain.hash_at(height)?;
+            (!self.blocks.contains(&hash)).then_some(hash)
+        })
+    }
+
+    /// A block that was asked for again has come, and was checked.
+    pub fn give_again(&self, height: u32, frame: Frame) {
+        self.again.give(height, frame);
+        self.wake();
+    }
+
+    /// Says which of the blocks that are asked for again no peer has.
+    pub fn set_unavailable(&self, height: Option<u32>) {
+        if self.again.set_unavailable(height) {
+            self.wake();
+        }
+    }
+
+    /// A lane that asks for what blocks spend is at this one.
+    pub fn need_spent(&self, lane: &str, position: Position) {
+        self.again.need_spent(lane, position.height);
+    }
+
+    /// Makes again what a pruned block spent, for the lanes that read it. It is kept while one does, and not far ahead of
+    /// them: then whoever makes it waits.
+    ///
+    /// # Errors
+    ///
+    /// When the log cannot be written.
+    pub fn give_spent_again(&self, position: Position, spent: &Spent) -> Result<()> {
+        if self.spent.contains(&position.hash) || !self.read_below(position.height, 0) {
+            return Ok(());
+        }
+        self.spent
+            .append(&position.hash, position.height, &spent.encode())
+            .with_context(|| format!("failed to keep what block {} spends", position.height))?;
+        self.wake();
+        Ok(())
+    }
+
+    /// Whether what this block spends must not be made again yet: who reads it is far behind.
+    pub fn spent_ahead(&self, position: Position) -> Option<Waiting> {
+        self.read_below(position.height, SPENT_AHEAD)
+            .then_some(Waiting::Readers {
+                height: position.height.saturating_sub(SPENT_AHEAD),
+            })
+    }
+
+    /// Whether a lane that can go on with what blocks spend is at `height - ahead` or below, or waits for `height` itself.
+    fn read_below(&self, height: u32, ahead: u32) -> bool {
+        let needs = self.again.spent_needs();
+        let chain = self.chain();
+        needs.into_iter().any(|at| {
+            let goes_on = || {
+                chain
+                    .hash_at(at)
+                    .is_some_and(|hash| self.spent.contains(&hash))
+            };
+            at.saturating_add(ahead) <= height && (at == height || goes_on())
+        })
+    }
+
+    /// The first block at or above a lane's next one whose spent outputs are not kept though the coins lane has been there.
+    pub fn lacks_spent(&self, next: u32) -> Option<Waiting> {
+        let hash = self.chain().hash_at(next)?;
+        let passed = self.coins().is_some_and(|coins| coins.height >= next);
+        (passed && !self.spent.contains(&hash)).then_some(Waiting::Spent { height: next })
+    }
+}
