@@ -17,6 +17,7 @@ mod files;
 mod live_config;
 mod rehearsal;
 mod request;
+mod spent;
 
 pub(super) use board::{Board, Idle};
 pub(super) use components::Components;
@@ -24,6 +25,7 @@ pub(super) use request::{Asker, Request};
 
 use self::building::Building;
 use self::files::Files;
+use self::spent::Remaking;
 use super::lanes::LaneStart;
 use crate::cli::ConfigSource;
 use crate::config::Config;
@@ -49,6 +51,7 @@ pub(super) struct Manager {
     requests: Receiver<Request>,
     files: Files,
     building: BTreeMap<String, Building>,
+    remaking: Remaking,
 }
 
 impl Manager {
@@ -69,6 +72,7 @@ impl Manager {
             requests,
             files: Files::new(),
             building: BTreeMap::new(),
+            remaking: Remaking::default(),
         }
     }
 
@@ -107,6 +111,7 @@ impl Manager {
                 self.answer(request);
             }
             self.look_at_buildings();
+            self.make_spent_again();
         }
         // What is being made is begun again at the next start.
     }

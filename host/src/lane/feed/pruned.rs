@@ -37,8 +37,8 @@ impl std::fmt::Display for Waiting {
             }
             Self::Spent { height } => write!(
                 f,
-                "cannot be built now: what block {height} spends was pruned with the block (chain.keep_spent), and peers do \
-                 not have it; it is made again by `plugin rebuild` of the plugin with the role \"coins\""
+                "waiting for what block {height} spends: it was pruned with the block (chain.keep_spent), and no peer has it; the \
+                 plugin with the role \"coins\" goes through the chain once more to make it"
             ),
             Self::Readers { height } => {
                 write!(
