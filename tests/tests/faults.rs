@@ -210,12 +210,40 @@ fn each_budget_of_a_block_that_is_broken_is_named_with_its_limit() {
 fn rows_that_the_database_refuses_are_the_plugin_s_fault_and_the_block_is_found() {
     let devnet = Devnet::new(6).unwrap();
     devnet.mine(12).unwrap();
-    let mut host = installation(&devnet, &ledger("twice", "")).start().unwrap();
+    // Too little for the component, which the host keeps elsewhere.
+    let mut host = installation(&devnet, &ledger("twice", ""))
+        .key("plugins", "capsule_size_limit = \"64 kB\"")
+        .start()
+        .unwrap();
     let stands = quarantined(&mut host, "ledger");
     assert_eq!(stands["height"], BAD - 1, "{stands}");
     let error = stands["last_error"].as_str().unwrap();
     assert!(error.contains("UNIQUE"), "{error}");
+    let capsule = stands["capsule"].as_str().unwrap().to_owned();
+    assert!(capsule.contains("ledger.5.rows."), "{capsule}");
+    assert!(std::fs::metadata(&capsule).unwrap().len() <= 64_000);
+    let _data = host.installation().clone();
     host.stop().unwrap();
+
+    let (code, json, errors) = replay(&capsule, None);
+    assert_eq!(code, 1, "{json}");
+    assert!(errors.contains("it still fails"), "{errors}");
+    assert_eq!(json["same_component"], true, "{json}");
+    assert_eq!(json["failed"]["class"], "rows", "{json}");
+    assert_eq!(json["failed"]["message"], json["was"]["message"]);
+    let (code, json, errors) = replay(&capsule, Some(&wasm("ledger-mended")));
+    assert_eq!(code, 0, "{json} {errors}");
+    assert_eq!(json["wrote"]["rows"]["ledger_block"], 1, "{json}");
+    // Where the host's folder is not at hand the component has to be given.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let moved = elsewhere.path().join("moved.capsule");
+    std::fs::copy(&capsule, &moved).unwrap();
+    let output = std::process::Command::new(blockmill_tests::host::program().unwrap())
+        .args(["plugin", "replay", moved.to_str().unwrap()])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("--with"), "{said}");
 }
 
 #[test]

@@ -570,7 +570,10 @@ impl Worker {
         let name = self.name().to_owned();
         let store = self.lane.stores.rows.clone();
         let (_, rows) = self.stores()?;
-        store.flush(&name, rows, None)?;
+        if let Err(error) = store.flush(&name, rows, None) {
+            self.given = Some(Given::pool(&input));
+            return Err(error.into());
+        }
         Ok(Step::Moved)
     }
 

@@ -4,9 +4,9 @@
 //! "BMCAPS" 0 1 │ length u32 │ header, JSON │ section │ section │ … │ CRC-32 of all before u32
 //! ```
 //!
-//! The header names the sections and their lengths in their order: `wasm` (the plugin's file, when it is small), `block`
-//! (as on the wire), `spent` (as the block log keeps it), `pool` (transactions that came and went) and `reads` (what the
-//! plugin read). Numbers are little-endian. A later version may add keys and sections; a reader passes over what it does
+//! The header names the sections and their lengths in their order: `block` (as on the wire), `spent` (as the block log
+//! keeps it), `pool` (transactions that came and went), `reads` (what the plugin read) and `wasm` (the plugin's file, when
+//! it is small). Numbers are little-endian. A later version may add keys and sections; a reader passes over what it does
 //! not know.
 
 mod reads;
@@ -176,6 +176,7 @@ impl Header {
             | CallError::Trap { call, .. }
             | CallError::Failed { call, .. }
             | CallError::Answer { call, .. }
+            | CallError::Rows { call, .. }
             | CallError::Host { call, .. } => (*call).to_owned(),
             CallError::Invalid(_) => "on-block".to_owned(),
             CallError::NotOwner => "query".to_owned(),
@@ -188,16 +189,13 @@ impl Header {
 }
 
 impl Capsule {
-    /// The bytes of the file, at most `limit`: reads, then what was given, then the component are left out when there is
-    /// more.
+    /// The bytes of the file, at most `limit`: the component, which can be had elsewhere, then the reads, then what was given
+    /// are left out when there is more.
     pub fn encode(&self, limit: usize) -> Result<Vec<u8>> {
         let mut header = self.header.clone();
         header.given = self.given.kind().to_owned();
         header.truncated |= self.reads.truncated;
         let mut sections: Vec<(&str, Vec<u8>)> = Vec::new();
-        if let Some(wasm) = &self.wasm {
-            sections.push(("wasm", wasm.to_vec()));
-        }
         match &self.given {
             Given::Start => {}
             Given::Block {
@@ -224,6 +222,9 @@ impl Capsule {
         }
         if header.recorded {
             sections.push(("reads", reads::encode(&self.reads)));
+        }
+        if let Some(wasm) = &self.wasm {
+            sections.push(("wasm", wasm.to_vec()));
         }
         let room = limit.saturating_sub(header.backtrace.len() + header.message.len() + 8_192);
         while sections.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() > room {
@@ -479,7 +480,11 @@ pub(crate) mod tests {
         capsule.wasm = Some(vec![7; 1 << 20].into());
         let bytes = capsule.encode(100_000).unwrap();
         assert!(bytes.len() <= 100_000);
-        let refused = Capsule::decode(&bytes).unwrap_err();
+        let kept = Capsule::decode(&bytes).unwrap();
+        assert!(kept.wasm.is_none(), "the component can be had elsewhere");
+        assert!(matches!(kept.given, Given::Block { .. }));
+        assert_eq!(kept.reads.values, capsule.reads.values);
+        let refused = Capsule::decode(&capsule.encode(0).unwrap()).unwrap_err();
         assert!(refused.to_string().contains("too large"), "{refused}");
         let mut bytes = example(block()).encode(100_000).unwrap();
         let middle = bytes.len() / 2;

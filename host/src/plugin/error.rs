@@ -1,6 +1,7 @@
 //! What can go wrong in a call into a plugin.
 
 use super::budget::Budget;
+use crate::store::RowError;
 use thiserror::Error;
 
 /// Why a call into a plugin did not give an answer. The lane rolls the block back for each of them.
@@ -47,6 +48,9 @@ pub enum CallError {
     /// The answer is not one that the host can use.
     #[error("{call} gave an answer that cannot be used: {reason}")]
     Answer { call: &'static str, reason: String },
+    /// The call succeeded, and the database refuses the rows that it left.
+    #[error("{call} left rows that cannot be stored: {why}")]
+    Rows { call: &'static str, why: String },
     /// Not the plugin's fault: the host's stores failed.
     #[error("the host failed in {call}")]
     Host {
@@ -65,6 +69,7 @@ pub enum FailureClass {
     Failed,
     Invalid,
     Answer,
+    Rows,
     Host,
 }
 
@@ -78,6 +83,7 @@ impl FailureClass {
             Self::Failed => "failed",
             Self::Invalid => "invalid",
             Self::Answer => "answer",
+            Self::Rows => "rows",
             Self::Host => "host",
         }
     }
@@ -93,6 +99,7 @@ impl CallError {
             Self::Failed { .. } => FailureClass::Failed,
             Self::Invalid(_) => FailureClass::Invalid,
             Self::Answer { .. } => FailureClass::Answer,
+            Self::Rows { .. } => FailureClass::Rows,
             Self::Host { .. } => FailureClass::Host,
         }
     }
@@ -103,6 +110,17 @@ impl CallError {
             call: "on-block",
             reason: "a plugin with the role coins says what the block spends".to_owned(),
         }
+    }
+
+    /// The database refused what a call left.
+    pub fn rows(call: &'static str, refused: &RowError) -> Self {
+        let mut why = refused.to_string();
+        let mut cause = std::error::Error::source(refused);
+        while let Some(error) = cause {
+            why.push_str(&format!(": {error}"));
+            cause = error.source();
+        }
+        Self::Rows { call, why }
     }
 
     /// Whether the host's stores failed, and not the plugin.

@@ -465,8 +465,8 @@ impl Instance {
     }
 
     /// What an instance of [`Instance::for_capsule`] has left behind.
-    pub(super) fn capsule_space(&self) -> Option<&CapsuleSpace> {
-        match &self.store.data().space {
+    pub(super) fn capsule_space_mut(&mut self) -> Option<&mut CapsuleSpace> {
+        match &mut self.store.data_mut().space {
             Space::Capsule(space) => Some(space),
             _ => None,
         }

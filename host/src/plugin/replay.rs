@@ -14,7 +14,7 @@ use crate::config::Wasi;
 use crate::frame::Frame;
 use crate::metrics::Metrics;
 use crate::network::{Network, Params};
-use crate::store::RowBuffer;
+use crate::store::{Cursor, RowBuffer, RowStore};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -283,16 +283,42 @@ fn run(
         }
         Given::Start | Given::Query { .. } => Ok(()),
     };
-    Ok(ran.map(|()| {
-        let Some(space) = instance.capsule_space() else {
-            return Wrote::default();
-        };
-        let (keys_set, keys_removed) = space.state.changes();
-        Wrote {
-            keys_set,
-            keys_removed,
-            rows: space.rows.rows_by_table(),
-            answer: None,
-        }
-    }))
+    let Some(space) = instance.capsule_space_mut() else {
+        return Ok(ran.map(|()| Wrote::default()));
+    };
+    let (keys_set, keys_removed) = space.state.changes();
+    let wrote = Wrote {
+        keys_set,
+        keys_removed,
+        rows: space.rows.rows_by_table(),
+        answer: None,
+    };
+    if let Err(error) = ran {
+        return Ok(Err(error));
+    }
+    let stored = store(&given, descriptor, &mut space.rows)?;
+    Ok(stored.map(|()| wrote))
+}
+
+/// Puts the rows that the call left into a database of their own, to see whether it takes them. Rows of other blocks cannot
+/// be in their way: the height is a part of every key of an anchored table, and rows of the pool replace one another.
+fn store(
+    given: &Given,
+    descriptor: &Descriptor,
+    rows: &mut RowBuffer,
+) -> Result<Result<(), CallError>> {
+    let (call, cursor) = match given {
+        Given::Block { position, .. } => ("on-block", Some(Cursor::from(*position))),
+        Given::Mempool { .. } => ("on-mempool", None),
+        Given::Start | Given::Query { .. } => return Ok(Ok(())),
+    };
+    let folder = tempfile::tempdir().context("failed to make a folder for the rows")?;
+    let database = folder.path().join("rows.sqlite");
+    let store = RowStore::open(&format!("sqlite:{}", database.display()))?;
+    store.register(&descriptor.name, &descriptor.tables)?;
+    match store.flush(&descriptor.name, rows, cursor) {
+        Ok(()) => Ok(Ok(())),
+        Err(refused) if refused.is_plugins_fault() => Ok(Err(CallError::rows(call, &refused))),
+        Err(error) => Err(error.into()),
+    }
 }

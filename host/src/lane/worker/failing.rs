@@ -26,9 +26,22 @@ impl Worker {
         }
         let fault = Fault::of(error);
         let plugins = fault != Fault::Host;
-        if plugins && error.chain().any(|cause| cause.is::<RowError>()) {
+        let given = self.given.take();
+        let mut failed = error
+            .chain()
+            .find_map(|cause| cause.downcast_ref::<CallError>());
+        let refused = error
+            .chain()
+            .find_map(|cause| cause.downcast_ref::<RowError>());
+        let rows;
+        if plugins && let Some(refused) = refused {
             // What was gathered cannot be stored: it is made again, and flushed block by block to find the bad one.
-            self.drop_unflushed();
+            let blocks = self.drop_unflushed();
+            rows = match given {
+                Some(_) => Some(CallError::rows("on-mempool", refused)),
+                None => (blocks == 1).then(|| CallError::rows("on-block", refused)),
+            };
+            failed = rows.as_ref();
         }
         let cursor = self.cursor();
         let next = cursor.map_or(0, |cursor| cursor.height + 1);
@@ -37,9 +50,9 @@ impl Worker {
             _ => cursor,
         };
         let verdict = ladder.failed(block, fault);
-        let capsule = match plugins {
-            true => self.capsule(error, cursor, block),
-            false => None,
+        let capsule = match failed {
+            Some(failed) if plugins => self.capsule(failed, given, cursor, block),
+            _ => None,
         };
         let shared = self.lane.shared.clone();
         let reason = format!("{error:#}");
@@ -145,13 +158,17 @@ impl Worker {
         }
     }
 
-    /// Goes back to what is on the disk. Up to where it was every block is flushed by itself then.
-    fn drop_unflushed(&mut self) {
-        self.careful_until = self.cursor().map(|cursor| cursor.height);
+    /// Goes back to what is on the disk, and says by how many blocks. Up to where it was every block is flushed by itself
+    /// then.
+    fn drop_unflushed(&mut self) -> u32 {
+        let next = |cursor: Option<Position>| cursor.map_or(0, |cursor| cursor.height + 1);
+        let was = self.cursor();
+        self.careful_until = was.map(|cursor| cursor.height);
         if let Ok((state, rows)) = self.stores() {
             state.discard_unflushed();
             rows.clear();
         }
+        let blocks = next(was).saturating_sub(next(self.cursor()));
         if let Err(error) = self.publish() {
             tracing::warn!(
                 plugin = self.name(),
@@ -159,16 +176,18 @@ impl Worker {
                 "the state could not be shown"
             );
         }
+        blocks
     }
 
-    /// Writes a capsule of a failure at `cursor`, of the block after it if there is one; says where.
+    /// Writes a capsule of a failure at `cursor`, with the changes of the pool or else of the block after it if there is one;
+    /// says where.
     fn capsule(
         &mut self,
-        error: &anyhow::Error,
+        failed: &CallError,
+        given: Option<Given>,
         cursor: Option<Position>,
         block: Option<Position>,
     ) -> Option<PathBuf> {
-        let given = self.given.take();
         if block.is_some_and(|block| self.lane.feed.large(block).is_some()) && given.is_none() {
             // A capsule would hold the block.
             self.lane.shared.surroundings.watched.recorder.take();
@@ -176,8 +195,6 @@ impl Worker {
         }
         let shared = &self.lane.shared;
         let recording = shared.surroundings.watched.recorder.take();
-        let mut causes = error.chain();
-        let call = causes.find_map(|cause| cause.downcast_ref::<CallError>())?;
         let given = given.unwrap_or_else(|| {
             let feed = &self.lane.feed;
             let position = block.filter(|_| block != cursor);
@@ -196,7 +213,7 @@ impl Worker {
                 spent: feed.spent(position).ok().flatten().filter(|_| wanted),
             }
         });
-        shared.capsule_of(call, cursor, given, recording)
+        shared.capsule_of(failed, cursor, given, recording)
     }
 
     /// Sleeps in short pieces, so that a stop is not kept waiting. True when another try was asked for meanwhile.
