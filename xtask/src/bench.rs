@@ -38,7 +38,8 @@ pub fn run(
     for part in only {
         command.args(["--only", part]);
     }
-    if only.iter().any(|part| part != "walk") || only.is_empty() {
+    let chainless = |part: &String| part == "walk" || part == "budgets";
+    if only.is_empty() || !only.iter().all(chainless) {
         let blocks = match blocks {
             Some(blocks) => Some(
                 blocks

@@ -103,6 +103,16 @@ impl Chain {
     }
 }
 
+/// The file of a block of mainnet, where there are test data: in the folder `BLOCKMILL_TEST_DATA`, or beside the workspace.
+pub fn real(target: &Path, height: u32) -> Option<PathBuf> {
+    let folder = match std::env::var_os("BLOCKMILL_TEST_DATA") {
+        Some(folder) => PathBuf::from(folder),
+        None => target.parent()?.parent()?.join("shared/data"),
+    };
+    let path = folder.join(format!("blocks/mainnet-{height}.raw"));
+    path.exists().then_some(path)
+}
+
 /// Mines a chain into `path`; returns its muhash as the devnet computes it.
 fn mine(path: &Path) -> Result<String> {
     let (blocks, txs_per_block) = MINED;

@@ -13,8 +13,8 @@ use blockmill::lane::{Feed, Position};
 use blockmill::metrics::Metrics;
 use blockmill::network::{Network, Params};
 use blockmill::plugin::{
-    BlockInput, Descriptor, Gauges, Instance, LaneSpace, Limits, PluginEngine, Surroundings,
-    Volatile, Watched,
+    BlockInput, Compiled, Descriptor, Gauges, Instance, LaneSpace, Limits, PluginEngine,
+    Surroundings, Volatile, Watched,
 };
 use blockmill::store::{Cursor, RowBuffer, StateStore};
 
@@ -31,6 +31,7 @@ const LIMITS: Limits = Limits {
 /// What the lanes of one measurement share.
 pub struct Bench {
     pub engine: PluginEngine,
+    params: &'static Params,
     store: StateStore,
     feed: Arc<Feed>,
     metrics: Metrics,
@@ -39,22 +40,25 @@ pub struct Bench {
 /// A wasm plugin and its stores.
 pub struct WasmLane {
     pub instance: Instance,
-    descriptor: Descriptor,
+    pub surroundings: Arc<Surroundings>,
+    pub descriptor: Descriptor,
 }
 
 impl Bench {
     /// Stores in `folder`, which is emptied.
-    pub fn new(folder: &Path) -> Result<Self> {
+    pub fn new(folder: &Path, network: Network) -> Result<Self> {
         empty(folder)?;
-        let magic = Params::of(Network::Regtest).magic;
+        let params = Params::of(network);
+        let magic = params.magic;
         let log = folder.join("blocks");
         let blocks = BlockLog::open(&log, magic, SegmentLogOptions::default())?;
         let spent = SpentLog::open(&log, magic, SegmentLogOptions::default())?;
         Ok(Self {
             engine: PluginEngine::new()?,
+            params,
             store: StateStore::open(&folder.join("state"), BLOCK_CACHE)?,
             feed: Arc::new(Feed::new(Arc::new(blocks), Arc::new(spent), 1 << 20, false)),
-            metrics: Metrics::new("bench", "regtest"),
+            metrics: Metrics::new("bench", params.name),
         })
     }
 
@@ -72,14 +76,31 @@ impl Bench {
         Ok(Instance::describe(&self.engine, &compiled)?)
     }
 
-    /// A plugin from its file, started.
+    /// A plugin from its file, started, with so much of everything that it breaks no budget.
     pub fn wasm(&self, file: &Path, settings: &str) -> Result<WasmLane> {
         let compiled = self.engine.load(file, Wasi::None)?;
-        let descriptor = Instance::describe(&self.engine, &compiled)?;
-        let name = format!("{}{}", descriptor.name, settings.len());
+        let name = Instance::describe(&self.engine, &compiled)?.name;
+        self.start(
+            &compiled,
+            &format!("{name}{}", settings.len()),
+            settings,
+            LIMITS,
+        )
+    }
+
+    /// A plugin, started, its stores under a name of their own.
+    pub fn start(
+        &self,
+        compiled: &Compiled,
+        name: &str,
+        settings: &str,
+        limits: Limits,
+    ) -> Result<WasmLane> {
+        let descriptor = Instance::describe(&self.engine, compiled)?;
+        let name = name.to_owned();
         let surroundings = Arc::new(Surroundings {
             name: name.clone(),
-            params: Params::of(Network::Regtest),
+            params: self.params,
             feed: self.feed.clone(),
             volatile: Volatile::default(),
             gauges: Gauges::new(self.metrics.plugin(&name)),
@@ -88,17 +109,18 @@ impl Bench {
         let space = Box::new(self.space(&name, &descriptor)?);
         let instance = Instance::for_lane(
             &self.engine,
-            &compiled,
-            surroundings,
+            compiled,
+            surroundings.clone(),
             space,
             settings,
             None,
-            LIMITS,
+            limits,
         )
         .map_err(|(error, _)| anyhow!(error))
-        .with_context(|| format!("failed to start {}", file.display()))?;
+        .with_context(|| format!("failed to start {}", descriptor.name))?;
         Ok(WasmLane {
             instance,
+            surroundings,
             descriptor,
         })
     }

@@ -3,22 +3,14 @@
 //! Everything that is compared is measured in turns in one run, so that what else the machine does falls on both sides;
 //! figures are medians, with the best beside them.
 
-mod blocks;
-mod lane;
-mod native;
-mod plugins;
-mod process;
-mod report;
-mod sync;
-mod walk;
-
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 
-use crate::report::Report;
+use blockmill_bench::report::Report;
+use blockmill_bench::{blocks, budgets, peers, plugins, sync, walk};
 
 /// What can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -33,6 +25,10 @@ enum Part {
     Memory,
     /// Bytes on disk
     Disk,
+    /// The largest blocks against the default budgets, and what recording costs
+    Budgets,
+    /// A sync from one peer, from three, and from three of which one crawls and one lies
+    Peers,
 }
 
 /// Measures Blockmill. Usually started by `cargo xtask bench`, which builds what it needs.
@@ -71,12 +67,22 @@ fn run(args: Args) -> Result<()> {
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("failed to make {}", folder.display()))?;
     let wanted = |part: Part| args.only.is_empty() || args.only.contains(&part);
-    let mut report = Report::new();
+    let mut report = Report::default();
     report.machine();
     if wanted(Part::Walk) {
         walk::measure(&target, &folder, &mut report)?;
     }
-    if wanted(Part::Plugins) || wanted(Part::Sync) || wanted(Part::Memory) || wanted(Part::Disk) {
+    if wanted(Part::Budgets) {
+        budgets::measure(&target, &folder, &mut report)?;
+    }
+    let chain = [
+        Part::Plugins,
+        Part::Sync,
+        Part::Memory,
+        Part::Disk,
+        Part::Peers,
+    ];
+    if chain.into_iter().any(wanted) {
         let chain = blocks::Chain::find(args.blocks.as_deref(), &folder)?;
         report.note(&format!(
             "chain: {} blocks, {} transactions, {} inputs, {} outputs, {:.0} MB{}",
@@ -97,6 +103,9 @@ fn run(args: Args) -> Result<()> {
         if wanted(Part::Sync) || wanted(Part::Disk) {
             let runs = if wanted(Part::Sync) { args.runs } else { 1 };
             sync::measure(&target, &folder, &chain, runs, &mut report)?;
+        }
+        if wanted(Part::Peers) {
+            peers::measure(&target, &folder, &chain, args.runs, &mut report)?;
         }
         if wanted(Part::Memory) {
             sync::measure_memory(&target, &folder, &chain, &mut report)?;

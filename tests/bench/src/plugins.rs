@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use blockmill::frame::{Frame, Spent};
+use blockmill::network::Network;
 use blockmill_sdk::Processor;
 use fee_estimator::FeeEstimator;
 use tx_writer::TxWriter;
@@ -80,7 +81,7 @@ impl<P: Processor> Pair<P> {
 
 /// Measures them and prints the table.
 pub fn measure(target: &Path, folder: &Path, chain: &Chain, report: &mut Report) -> Result<()> {
-    let bench = Bench::new(&folder.join("plugins"))?;
+    let bench = Bench::new(&folder.join("plugins"), Network::Regtest)?;
     let mut utxo = Pair::<UtxoTracker>::new(&bench, target, "utxo-tracker")?;
     let mut writer = Pair::<TxWriter>::new(&bench, target, "tx-writer")?;
     let mut fees = Pair::<FeeEstimator>::new(&bench, target, "fee-estimator")?;

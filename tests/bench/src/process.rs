@@ -9,7 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use devnet::Behaviour;
+use serde_json::{Value, json};
 
 /// How often a running host is looked at.
 const POLL: Duration = Duration::from_millis(20);
@@ -20,6 +21,7 @@ const TICKS: f64 = 100.0;
 pub struct Peer {
     child: Child,
     pub address: String,
+    control: String,
 }
 
 impl Peer {
@@ -36,16 +38,34 @@ impl Peer {
         let mut peer = Self {
             child,
             address: String::new(),
+            control: String::new(),
         };
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
         let ready: Value = serde_json::from_str(&line).context("the devnet did not come up")?;
-        peer.address = ready
-            .get("p2p")
-            .and_then(Value::as_str)
-            .context("the devnet has no address")?
-            .to_owned();
+        let address = |field| {
+            let address = ready.get(field).and_then(Value::as_str);
+            address
+                .map(str::to_owned)
+                .context("the devnet has no address")
+        };
+        peer.address = address("p2p")?;
+        peer.control = address("control")?;
         Ok(peer)
+    }
+
+    /// Tells it how to behave from now on.
+    pub fn behave(&self, behaviour: &Behaviour) -> Result<()> {
+        let request = json!({"do": "behave", "behaviour": behaviour});
+        let mut stream = TcpStream::connect(&self.control).context("no answer of the devnet")?;
+        writeln!(stream, "{request}")?;
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer)?;
+        ensure!(
+            !answer.contains("\"error\""),
+            "the devnet refuses {request}: {answer}"
+        );
+        Ok(())
     }
 }
 

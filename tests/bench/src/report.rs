@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 /// Prints Markdown as it goes, so that an interrupted run has said what it found.
+#[derive(Default)]
 pub struct Report(());
 
 /// Times of the same thing, measured again and again.
@@ -29,11 +30,6 @@ impl Times {
 }
 
 impl Report {
-    /// Nothing said yet.
-    pub fn new() -> Self {
-        Self(())
-    }
-
     /// Says what is measured on, and how busy it is.
     pub fn machine(&mut self) {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();

@@ -20,7 +20,7 @@ const PLUGINS: [&str; 3] = ["utxo-tracker", "tx-writer", "fee-estimator"];
 const SMALL: &str = "[database]\nstate_cache = \"16 MB\"\nblock_cache = \"8 MB\"\n";
 
 /// A host's folder, and how it is called.
-struct Setup {
+pub struct Setup {
     program: PathBuf,
     folder: PathBuf,
     api: SocketAddr,
@@ -28,7 +28,7 @@ struct Setup {
 
 impl Setup {
     /// An empty folder.
-    fn new(target: &Path, folder: &Path) -> Result<Self> {
+    pub fn new(target: &Path, folder: &Path) -> Result<Self> {
         empty(folder)?;
         let api = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .and_then(|listener| listener.local_addr())
@@ -40,7 +40,8 @@ impl Setup {
         })
     }
 
-    fn config(&self, target: &Path, more: &str) -> Result<PathBuf> {
+    /// Its configuration, with `more` in it.
+    pub fn config(&self, target: &Path, more: &str) -> Result<PathBuf> {
         let plugins: String = PLUGINS
             .iter()
             .map(|plugin| format!("[plugins.{plugin}]\nenabled = true\n"))
@@ -56,15 +57,23 @@ impl Setup {
         Ok(path)
     }
 
-    /// Syncs to `height`.
-    fn run(&self, config: &Path, peer: &Peer, height: u32) -> Result<Usage> {
+    /// Empties the data folder.
+    pub fn forget(&self) -> Result<()> {
+        let data = self.folder.join("data");
+        match data.exists() {
+            true => fs::remove_dir_all(&data).context("failed to empty the data folder"),
+            false => Ok(()),
+        }
+    }
+
+    /// Syncs to `height` and ends.
+    pub fn run(&self, config: &Path, peers: &[Peer], height: u32) -> Result<Usage> {
         let mut command = host(&self.program);
-        command
-            .arg("run")
-            .arg("--config")
-            .arg(config)
-            .args(["--connect", &peer.address])
-            .args(["--stop-at-height", &height.to_string()]);
+        command.arg("run").arg("--config").arg(config);
+        for peer in peers {
+            command.args(["--connect", &peer.address]);
+        }
+        command.args(["--stop-at-height", &height.to_string()]);
         watch(&mut command, self.api, &self.folder.join("host.log"))
     }
 
@@ -100,7 +109,7 @@ impl Setup {
     }
 
     /// Checks the coins; returns their number and whether the hash was one that somebody else computed.
-    fn check(&self, config: &Path, chain: &Chain, height: u32) -> Result<(u64, bool)> {
+    pub fn check(&self, config: &Path, chain: &Chain, height: u32) -> Result<(u64, bool)> {
         let set = self.txoutset(config)?;
         let number = |field| set.get(field).and_then(Value::as_u64);
         ensure!(
@@ -130,17 +139,14 @@ pub fn measure(
     runs: usize,
     report: &mut Report,
 ) -> Result<()> {
-    let peer = Peer::start(&target.join("release/devnet"), &chain.path)?;
+    let peers = [Peer::start(&target.join("release/devnet"), &chain.path)?];
     let mut done: Vec<(Usage, String)> = Vec::new();
     let mut coins = (0, false);
     let setup = Setup::new(target, &folder.join("sync"))?;
     let config = setup.config(target, "")?;
     for _ in 0..runs.max(1) {
-        let data = setup.folder.join("data");
-        if data.exists() {
-            fs::remove_dir_all(&data).context("failed to empty the data folder")?;
-        }
-        let usage = setup.run(&config, &peer, chain.height())?;
+        setup.forget()?;
+        let usage = setup.run(&config, &peers, chain.height())?;
         coins = setup.check(&config, chain, chain.height())?;
         done.push((usage, load()));
     }
@@ -335,7 +341,7 @@ pub fn measure_memory(
     chain: &Chain,
     report: &mut Report,
 ) -> Result<()> {
-    let peer = Peer::start(&target.join("release/devnet"), &chain.path)?;
+    let peers = [Peer::start(&target.join("release/devnet"), &chain.path)?];
     let mut rows = Vec::new();
     let mut alone = None;
     for (name, database, there) in [
@@ -345,9 +351,9 @@ pub fn measure_memory(
     ] {
         let setup = Setup::new(target, &folder.join("memory"))?;
         let config = setup.config(target, database)?;
-        setup.run(&config, &peer, 0)?;
+        setup.run(&config, &peers, 0)?;
         setup.fill(there)?;
-        let usage = setup.run(&config, &peer, chain.height())?;
+        let usage = setup.run(&config, &peers, chain.height())?;
         let coins = setup
             .txoutset(&config)?
             .get("txouts")

@@ -1,7 +1,7 @@
 //! Block 800,000 of mainnet: into columns, and walked, in wasm and natively.
 
 use std::hint::black_box;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -9,8 +9,10 @@ use bitcoin::Block;
 use bitcoin::consensus::deserialize;
 use bitcoin::hashes::Hash;
 use blockmill::frame::Frame;
+use blockmill::network::Network;
 use bytes::Bytes;
 
+use crate::blocks;
 use crate::lane::Bench;
 use crate::native;
 use crate::report::{Report, Times, load, micros};
@@ -19,18 +21,9 @@ use crate::report::{Report, Times, load, micros};
 const ROUNDS: (usize, usize) = (30, 600);
 const HEIGHT: u32 = 800_000;
 
-/// The folder of test data: `BLOCKMILL_TEST_DATA`, or beside the workspace.
-fn data(target: &Path) -> Option<PathBuf> {
-    let folder = match std::env::var_os("BLOCKMILL_TEST_DATA") {
-        Some(folder) => PathBuf::from(folder),
-        None => target.parent()?.parent()?.join("shared/data"),
-    };
-    Some(folder.join("blocks/mainnet-800000.raw"))
-}
-
 /// Measures it and prints the table.
 pub fn measure(target: &Path, folder: &Path, report: &mut Report) -> Result<()> {
-    let Some(path) = data(target).filter(|path| path.exists()) else {
+    let Some(path) = blocks::real(target, HEIGHT) else {
         report.note(
             "skipped the walk: no test data with mainnet block 800,000 (BLOCKMILL_TEST_DATA)",
         );
@@ -43,7 +36,7 @@ pub fn measure(target: &Path, folder: &Path, report: &mut Report) -> Result<()> 
     let frame = Frame::decode(raw.clone())?;
     let view = native::block(HEIGHT, &frame)?;
 
-    let bench = Bench::new(&folder.join("walk"))?;
+    let bench = Bench::new(&folder.join("walk"), Network::Regtest)?;
     let file = target.join("plugins/test/walk.wasm");
     let expected = tree(&block);
     ensure!(walk::walk(&view) == expected, "the native walks disagree");

@@ -39,6 +39,8 @@ pub struct Behaviour {
     pub endless_garbage: bool,
     /// Milliseconds that every message is held back. Messages wait side by side, so this takes nothing from the throughput.
     pub latency_ms: u64,
+    /// Bytes that are written to each client in a second at most.
+    pub bytes_per_second: Option<u32>,
 }
 
 impl Behaviour {

@@ -17,7 +17,7 @@ use bitcoin::p2p::{Magic, ServiceFlags};
 use bitcoin::{BlockHash, Transaction, Witness, Wtxid};
 
 use super::encrypted::{self, Sealer, V1_VERSION};
-use super::outbox::{Body, Outgoing};
+use super::outbox::{Body, Outgoing, Paced};
 use super::{Behaviour, Shared, compact, frame, lock, outbox};
 use crate::blockfile::RawBlock;
 use crate::miner;
@@ -173,7 +173,11 @@ impl Client {
 pub fn serve(shared: &Arc<Shared>, client: &Arc<Client>, outgoing: Receiver<Outgoing>) {
     let served = std::thread::scope(|scope| {
         let stream = &client.stream;
-        scope.spawn(move || outbox::write_all(stream, &outgoing, &client.sealer));
+        let rate = || shared.behaviour().bytes_per_second;
+        scope.spawn(move || {
+            let stream = Paced::new(stream, &rate);
+            outbox::write_all(stream, &outgoing, &client.sealer);
+        });
         let served = Session { shared, client }.run();
         client.ready.store(false, Ordering::SeqCst);
         // Without senders the writer ends, and a socket that is shut down frees it from a write.

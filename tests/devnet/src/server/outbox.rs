@@ -4,7 +4,7 @@ use std::io::{self, IoSlice, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, TryRecvError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::encrypted::Sealer;
 use super::frame::HEAD_LEN;
@@ -32,8 +32,38 @@ pub struct Outgoing {
     pub body: Body,
 }
 
+/// A stream that takes so many bytes a second at most.
+pub struct Paced<'a> {
+    stream: &'a TcpStream,
+    rate: &'a (dyn Fn() -> Option<u32> + Sync),
+}
+
+impl<'a> Paced<'a> {
+    /// The rate is asked for at each write; none is no limit.
+    pub fn new(stream: &'a TcpStream, rate: &'a (dyn Fn() -> Option<u32> + Sync)) -> Self {
+        Self { stream, rate }
+    }
+
+    fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let Some(rate) = (self.rate)() else {
+            return self.stream.write_vectored(slices);
+        };
+        let rate = rate.max(1);
+        let some = slices.iter().find(|slice| !slice.is_empty());
+        let some: &[u8] = some.map_or(&[], |slice| slice);
+        let tenth = some.get(..(rate / 10).max(1) as usize).unwrap_or(some);
+        let written = self.stream.write(tenth)?;
+        std::thread::sleep(Duration::from_secs_f64(written as f64 / f64::from(rate)));
+        Ok(written)
+    }
+}
+
 /// Writes until all senders are gone, the client is, or a message says to hang up. Once there is a sealer, packets.
-pub fn write_all(stream: &TcpStream, outbox: &Receiver<Outgoing>, sealer: &Mutex<Option<Sealer>>) {
+pub fn write_all(
+    mut stream: Paced<'_>,
+    outbox: &Receiver<Outgoing>,
+    sealer: &Mutex<Option<Sealer>>,
+) {
     let mut batch = Vec::with_capacity(BATCH);
     while let Ok(first) = outbox.recv() {
         wait_until(first.due);
@@ -50,16 +80,16 @@ pub fn write_all(stream: &TcpStream, outbox: &Receiver<Outgoing>, sealer: &Mutex
             }
         }
         let hang_up = batch.iter().any(|body| matches!(body, Body::HalfBlock(..)));
-        let mut written = write(stream, &seal(&mut batch, sealer));
+        let mut written = write(&mut stream, &seal(&mut batch, sealer));
         if let (Ok(()), Some(late)) = (&written, held_back) {
             wait_until(late.due);
-            written = write(stream, &seal(&mut vec![late.body], sealer));
+            written = write(&mut stream, &seal(&mut vec![late.body], sealer));
         }
         if written.is_err() || hang_up {
             break;
         }
     }
-    let _ = stream.shutdown(Shutdown::Both);
+    let _ = stream.stream.shutdown(Shutdown::Both);
 }
 
 fn wait_until(due: Option<Instant>) {
@@ -91,7 +121,7 @@ fn seal(batch: &mut Vec<Body>, sealer: &Mutex<Option<Sealer>>) -> Vec<Body> {
 }
 
 /// One vectored write for the whole batch, as often as the socket takes only a part.
-fn write(mut stream: &TcpStream, batch: &[Body]) -> io::Result<()> {
+fn write(stream: &mut Paced<'_>, batch: &[Body]) -> io::Result<()> {
     let mut slices = Vec::with_capacity(batch.len() * 2);
     for body in batch {
         match body {
@@ -112,7 +142,7 @@ fn write(mut stream: &TcpStream, batch: &[Body]) -> io::Result<()> {
     }
     let mut left = slices.as_mut_slice();
     while !left.is_empty() {
-        match stream.write_vectored(left) {
+        match stream.write(left) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(count) => IoSlice::advance_slices(&mut left, count),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
