@@ -2,7 +2,10 @@
 
 mod change;
 mod failing;
+mod flushing;
 mod parts;
+mod rewinding;
+mod tip;
 
 use super::active_chain::Position;
 use super::feed::{Feed, Next, Refusal, Waiting};
@@ -21,7 +24,7 @@ use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// Bytes of rows that wait for a flush while the lane is behind.
 const MAX_ROW_BYTES: usize = 16 << 20;
@@ -453,205 +456,6 @@ impl Worker {
         }
         drop(status);
         Ok(Step::Idle(LaneStage::Waiting))
-    }
-
-    fn remember(&mut self, position: Position) {
-        if self.recent.len() == REMEMBERED {
-            self.recent.pop_front();
-        }
-        self.recent.push_back(position);
-    }
-
-    /// Goes back to the last block at or below `height` that the chain has.
-    fn rewind(&mut self, height: Option<u32>) -> Result<()> {
-        self.vacate();
-        // Both stores go back from one block, so that rows of blocks below the fork are not lost.
-        self.flush_if_due(true)?;
-        let from = self.cursor();
-        let target = {
-            let chain = self.lane.feed.chain();
-            while self
-                .recent
-                .back()
-                .is_some_and(|&last| !chain.contains(last))
-            {
-                self.recent.pop_back();
-            }
-            self.recent.back().map(|last| last.height).or(height)
-        };
-        let (name, rows_name) = (self.name().to_owned(), self.lane.rows_name());
-        let rows_store = self.lane.stores.rows.clone();
-        let base = self.lane.feed.base();
-        let (state, rows) = self.stores()?;
-        let rewound = match target {
-            Some(target) => match state.rewind(target) {
-                // What it began with cannot be taken back, and the blocks to begin anew are not here.
-                Err(StoreError::Rewind(error)) if base.is_some() => {
-                    anyhow::bail!(
-                        "the state began with a snapshot, and the chain has left its block ({error}): it waits for the chain to \
-                         come back; or begin again in another data folder, with a snapshot of this chain"
-                    );
-                }
-                Err(StoreError::Rewind(error)) => {
-                    tracing::warn!(plugin = name, %error, "built anew from the first block");
-                    None
-                }
-                other => other?,
-            },
-            None => None,
-        };
-        match rewound {
-            Some(cursor) => rows_store.rewind(&rows_name, Some(cursor))?,
-            None => {
-                rows.clear();
-                state.reset()?;
-                rows_store.empty(&rows_name)?;
-            }
-        }
-        let cursor = rewound.map(Position::from);
-        if self.gives_coins() {
-            self.lane.feed.set_coins(cursor);
-        }
-        tracing::info!(
-            plugin = name,
-            from = from.map(|p| p.height),
-            to = cursor.map(|p| p.height),
-            "rewound for a reorg"
-        );
-        self.publish()?;
-        let mut status = self.lane.shared.lock();
-        (status.cursor, status.flushed) = (cursor, cursor);
-        Ok(())
-    }
-
-    fn at_tip(&mut self, cursor: Option<Position>) -> Result<Step> {
-        // Peers may be slow, or gone, long before the tip: queries should not wait for what is there.
-        let quiet = self.last_block.elapsed() >= QUIET;
-        self.flush_if_due(cursor.is_some_and(|at| quiet || self.lane.feed.settled(at.height)))?;
-        let Some(cursor) = cursor else {
-            return Ok(Step::Idle(LaneStage::Starting));
-        };
-        if self.lane.kind == LaneKind::Building {
-            return Ok(Step::Idle(LaneStage::Following));
-        }
-        if self.lane.feed.synced() && !self.indexes_built {
-            let began = Instant::now();
-            let name = self.lane.shared.name();
-            if !self.lane.stores.rows.indexes_built(name)? {
-                self.lane.stores.rows.build_indexes(name)?;
-                tracing::info!(plugin = name, took = ?began.elapsed(), "indexes built");
-            }
-            self.indexes_built = true;
-        }
-        let wanted = self.program.descriptor.mempool;
-        let Some(pool) = self.lane.pool.clone().filter(|_| wanted) else {
-            return Ok(Step::Idle(LaneStage::Following));
-        };
-        self.instance()?;
-        let Some(batch) = pool.take(self.lane.shared.name(), cursor.height) else {
-            return Ok(Step::Idle(LaneStage::Following));
-        };
-        let wanted = self.program.descriptor.columns;
-        let input = MempoolInput {
-            changes: &batch.changes,
-            reset: batch.reset,
-            time: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |t| t.as_secs()),
-            height: batch.height,
-            current: batch.current,
-        };
-        let instance = self.instance()?;
-        instance.space_mut().rows.begin_block();
-        if let Err(error) = instance.on_mempool(&input, wanted) {
-            self.given = Some(Given::pool(&input));
-            return Err(error.into());
-        }
-        let name = self.name().to_owned();
-        let store = self.lane.stores.rows.clone();
-        let (_, rows) = self.stores()?;
-        if let Err(error) = store.flush(&name, rows, None) {
-            self.given = Some(Given::pool(&input));
-            return Err(error.into());
-        }
-        Ok(Step::Moved)
-    }
-
-    /// Flushes at the tip, and behind it when enough has gathered.
-    fn flush_if_due(&mut self, tip: bool) -> Result<()> {
-        let (cache, interval) = (
-            self.lane.settings.state_cache,
-            self.lane.settings.flush_interval,
-        );
-        let since = self.last_flush.elapsed();
-        let (state, rows) = self.stores()?;
-        let clean = state.cursor() == state.flushed_cursor() && rows.is_empty();
-        if clean {
-            return Ok(());
-        }
-        if tip || state.dirty_bytes() >= cache || rows.bytes() >= MAX_ROW_BYTES || since >= interval
-        {
-            self.flush()?;
-        }
-        Ok(())
-    }
-
-    /// Makes everything committed durable: first the logs that it refers to, then the rows, then the state.
-    fn flush(&mut self) -> Result<()> {
-        let began = Instant::now();
-        let name = self.lane.rows_name();
-        let (feed, store) = (self.lane.feed.clone(), self.lane.stores.rows.clone());
-        let (state, rows) = self.stores()?;
-        let Some(cursor) = state.cursor() else {
-            return Ok(());
-        };
-        // Twice: in the stores, and in their logs.
-        feed.check_room(2 * (state.dirty_bytes() + rows.bytes()) as u64)?;
-        feed.sync()?;
-        let synced = Instant::now();
-        let written = rows.anchored_rows();
-        store.flush(&name, rows, Some(cursor))?;
-        let rows_done = Instant::now();
-        state.flush()?;
-        let dirty = state.dirty_bytes();
-        let done = Instant::now();
-        self.lane.metrics.rows.inc_by(written as u64);
-        self.lane.metrics.rows_flush.observe(rows_done - synced);
-        self.lane.metrics.state_flush.observe(done - rows_done);
-        self.last_flush = done;
-        self.publish()?;
-        if let Some(announced) = self.announced.take() {
-            self.lane.committed.observe(announced.elapsed());
-        }
-        {
-            let mut status = self.lane.shared.lock();
-            status.flushed = Some(cursor.into());
-            status.cursor = Some(cursor.into());
-            status.flushed_at = Some(done);
-            status.dirty = dirty;
-            status.flush_time += done - began;
-        }
-        feed.wake();
-        Ok(())
-    }
-
-    /// Lets queries see the state as it is on disk now.
-    fn publish(&mut self) -> Result<()> {
-        let shared = self.lane.shared.clone();
-        let (coins, program) = (self.gives_coins(), self.program.clone());
-        let feed = self.lane.feed.clone();
-        let (state, _) = self.stores()?;
-        let snapshot = state.snapshot()?;
-        let cursor = state.cursor().map(Position::from);
-        let flushed = snapshot.cursor().map(Position::from);
-        shared.publish(program, snapshot);
-        let mut status = shared.lock();
-        (status.cursor, status.flushed) = (cursor, flushed);
-        drop(status);
-        if coins {
-            feed.set_coins(cursor);
-        }
-        Ok(())
     }
 }
 

@@ -6,22 +6,25 @@ use super::bindings::exports::blockmill::plugin::processor;
 use super::budget::{Budget, Limits};
 use super::descriptor::{Descriptor, WantedColumns};
 use super::engine::{Compiled, EPOCH, PluginEngine};
-use super::error::{BudgetBroken, CallError, HostFault, NotOwner, RuleBroken};
+use super::error::{CallError, HostFault};
 use super::host::{CapsuleSpace, Clock, Host, Interrupt, LaneSpace, Phase, Space, Surroundings};
-use super::runtime_settings::Change;
-use crate::frame::{Columns, Frame, Spent, Witnesses};
+use crate::frame::{Frame, Spent};
 use crate::lane::Position;
 use crate::mempool::MempoolChanges;
-use crate::store::StateSnapshot;
-use bitcoin::hashes::Hash;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use wasmtime::{Store, Trap};
+use wasmtime::Store;
 
+mod columns;
+mod failures;
 mod parts;
+mod query;
 
+use columns::{columns, header, spent_of, witnesses_of};
+use failures::classify;
 pub use parts::Place;
+pub use query::QueryError;
 
 /// Time of `describe`, which has nothing to do but to answer.
 const DESCRIBE_TIME: Duration = Duration::from_secs(2);
@@ -49,17 +52,6 @@ pub struct MempoolInput<'a> {
     pub time: u64,
     pub height: u32,
     pub current: bool,
-}
-
-/// Why a query has no answer.
-#[derive(Debug)]
-pub enum QueryError {
-    NotFound(String),
-    BadRequest(String),
-    /// The plugin says that it failed.
-    Failed(String),
-    /// The call itself failed.
-    Call(CallError),
 }
 
 /// A plugin that runs.
@@ -332,121 +324,6 @@ impl Instance {
         })
     }
 
-    /// Starts a plugin on a snapshot with other settings, to see whether it takes them.
-    ///
-    /// # Errors
-    ///
-    /// What the plugin says of its settings, or why the call failed.
-    pub fn try_settings(
-        engine: &PluginEngine,
-        compiled: &Compiled,
-        surroundings: Arc<Surroundings>,
-        snapshot: StateSnapshot,
-        settings: &str,
-        limits: Limits,
-    ) -> Result<(), CallError> {
-        let position = snapshot.cursor().map(Position::from);
-        let space = Space::Snapshot(Box::new(snapshot));
-        let mut host = Host::new(Some(surroundings), space, limits);
-        host.position = position;
-        let mut instance = Self::new(engine, compiled, host).map_err(|(error, _)| error)?;
-        match instance.start(settings, position, Clock::new(limits.block_time)) {
-            // What it would write into its state is not written here.
-            Err(CallError::Rule { .. }) => Ok(()),
-            other => other,
-        }
-    }
-
-    /// Answers a query on an instance of its own that sees a snapshot. Where the host's owner asks, what the plugin changes
-    /// in its settings is put into `changes`.
-    ///
-    /// # Errors
-    ///
-    /// When the plugin says so, or the call fails.
-    #[allow(clippy::too_many_arguments)]
-    pub fn query(
-        engine: &PluginEngine,
-        compiled: &Compiled,
-        surroundings: Arc<Surroundings>,
-        snapshot: StateSnapshot,
-        settings: &str,
-        limits: Limits,
-        path: &str,
-        params: &[(&str, &str)],
-        changes: Option<&mut Vec<Change>>,
-    ) -> Result<String, QueryError> {
-        let position = snapshot.cursor().map(Position::from);
-        let space = Space::Snapshot(Box::new(snapshot));
-        Self::ask(
-            engine,
-            compiled,
-            surroundings,
-            space,
-            position,
-            settings,
-            limits,
-            path,
-            params,
-            changes,
-        )
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    pub(super) fn ask(
-        engine: &PluginEngine,
-        compiled: &Compiled,
-        surroundings: Arc<Surroundings>,
-        space: Space,
-        position: Option<Position>,
-        settings: &str,
-        limits: Limits,
-        path: &str,
-        params: &[(&str, &str)],
-        changes: Option<&mut Vec<Change>>,
-    ) -> Result<String, QueryError> {
-        let mut host = Host::new(Some(surroundings), space, limits);
-        host.position = position;
-        host.changes = changes.as_ref().map(|_| Vec::new());
-        host.query = true;
-        // One budget of time for the instance, its start and the question.
-        let clock = Clock::new(limits.query_time);
-        host.clock = clock;
-        let mut instance =
-            Self::new(engine, compiled, host).map_err(|(error, _)| QueryError::Call(error))?;
-        instance
-            .start(settings, position, clock)
-            .map_err(QueryError::Call)?;
-        let answer = instance
-            .call("query", Phase::Query, clock, |plugin, store| {
-                plugin
-                    .blockmill_plugin_processor()
-                    .call_query(store, path, params)
-            })
-            .map_err(QueryError::Call)?;
-        if let (Some(to), Some(from)) = (changes, instance.store.data_mut().changes.take()) {
-            *to = from;
-        }
-        match answer {
-            Ok(json) => {
-                let host = instance.store.data();
-                host.note(&[(Budget::QueryAnswer, json.len() as u64)]);
-                if json.len() > limits.query_answer {
-                    return Err(QueryError::Call(CallError::Budget {
-                        call: "query",
-                        budget: Budget::QueryAnswer,
-                        wanted: json.len() as u64,
-                        limit: limits.query_answer as u64,
-                        backtrace: String::new(),
-                    }));
-                }
-                Ok(json)
-            }
-            Err(processor::QueryError::NotFound(message)) => Err(QueryError::NotFound(message)),
-            Err(processor::QueryError::BadRequest(message)) => Err(QueryError::BadRequest(message)),
-            Err(processor::QueryError::Failed(message)) => Err(QueryError::Failed(message)),
-        }
-    }
-
     /// An instance whose state is what a capsule holds, started.
     pub(super) fn for_capsule(
         engine: &PluginEngine,
@@ -527,186 +404,7 @@ impl Instance {
     }
 }
 
-/// The witnesses of a block or a part of one, for a plugin that asks for them.
-fn witnesses_of(
-    call: &'static str,
-    frame: &Frame,
-    wanted: WantedColumns,
-) -> Result<Option<Witnesses>, CallError> {
-    let columns = wanted.witnesses.then(|| {
-        frame
-            .columns
-            .witnesses(|index| frame.raw_transaction(index))
-            .map_err(|error| CallError::Host {
-                call,
-                source: error.into(),
-            })
-    });
-    columns.transpose()
-}
-
-/// What a plugin answered to a block, or a part of one, with so many inputs.
-fn spent_of(
-    call: &'static str,
-    answer: Result<processor::BlockAnswer, processor::BlockError>,
-    inputs: usize,
-) -> Result<Option<Spent>, CallError> {
-    match answer {
-        Ok(processor::BlockAnswer { spent: None }) => Ok(None),
-        Ok(processor::BlockAnswer { spent: Some(spent) }) => {
-            let spent = Spent {
-                values: spent.values,
-                script_ends: spent.script_ends,
-                scripts: spent.scripts,
-                heights: spent.heights,
-                coinbases: spent.coinbases,
-            };
-            spent.check(inputs).map_err(|e| CallError::Answer {
-                call,
-                reason: e.to_string(),
-            })?;
-            Ok(Some(spent))
-        }
-        Err(processor::BlockError::Invalid(reason)) => Err(CallError::Invalid(reason)),
-        Err(processor::BlockError::Failed(message)) => Err(CallError::Failed { call, message }),
-    }
-}
-
 /// Epochs that make up a time; one more because the first is already running.
 pub(super) fn ticks(limit: Duration) -> u64 {
     (limit.as_millis() / EPOCH.as_millis()) as u64 + 1
-}
-
-/// The largest backtrace that is kept, in bytes.
-const MAX_BACKTRACE: usize = 16 << 10;
-
-/// Tells apart why a call ended early.
-fn classify(call: &'static str, error: wasmtime::Error, host: &mut Host) -> CallError {
-    if error.downcast_ref::<HostFault>().is_some()
-        && let Some(source) = host.fault.take()
-    {
-        return CallError::Host { call, source };
-    }
-    if error.downcast_ref::<NotOwner>().is_some() {
-        return CallError::NotOwner;
-    }
-    let trace = error.downcast_ref::<wasmtime::WasmBacktrace>();
-    let place = trace.and_then(|trace| {
-        let mut names = trace.frames().iter();
-        names.find_map(|frame| frame.func_name().map(str::to_owned))
-    });
-    let mut backtrace = trace.map(ToString::to_string).unwrap_or_default();
-    backtrace.truncate(backtrace.floor_char_boundary(MAX_BACKTRACE));
-    if let Some(RuleBroken(rule)) = error.downcast_ref() {
-        return CallError::Rule {
-            call,
-            rule: rule.clone(),
-            backtrace,
-        };
-    }
-    if let Some(&BudgetBroken { budget, wanted }) = error.downcast_ref() {
-        let limit = host.limits.of(budget);
-        return CallError::Budget {
-            call,
-            budget,
-            wanted,
-            limit,
-            backtrace,
-        };
-    }
-    if let Some(trap) = error.downcast_ref::<Trap>() {
-        let place = place.map(|name| format!(" in {name}")).unwrap_or_default();
-        return CallError::Trap {
-            call,
-            message: format!("{trap}{place}"),
-            backtrace,
-        };
-    }
-    let message = format!("{error:#}");
-    if message.contains("resource limit exceeded") {
-        let limit = host.limits.instances as u64;
-        return CallError::Budget {
-            call,
-            budget: Budget::Instances,
-            wanted: limit + 1,
-            limit,
-            backtrace,
-        };
-    }
-    if backtrace.is_empty() && call == "instantiate" {
-        // Nothing of the plugin ran: the machine did not give what an instance needs.
-        let source = anyhow::anyhow!(message);
-        return CallError::Host { call, source };
-    }
-    CallError::Trap {
-        call,
-        message,
-        backtrace,
-    }
-}
-
-fn header<'a>(input: &BlockInput<'a>) -> wit::BlockHeaderParam<'a> {
-    let frame = input.frame;
-    wit::BlockHeaderParam {
-        height: input.position.height,
-        hash: frame.hash.as_byte_array(),
-        previous: frame.header.prev_blockhash.as_byte_array(),
-        merkle_root: frame.header.merkle_root.as_byte_array(),
-        version: frame.header.version.to_consensus(),
-        time: frame.header.time,
-        bits: frame.header.bits.to_consensus(),
-        nonce: frame.header.nonce,
-        median_time: input.median_time,
-        size: frame.size,
-        weight: frame.weight(),
-    }
-}
-
-fn columns<'a>(
-    columns: &'a Columns,
-    wanted: WantedColumns,
-    witnesses: Option<&'a Witnesses>,
-    spent: Option<&'a Spent>,
-) -> wit::Columns<'a> {
-    let Columns {
-        transactions,
-        inputs,
-        outputs,
-        ..
-    } = columns;
-    wit::Columns {
-        transactions: wit::Transactions {
-            txids: &transactions.txids,
-            versions: &transactions.versions,
-            lock_times: &transactions.lock_times,
-            sizes: &transactions.sizes,
-            weights: &transactions.weights,
-            input_ends: &transactions.input_ends,
-            output_ends: &transactions.output_ends,
-        },
-        inputs: wanted.inputs.then_some(wit::Inputs {
-            prev_txids: &inputs.prev_txids,
-            prev_vouts: &inputs.prev_vouts,
-            sequences: &inputs.sequences,
-            script_ends: &inputs.script_ends,
-            scripts: &inputs.scripts,
-        }),
-        witnesses: witnesses.map(|witnesses| wit::Witnesses {
-            item_ends: &witnesses.item_ends,
-            ends: &witnesses.ends,
-            items: &witnesses.items,
-        }),
-        outputs: wanted.outputs.then_some(wit::Outputs {
-            values: &outputs.values,
-            script_ends: &outputs.script_ends,
-            scripts: &outputs.scripts,
-        }),
-        spent: spent.filter(|_| wanted.spent).map(|spent| wit::SpentParam {
-            values: &spent.values,
-            script_ends: &spent.script_ends,
-            scripts: &spent.scripts,
-            heights: &spent.heights,
-            coinbases: &spent.coinbases,
-        }),
-    }
 }
