@@ -109,7 +109,11 @@ impl Estimator {
         if height > self.height || vsize == 0 {
             return;
         }
-        let rate = (u128::from(fee) * 1_000 / u128::from(vsize)) as u64;
+        // fee * 1,000 / vsize, in parts that do not overflow: a division of 128 bits is a kilobyte of code.
+        let size = u64::from(vsize);
+        let rate = (fee / size)
+            .saturating_mul(1_000)
+            .saturating_add(fee % size * 1_000 / size);
         let bucket = self.buckets.of(rate as f64);
         self.unconfirmed.insert(
             txid,
