@@ -1,40 +1,92 @@
-//! Shorter names of functions in a plugin's file.
+//! Shorter names of functions in a plugin's file, and nothing there that neither a person nor the host reads.
 //!
-//! The compiler leaves them as the linker needs them, with the hash of each crate: a fifth of a plugin. Of them only what a
+//! The compiler leaves names as the linker needs them, with the hash of each crate: a fifth of a plugin. Of them only what a
 //! person reads in a backtrace is kept.
 
 /// Characters of a name that are kept.
-const MAX_NAME: usize = 100;
+const MAX_NAME: usize = 80;
 /// The custom section of names, and the part of it that has those of functions.
 const SECTION: &str = "name";
 const FUNCTIONS: u8 = 1;
+/// Custom sections that say how the file was made.
+const UNREAD: [&str; 2] = ["producers", "target_features"];
+/// What wit-bindgen puts between the name of a world and the rest of a section's name that has only the world's imports: for
+/// a library that exports nothing. The section of the whole world has them too.
+const IMPORTS_ALONE: &str = "-with-all-of-its-exports-removed";
 
-/// The same WebAssembly with shorter names; as it is where it is not understood.
+/// The same WebAssembly with shorter names and without what nobody reads; as it is where it is not understood.
 pub fn shorten(wasm: &[u8]) -> Vec<u8> {
     shortened(wasm).unwrap_or_else(|| wasm.to_vec())
 }
 
 fn shortened(wasm: &[u8]) -> Option<Vec<u8>> {
-    let (head, mut rest) = wasm.split_at_checked(8)?;
+    let (head, sections) = wasm.split_at_checked(8)?;
+    let custom: Vec<&str> = each_section(sections)?
+        .iter()
+        .filter_map(|section| section.name())
+        .collect();
     let mut out = head.to_vec();
-    while !rest.is_empty() {
-        let whole = rest;
-        let (&id, after) = rest.split_first()?;
-        rest = after;
-        let length = number(&mut rest)?;
-        let (content, behind) = rest.split_at_checked(length)?;
-        rest = behind;
-        let names = (id == 0).then(|| names_of(content)).flatten();
-        match names {
+    for section in each_section(sections)? {
+        if section.name().is_some_and(|name| is_unread(name, &custom)) {
+            continue;
+        }
+        match section.name().and_then(|_| names_of(section.content)) {
             Some(names) => {
                 out.push(0);
                 put(&mut out, names.len());
                 out.extend_from_slice(&names);
             }
-            None => out.extend_from_slice(whole.get(..whole.len() - rest.len())?),
+            None => out.extend_from_slice(section.whole),
         }
     }
     Some(out)
+}
+
+/// Whether nobody reads the custom section of this name, beside those of the names `all`.
+fn is_unread(name: &str, all: &[&str]) -> bool {
+    let is_of = |world: &str, other: &str| {
+        let rest = other.strip_prefix(world);
+        rest.is_some_and(|rest| rest.starts_with(':'))
+    };
+    UNREAD.contains(&name)
+        || name
+            .split_once(IMPORTS_ALONE)
+            .is_some_and(|(world, _)| all.iter().any(|other| is_of(world, other)))
+}
+
+/// A section of a module.
+struct Section<'a> {
+    /// 0 for a custom one.
+    id: u8,
+    content: &'a [u8],
+    /// With what stands before the content.
+    whole: &'a [u8],
+}
+
+impl<'a> Section<'a> {
+    /// The name of a custom section.
+    fn name(&self) -> Option<&'a str> {
+        let mut content = self.content;
+        (self.id == 0).then(|| text(&mut content)).flatten()
+    }
+}
+
+fn each_section(mut rest: &[u8]) -> Option<Vec<Section<'_>>> {
+    let mut sections = Vec::new();
+    while !rest.is_empty() {
+        let start = rest;
+        let (&id, after) = rest.split_first()?;
+        rest = after;
+        let length = number(&mut rest)?;
+        let (content, behind) = rest.split_at_checked(length)?;
+        rest = behind;
+        sections.push(Section {
+            id,
+            content,
+            whole: start.get(..start.len() - rest.len())?,
+        });
+    }
+    Some(sections)
 }
 
 /// The content of a custom section with shorter names, if it is the one with names.
@@ -66,9 +118,11 @@ fn names_of(mut content: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// A function's name as people write it: without the hash, and types without the modules that they are in.
+/// A function's name as people write it: without the hash, types without the modules that they are in, and a function of no
+/// type with its module alone.
 fn readable(name: &str) -> String {
-    let mut name = without_modules(&format!("{:#}", rustc_demangle::demangle(name)));
+    let name = without_modules(&format!("{:#}", rustc_demangle::demangle(name)));
+    let mut name = end_of_path(&name).to_owned();
     if let Some((end, _)) = name.char_indices().nth(MAX_NAME) {
         name.truncate(end);
     }
@@ -96,6 +150,28 @@ fn without_modules(name: &str) -> String {
         }
     }
     out
+}
+
+/// `sdk::json::write::quoted` as `write::quoted`: the last two parts of a path. Closures are no part of their own.
+fn end_of_path(name: &str) -> &str {
+    // Where the parts begin.
+    let mut parts = vec![0];
+    let mut depth = 0u32;
+    for (at, c) in name.char_indices() {
+        match c {
+            '<' | '[' | '(' => depth += 1,
+            '>' | ']' | ')' => depth = depth.saturating_sub(1),
+            ':' if depth == 0 && name.get(..at).is_some_and(|before| before.ends_with(':')) => {
+                let closure = name.get(at + 1..).is_some_and(|rest| rest.starts_with('{'));
+                if !closure {
+                    parts.push(at + 1);
+                }
+            }
+            _ => {}
+        }
+    }
+    let start = parts.iter().rev().nth(1).copied().unwrap_or(0);
+    name.get(start..).unwrap_or(name)
 }
 
 /// An unsigned LEB128 number of 32 bits.
@@ -185,10 +261,65 @@ mod tests {
     }
 
     #[test]
+    fn a_function_of_no_type_is_named_with_its_module() {
+        for (long, short) in [
+            ("sdk::json::write::quoted", "write::quoted"),
+            (
+                "sdk::export::start::{{closure}}",
+                "export::start::{{closure}}",
+            ),
+            ("hex::decode", "hex::decode"),
+            ("<Vec<T,A> as Drop>::drop", "<Vec<T,A> as Drop>::drop"),
+            (
+                "core::ptr::drop_in_place<Map<fn(a::b) -> c::d>>",
+                "ptr::drop_in_place<Map<fn(a::b) -> c::d>>",
+            ),
+            (
+                "core::slice::<impl [T]>::partition_point",
+                "<impl [T]>::partition_point",
+            ),
+            (
+                "blockmill:plugin/processor@0.1.2#describe",
+                "blockmill:plugin/processor@0.1.2#describe",
+            ),
+            ("memcpy", "memcpy"),
+        ] {
+            assert_eq!(end_of_path(long), short);
+        }
+    }
+
+    /// A module with custom sections of these names.
+    fn with_sections(names: &[&str]) -> Vec<u8> {
+        let mut wasm = b"\0asm\x01\0\0\0".to_vec();
+        for name in names {
+            let mut section = Vec::new();
+            put_text(&mut section, name);
+            section.extend_from_slice(b"content");
+            wasm.push(0);
+            put(&mut wasm, section.len());
+            wasm.extend_from_slice(&section);
+        }
+        wasm
+    }
+
+    #[test]
+    fn sections_that_nobody_reads_are_left_out() {
+        let whole = "component-type:wit-bindgen:0.61.1:a:b@0.1.2:world:imports and exports";
+        let imports = "component-type:wit-bindgen:0.61.1:a:b@0.1.2:world-with-all-of-its-exports-removed:encoded world";
+        let before = with_sections(&["producers", imports, "mine", whole, "target_features"]);
+        assert_eq!(shorten(&before), with_sections(&["mine", whole]));
+        // Of another world, or alone, it is all that the host knows.
+        let other = whole.replace("world", "worlds");
+        for names in [&[imports][..], &[imports, &other]] {
+            assert_eq!(shorten(&with_sections(names)), with_sections(names));
+        }
+    }
+
+    #[test]
     fn names_are_those_that_people_write_and_all_else_is_as_it_was() {
         let long = "x".repeat(300);
         let before = module(["_ZN5watch6follow4look17h0123456789abcdefE", &long]);
-        let after = module(["watch::follow::look", &long[..MAX_NAME]]);
+        let after = module(["follow::look", &long[..MAX_NAME]]);
         assert_eq!(shorten(&before), after);
         assert_eq!(shorten(&after), after);
     }

@@ -52,8 +52,9 @@ impl Connect {
         }
     }
 
-    /// Adds a block to the histories.
-    pub fn block(&mut self, block: &Block) -> Result<(), String> {
+    /// Adds a block, or the next part of one, to the histories. Parts leave what the whole block would: numbers go on, sums are
+    /// added to, and an output that a later part spends is a coin in between.
+    pub fn part(&mut self, block: &Block) -> Result<(), String> {
         let first = NEXT.get()?.unwrap_or(0);
         let mut sums: Vec<(ScriptHash, Balance)> = Vec::new();
         let mut touched = Vec::new();

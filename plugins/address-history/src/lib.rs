@@ -65,12 +65,20 @@ impl Processor for AddressHistory {
     }
 
     fn on_block(&mut self, block: &Block) -> Result<BlockAnswer, BlockError> {
-        if self.height.is_none() {
+        self.on_part(block, &Part::whole(block))
+    }
+
+    const TAKES_PARTS: bool = true;
+
+    fn on_part(&mut self, block: &Block, place: &Part) -> Result<BlockAnswer, BlockError> {
+        if self.height.is_none() && place.is_first() {
             WITH_COINS.put(&self.connect.coins);
         }
-        self.connect.block(block)?;
-        self.pool.confirm(block);
-        self.height = Some(block.height());
+        self.connect.part(block)?;
+        self.pool.confirm(block, place.last);
+        if place.last {
+            self.height = Some(block.height());
+        }
         Ok(BlockAnswer::none())
     }
 

@@ -59,6 +59,8 @@ pub struct Pool {
     scripts: HashMap<ScriptHash, Script>,
     /// Scripts that queries have not been left as they are now.
     changed: Vec<ScriptHash>,
+    /// A block comes in parts, and there were transactions that it might have.
+    confirming: bool,
     bytes: usize,
     next: u32,
     missing: u64,
@@ -95,15 +97,17 @@ impl Pool {
         entry
     }
 
-    /// A block has some of them: they are not shown twice until the pool says so too.
-    pub fn confirm(&mut self, block: &Block) {
-        if self.by_txid.is_empty() {
-            return;
+    /// A block has some of them: they are not shown twice until the pool says so too. `last` for a whole block, or its last part.
+    pub fn confirm(&mut self, block: &Block, last: bool) {
+        if !self.by_txid.is_empty() {
+            self.confirming = true;
+            for txid in block.txids() {
+                self.remove(txid);
+            }
         }
-        for txid in block.txids() {
-            self.remove(txid);
+        if last && std::mem::take(&mut self.confirming) {
+            self.publish(block.height());
         }
-        self.publish(block.height());
     }
 
     /// Transactions came, parents before children.

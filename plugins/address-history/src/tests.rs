@@ -371,3 +371,62 @@ fn numbers_are_written_and_read_back() {
     }
     assert_eq!(Sats::read(&mut [0x80u8; 3].as_slice()), None);
 }
+
+#[test]
+fn blocks_in_parts_leave_the_same_histories_as_whole_ones() {
+    let Some(data) = blocks::data() else { return };
+    let main = blocks::read_framed(&data.join("regtest/main.dat"));
+    let pool: Vec<Tx> = std::fs::read_to_string(data.join("regtest/mempool.hex"))
+        .unwrap()
+        .lines()
+        .map(|line| deserialize_hex(line.trim()).unwrap())
+        .collect();
+    let added: Vec<PoolTransaction> = pool
+        .iter()
+        .map(|tx| PoolTransaction {
+            transaction: tx.clone(),
+            fee: 0,
+            parents: vec![],
+        })
+        .collect();
+    for size in [3, 50] {
+        let (mut whole, mut parts) = (Both::new(), Both::new());
+        let mut in_several = 0;
+        let mut give = |whole: &mut Both, parts: &mut Both, block: &Block| {
+            whole.follow(std::slice::from_ref(block));
+            let spent = parts.coins.parts(block, size, &[]).unwrap();
+            let spent: Vec<_> = spent.into_iter().map(|part| part.spent.unwrap()).collect();
+            in_several += usize::from(spent.len() > 1);
+            parts.history.parts(block, size, &spent).unwrap();
+        };
+        // The harness takes a chain without its genesis block to begin at height 1.
+        for both in [&mut whole, &mut parts] {
+            both.follow(&main[..1]);
+        }
+        for block in &main[1..] {
+            give(&mut whole, &mut parts, block);
+        }
+        assert!(parts.history.state() == whole.history.state(), "{size}");
+        // Most of the pool is confirmed in parts; the rest stays.
+        for both in [&mut whole, &mut parts] {
+            both.history.mempool(&[], &added).unwrap();
+        }
+        let next = chain::block(
+            chain::hash(1),
+            main.len() as u32,
+            1_000,
+            pool[..40].to_vec(),
+        );
+        give(&mut whole, &mut parts, &next);
+        assert!(in_several > 5, "{in_several} blocks had more than one part");
+        assert!(parts.history.state() == whole.history.state(), "{size}");
+        assert!(
+            parts.history.volatile() == whole.history.volatile(),
+            "{size}"
+        );
+        assert_eq!(
+            parts.history.query("status", &[]).unwrap(),
+            whole.history.query("status", &[]).unwrap()
+        );
+    }
+}

@@ -109,7 +109,11 @@ impl Estimator {
         if height > self.height || vsize == 0 {
             return;
         }
-        let rate = (u128::from(fee) * 1_000 / u128::from(vsize)) as u64;
+        // fee * 1,000 / vsize, in parts that do not overflow: a division of 128 bits is a kilobyte of code.
+        let size = u64::from(vsize);
+        let rate = (fee / size)
+            .saturating_mul(1_000)
+            .saturating_add(fee % size * 1_000 / size);
         let bucket = self.buckets.of(rate as f64);
         self.unconfirmed.insert(
             txid,
@@ -143,13 +147,27 @@ impl Estimator {
         height: u32,
         txids: impl IntoIterator<Item = &'a [u8; 32]>,
     ) -> usize {
-        if height <= self.height {
+        if !self.begin_block(height) {
             return 0;
         }
-        self.height = height;
+        self.confirm(txids)
+    }
+
+    /// A block comes, in parts perhaps. False for one that was counted before.
+    pub fn begin_block(&mut self, height: u32) -> bool {
+        let next = height > self.height;
+        if next {
+            self.height = height;
+        }
+        next
+    }
+
+    /// Transactions of the block that was begun last. Answers how many of them were waited for.
+    pub fn confirm<'a>(&mut self, txids: impl IntoIterator<Item = &'a [u8; 32]>) -> usize {
         if self.unconfirmed.is_empty() {
             return 0;
         }
+        let height = self.height;
         let mut counted = 0;
         for txid in txids {
             let Some(waiting) = self.unconfirmed.remove(txid) else {

@@ -70,6 +70,17 @@ pub struct FeeEstimator {
     min_fee: u64,
     /// This instance was told of the pool: what a block holds should have been in it.
     told: bool,
+    open: Open,
+}
+
+/// What the parts of a block came to, so far.
+#[derive(Debug, Default)]
+struct Open {
+    /// Transactions without the coinbase, and those of them that the pool had.
+    txs: u32,
+    seen: u32,
+    /// The estimator knows the block already.
+    counted: bool,
 }
 
 impl Processor for FeeEstimator {
@@ -108,35 +119,56 @@ impl Processor for FeeEstimator {
             warmth,
             min_fee,
             told: false,
+            open: Open::default(),
         })
     }
 
     fn on_block(&mut self, block: &Block) -> Result<BlockAnswer, BlockError> {
+        self.on_part(block, &Part::whole(block))
+    }
+
+    const TAKES_PARTS: bool = true;
+
+    fn on_part(&mut self, block: &Block, place: &Part) -> Result<BlockAnswer, BlockError> {
         let time = u64::from(block.header().time);
-        if !self.current && self.estimator.first_recorded != 0 && time > self.active + MAX_AGE {
-            log::info(
-                "the last block that told something about fees is more than 60 hours old: starting afresh",
-            );
-            store::forget();
-            self.estimator = Estimator::new(self.estimator.height());
-            self.coverage = Coverage::default();
+        if place.is_first() {
+            if !self.current && self.estimator.first_recorded != 0 && time > self.active + MAX_AGE {
+                log::info(
+                    "the last block that told something about fees is more than 60 hours old: starting afresh",
+                );
+                store::forget();
+                self.estimator = Estimator::new(self.estimator.height());
+                self.coverage = Coverage::default();
+            }
+            self.open = Open {
+                counted: !self.estimator.begin_block(block.height()),
+                ..Open::default()
+            };
         }
         if self.told {
             // The coinbase is first.
-            let (mut txs, mut seen) = (0, 0);
-            for txid in block.txids().iter().skip(1) {
-                txs += 1;
-                seen += u32::from(self.pool.remove(txid).is_some());
+            let coinbase = usize::from(place.is_first());
+            for txid in block.txids().iter().skip(coinbase) {
+                self.open.txs += 1;
+                self.open.seen += u32::from(self.pool.remove(txid).is_some());
             }
+        }
+        if !self.open.counted {
+            self.estimator.confirm(block.txids());
+        }
+        if !place.last {
+            return Ok(BlockAnswer::none());
+        }
+        if self.told {
             self.pool.put();
-            self.coverage.block(block.height(), txs, seen);
+            self.coverage
+                .block(block.height(), self.open.txs, self.open.seen);
             self.coverage.put();
             if let Some((_, txs, seen)) = self.coverage.last() {
                 let percent = f64::from(seen) * 100.0 / f64::from(txs.max(1));
                 values::set("coverage_percent", percent.round());
             }
         }
-        self.estimator.block(block.height(), block.txids());
         if self.current {
             self.active = time;
         }

@@ -517,3 +517,42 @@ fn a_child_whose_parent_is_confirmed_stands_alone_and_slots_are_used_again() {
     net.give(2, std::slice::from_ref(&other), &[]);
     assert_eq!(median(&mut net), Some(26.0));
 }
+
+#[test]
+fn blocks_in_parts_teach_the_same_as_whole_ones() {
+    for size in [1, 2, 3, 40] {
+        let (mut whole, mut parts) = (Net::new(), Net::new());
+        for round in 0..40u64 {
+            let mut taken = Vec::new();
+            for net in [&mut whole, &mut parts] {
+                let mut pool = net.pool(60, 3);
+                pool.extend(net.pool(25 + round % 2, 6));
+                // Some wait longer, and one that nobody heard of is in the block.
+                pool.truncate(5 + round as usize % 4);
+                pool.push(net.transaction());
+                taken = pool;
+            }
+            whole.block(taken.clone());
+            let block = parts.next(taken);
+            parts.harness.parts(&block, size, &[]).unwrap();
+            parts.tip = block.block_hash();
+            assert_eq!(parts.harness.volatile(), whole.harness.volatile());
+        }
+        assert_eq!(parts.harness.state(), whole.harness.state(), "{size}");
+        assert!(whole.rate(4).is_some());
+        for path in ["estimate", "status", "recommended", "projection"] {
+            let params: &[(&str, &str)] = match path {
+                "estimate" => &[("target", "4")],
+                _ => &[],
+            };
+            assert_eq!(
+                parts.harness.query(path, params).unwrap(),
+                whole.harness.query(path, params).unwrap()
+            );
+        }
+        for value in ["coverage_percent", "fee_rate_2", "fee_rate_6", "waited_for"] {
+            assert_eq!(parts.harness.value(value), whole.harness.value(value));
+        }
+        assert!(whole.harness.value("coverage_percent").unwrap() < 100.0);
+    }
+}

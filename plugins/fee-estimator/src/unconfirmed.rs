@@ -1,6 +1,6 @@
 //! The transactions that are waited for: by txid, and how many came at each height into each bucket.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::buckets::COUNT;
@@ -39,7 +39,8 @@ impl Hasher for TxidHasher {
 #[derive(Debug, Default)]
 pub struct Unconfirmed {
     by_txid: HashMap<[u8; 32], Waiting, BuildHasherDefault<TxidHasher>>,
-    counts: BTreeMap<(u32, usize), u32>,
+    /// By height, and by bucket in each: both in order, and none of them empty.
+    counts: Vec<(u32, Vec<(usize, u32)>)>,
 }
 
 impl Unconfirmed {
@@ -49,24 +50,33 @@ impl Unconfirmed {
             return false;
         }
         self.by_txid.insert(*txid, waiting);
-        *self
-            .counts
-            .entry((waiting.height, waiting.bucket))
-            .or_default() += 1;
+        self.restore(waiting.height, waiting.bucket, 1);
         true
     }
 
     /// Waits no longer for a transaction.
     pub fn remove(&mut self, txid: &[u8; 32]) -> Option<Waiting> {
         let waiting = self.by_txid.remove(txid)?;
-        let place = (waiting.height, waiting.bucket);
-        if let Some(count) = self.counts.get_mut(&place) {
+        if let Ok(place) = self.row(waiting.height)
+            && let Some((_, row)) = self.counts.get_mut(place)
+            && let Ok(bucket) = row.binary_search_by_key(&waiting.bucket, |(bucket, _)| *bucket)
+            && let Some((_, count)) = row.get_mut(bucket)
+        {
             *count -= 1;
             if *count == 0 {
-                self.counts.remove(&place);
+                row.remove(bucket);
+            }
+            if row.is_empty() {
+                self.counts.remove(place);
             }
         }
         Some(waiting)
+    }
+
+    /// The place of a height among those that have transactions, or where it would be.
+    fn row(&self, height: u32) -> Result<usize, usize> {
+        self.counts
+            .binary_search_by_key(&height, |(height, _)| *height)
     }
 
     /// For each bucket, how many transactions wait at `height` for `blocks` or longer.
@@ -75,7 +85,11 @@ impl Unconfirmed {
         let Some(newest) = height.checked_sub(blocks) else {
             return waiting;
         };
-        for ((_, bucket), count) in self.counts.range(..=(newest, usize::MAX)) {
+        let old = self
+            .counts
+            .iter()
+            .take_while(|(height, _)| *height <= newest);
+        for (bucket, count) in old.flat_map(|(_, row)| row) {
             if let Some(place) = waiting.get_mut(*bucket) {
                 *place += count;
             }
@@ -85,7 +99,7 @@ impl Unconfirmed {
 
     /// How many transactions are waited for.
     pub fn len(&self) -> usize {
-        self.counts.values().map(|count| *count as usize).sum()
+        self.counts().map(|(_, _, count)| count as usize).sum()
     }
 
     /// True when none is.
@@ -103,11 +117,97 @@ impl Unconfirmed {
     pub fn counts(&self) -> impl Iterator<Item = (u32, usize, u32)> {
         self.counts
             .iter()
-            .map(|((height, bucket), count)| (*height, *bucket, *count))
+            .flat_map(|(height, row)| row.iter().map(|(bucket, count)| (*height, *bucket, *count)))
     }
 
     /// Adds a count without txids, for an instance that only estimates.
     pub fn restore(&mut self, height: u32, bucket: usize, count: u32) {
-        *self.counts.entry((height, bucket)).or_default() += count;
+        let place = self.row(height).unwrap_or_else(|place| {
+            self.counts.insert(place, (height, Vec::new()));
+            place
+        });
+        let Some((_, row)) = self.counts.get_mut(place) else {
+            return;
+        };
+        match row.binary_search_by_key(&bucket, |(bucket, _)| *bucket) {
+            Ok(place) => {
+                if let Some((_, there)) = row.get_mut(place) {
+                    *there += count;
+                }
+            }
+            Err(place) => row.insert(place, (bucket, count)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn counts_are_those_of_a_map_whatever_comes_and_goes() {
+        let mut unconfirmed = Unconfirmed::default();
+        let mut expected: BTreeMap<(u32, usize), u32> = BTreeMap::new();
+        let mut random = 7u64;
+        let mut next = |below: u64| {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (random >> 33) % below
+        };
+        let mut there = Vec::new();
+        for number in 0..4_000u64 {
+            if next(3) == 0 && !there.is_empty() {
+                let txid = there.swap_remove(next(there.len() as u64) as usize);
+                let gone = unconfirmed.remove(&txid).unwrap();
+                let count = expected.get_mut(&(gone.height, gone.bucket)).unwrap();
+                *count -= 1;
+                if *count == 0 {
+                    expected.remove(&(gone.height, gone.bucket));
+                }
+            } else {
+                let mut txid = [0; 32];
+                txid[..8].copy_from_slice(&number.to_le_bytes());
+                let (height, bucket) = (next(20) as u32, next(30) as usize);
+                let rate = 1;
+                assert!(unconfirmed.insert(
+                    &txid,
+                    Waiting {
+                        height,
+                        bucket,
+                        rate
+                    }
+                ));
+                assert!(!unconfirmed.insert(
+                    &txid,
+                    Waiting {
+                        height,
+                        bucket,
+                        rate
+                    }
+                ));
+                *expected.entry((height, bucket)).or_default() += 1;
+                there.push(txid);
+            }
+            if number % 100 == 0 {
+                let counts: Vec<_> = expected.iter().map(|((h, b), n)| (*h, *b, *n)).collect();
+                assert_eq!(unconfirmed.counts().collect::<Vec<_>>(), counts);
+                assert_eq!(unconfirmed.len(), there.len());
+                let waiting = unconfirmed.waiting(19, 9);
+                for (bucket, found) in waiting.iter().enumerate() {
+                    let of =
+                        |(h, b, n): &(u32, usize, u32)| (*b == bucket && *h <= 10).then_some(*n);
+                    assert_eq!(*found, counts.iter().filter_map(of).sum::<u32>());
+                }
+            }
+        }
+        for txid in there {
+            unconfirmed.remove(&txid).unwrap();
+        }
+        assert!(unconfirmed.is_empty() && unconfirmed.counts().next().is_none());
     }
 }

@@ -189,9 +189,15 @@ impl Processor for Watch {
     }
 
     fn on_block(&mut self, block: &Block) -> Result<BlockAnswer, BlockError> {
+        self.on_part(block, &Part::whole(block))
+    }
+
+    const TAKES_PARTS: bool = true;
+
+    fn on_part(&mut self, part: &Block, place: &Part) -> Result<BlockAnswer, BlockError> {
         self.confirmed.clear();
         let mut coins = self.take_coins()?;
-        for tx in block.transactions() {
+        for tx in part.transactions() {
             let mut spent = Vec::new();
             let seen = follow::look(&self.collections, self.bounds.max_depth, &tx, |place| {
                 let coin = coins.remove(&place)?;
@@ -202,12 +208,15 @@ impl Processor for Watch {
                 self.forget(place, coin);
             }
             self.keep_coins(&tx, seen.coins, &mut coins);
-            self.keep_matches(block.height(), &tx, &seen.matches)?;
+            let position = place.first + tx.position() as u32;
+            self.keep_matches(part.height(), position, &tx, &seen.matches)?;
         }
         self.coins = Some(coins);
         self.confirmed.flush();
-        self.height = Some(block.height());
-        values::set("followed_outputs", self.followed.iter().sum::<u32>().into());
+        if place.last {
+            self.height = Some(part.height());
+            values::set("followed_outputs", self.followed.iter().sum::<u32>().into());
+        }
         Ok(BlockAnswer::none())
     }
 
@@ -330,6 +339,7 @@ impl Watch {
     fn keep_matches(
         &mut self,
         height: u32,
+        position: u32,
         tx: &Transaction<'_>,
         matches: &[Match],
     ) -> Result<(), String> {
@@ -340,7 +350,7 @@ impl Watch {
             let whole = found.script.is_empty();
             self.confirmed.push(ConfirmedRow {
                 collection: &collection.name,
-                position: tx.position() as i64,
+                position: i64::from(position),
                 txid: tx.txid(),
                 direction: found.direction.name(),
                 place: i64::from(found.place),
@@ -359,7 +369,7 @@ impl Watch {
             if self.bounds.keep_matches > 0 {
                 let record = Record {
                     height,
-                    position: tx.position() as u32,
+                    position,
                     txid: *tx.txid(),
                     direction: found.direction as u8,
                     place: found.place,

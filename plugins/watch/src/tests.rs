@@ -532,3 +532,52 @@ fn every_query_is_bounded() {
         .unwrap();
     assert_eq!(page["matches"], json!([]));
 }
+
+#[test]
+fn blocks_in_parts_leave_the_same_matches_as_whole_ones() {
+    let settings = json!({ "max_depth": 3, "keep_matches": 4, "collections": {
+        "alice": { "scripts": [ALICE], "descendants": true },
+        "short": { "patterns": ["^51$"] },
+    }});
+    for size in [1, 2, 3, 20] {
+        let mut whole = Chain::new(settings.clone());
+        let mut parts = Chain::new(settings.clone());
+        for n in 0..4 {
+            let first = pay(&[ripe(1 + n)], &[(500, ALICE), (300, BOB), (200, CAROL)]);
+            let mut transactions = vec![first.clone()];
+            let mut end = (first.compute_txid(), 0);
+            // What a part follows, a later one spends.
+            for _ in 0..5 {
+                let next = pay(&[end], &[(400, BOB), (50, "51")]);
+                end = (next.compute_txid(), 0);
+                transactions.push(next);
+            }
+            transactions.push(pay(&[(first.compute_txid(), 2)], &[(100, "51")]));
+            let block = whole.block(transactions);
+            let spent = parts.coins.parts(&block, size, &[]).unwrap();
+            let spent: Vec<_> = spent.into_iter().map(|part| part.spent.unwrap()).collect();
+            parts.watch.parts(&block, size, &spent).unwrap();
+            // A fresh instance goes on from the state.
+            if n == 2 {
+                parts.watch.restart();
+                whole.watch.restart();
+            }
+        }
+        assert_eq!(parts.watch.state(), whole.watch.state(), "{size}");
+        let found = whole.watch.rows("watch_match");
+        assert_eq!(parts.watch.rows("watch_match"), found, "{size}");
+        assert!(found.len() > 60, "{}", found.len());
+        assert_eq!(
+            parts.watch.value("followed_outputs"),
+            whole.watch.value("followed_outputs")
+        );
+        let params = [("collection", "short")];
+        assert_eq!(
+            parts.watch.query("matches", &params).unwrap(),
+            whole.watch.query("matches", &params).unwrap()
+        );
+        parts.rollback(102);
+        whole.rollback(102);
+        assert_eq!(parts.watch.state(), whole.watch.state(), "{size}");
+    }
+}
