@@ -10,8 +10,9 @@
 
 use std::time::{Duration, Instant};
 
+use blockmill_tests::free_address;
 use blockmill_tests::host::{ALL_ROWS, Host, Installation};
-use devnet::{Behaviour, Config, Devnet, Mining};
+use devnet::{Behaviour, Config, Devnet, Dial, Mining};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -225,4 +226,97 @@ fn who_spoils_a_packet_is_dropped_and_the_sync_goes_on_with_another() {
     assert!(line.contains(&bad.to_string()), "{line}");
     assert_same_coins(&mut host, &devnet);
     host.stop().unwrap();
+}
+
+/// What `peers --json` of a host says of its incoming peers, once there are `count` that have shaken hands.
+fn incoming(host: &Host, count: usize) -> Vec<Value> {
+    let end = Instant::now() + LIMIT;
+    loop {
+        let output = host.installation().command(&["peers", "--json"]).unwrap();
+        assert!(output.status.success());
+        let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let peers = json["peers"].as_array().unwrap().iter();
+        let ready = peers.filter(|peer| peer["direction"] == "inbound" && peer["ping_ms"].is_u64());
+        let ready: Vec<Value> = ready.cloned().collect();
+        if ready.len() == count {
+            return ready;
+        }
+        assert!(Instant::now() < end, "not {count} incoming peers: {json}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn who_connects_to_us_in_version_2_or_1_is_spoken_to_so_and_gives_us_its_chain() {
+    let (first, second) = (chain(Behaviour::default()), chain(Behaviour::default()));
+    let listen = free_address().unwrap();
+    let mut host = Installation::new("regtest", &[])
+        .unwrap()
+        .key("peers", &format!("listen = \"{listen}\""))
+        .plugins(ALL_ROWS)
+        .start()
+        .unwrap();
+    first.dial(listen, Dial::V2).unwrap();
+    assert_same_coins(&mut host, &first);
+    let peers = incoming(&host, 1);
+    assert_eq!(peers[0]["transport"], "v2");
+    let theirs = first.session_ids()[0].expect("a session of version 2");
+    assert_eq!(peers[0]["session_id"], hex(&theirs));
+
+    // The other has the same chain, and then a longer one, so that these blocks come in the clear.
+    second.dial(listen, Dial::V1).unwrap();
+    let peers = incoming(&host, 2);
+    let mut kinds: Vec<&str> = peers
+        .iter()
+        .map(|peer| peer["transport"].as_str().unwrap())
+        .collect();
+    kinds.sort_unstable();
+    assert_eq!(kinds, ["v1", "v2"]);
+    let clear = peers.iter().find(|peer| peer["transport"] == "v1").unwrap();
+    assert!(clear["session_id"].is_null());
+    assert_eq!(second.session_ids(), [None]);
+    second.mine(2).unwrap();
+    assert_same_coins(&mut host, &second);
+    // And what is mined at the end of an encrypted line still comes.
+    first.mine(4).unwrap();
+    assert_same_coins(&mut host, &first);
+    host.stop().unwrap();
+}
+
+#[test]
+fn who_insists_on_version_2_lets_nobody_in_without_it() {
+    let devnet = chain(Behaviour::default());
+    let listen = free_address().unwrap();
+    let mut host = Installation::new("regtest", &[])
+        .unwrap()
+        .key("peers", &format!("listen = \"{listen}\""))
+        .key("peers", "transport = \"v2\"")
+        .plugins(ALL_ROWS)
+        .start()
+        .unwrap();
+    devnet.dial(listen, Dial::V1).unwrap();
+    let refused = |line: &str| line.contains("peer dropped") && line.contains("version 1");
+    host.wait_for_log("the refusal", LIMIT, refused).unwrap();
+    assert!(devnet.session_ids().is_empty());
+    host.stop().unwrap();
+}
+
+#[test]
+fn two_hosts_agree_on_version_2_and_part_because_neither_serves_blocks() {
+    let listen = free_address().unwrap();
+    let listener = Installation::new("regtest", &[])
+        .unwrap()
+        .key("peers", &format!("listen = \"{listen}\""))
+        .start()
+        .unwrap();
+    let mut dialler = Installation::new("regtest", &[listen])
+        .unwrap()
+        .key("peers", "transport = \"v2\"")
+        .start()
+        .unwrap();
+    // What the listener offers came through the encrypted line: there is no other.
+    let parted = |line: &str| line.contains("services") && line.contains("P2P_V2");
+    dialler.wait_for_log("the services", LIMIT, parted).unwrap();
+    dialler.stop().unwrap();
+    listener.stop().unwrap();
 }

@@ -129,6 +129,7 @@ impl Sync {
             user_agent: config.user_agent.clone(),
             minimum_version: config.minimum_version,
             required_services: config.required_services,
+            services: config.transport.services(params),
             handshake_timeout: config.handshake_timeout,
             ping_interval: config.ping_interval,
             pong_timeout: config.pong_timeout,

@@ -16,6 +16,8 @@ use super::codec::{
     Command, MAX_ADDRESSES, MAX_HEADERS_RESULTS, MAX_INVENTORY, RawMessage, encode_frame,
 };
 
+mod addr_v2;
+
 /// The protocol version that we speak: with BIP339 (`wtxidrelay`) and BIP155 (`sendaddrv2`).
 pub const PROTOCOL_VERSION: u32 = 70_016;
 /// The longest user agent that is taken (Core's `MAX_SUBVERSION_LENGTH`).
@@ -71,7 +73,7 @@ pub enum Message {
     GetAddr,
     /// `addr`: unix time last seen, address
     Addr(Vec<(u32, Address)>),
-    /// `addrv2`, BIP155
+    /// `addrv2`, BIP155. What is to be passed over, of a known network too, is [`AddrV2::Unknown`](bitcoin::p2p::address::AddrV2).
     AddrV2(Vec<AddrV2Message>),
     /// `inv`
     Inv(Vec<Inventory>),
@@ -229,7 +231,7 @@ impl Message {
                 };
             }
             "addr" => Message::Addr(payload.list(MAX_ADDRESSES)?),
-            "addrv2" => Message::AddrV2(payload.list(MAX_ADDRESSES)?),
+            "addrv2" => Message::AddrV2(addr_v2::read_list(&mut payload)?),
             "inv" => Message::Inv(payload.list(MAX_INVENTORY)?),
             "getdata" => Message::GetData(payload.list(MAX_INVENTORY)?),
             "notfound" => Message::NotFound(payload.list(MAX_INVENTORY)?),

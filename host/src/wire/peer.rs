@@ -37,6 +37,8 @@ pub struct PeerConfig {
     pub minimum_version: u32,
     /// Services that an outbound peer must all have, beside `NETWORK` or `NETWORK_LIMITED`.
     pub required_services: ServiceFlags,
+    /// What we offer. Blocks and transactions are served to nobody, so all that can be in it is version 2 of the transport.
+    pub services: ServiceFlags,
     /// From the connection to `verack`. 60 s, as in Core.
     pub handshake_timeout: Duration,
     /// Between two pings. 2 min, as in Core.
@@ -68,6 +70,7 @@ impl PeerConfig {
             nonce,
             minimum_version: 31_800,
             required_services: ServiceFlags::WITNESS,
+            services: ServiceFlags::NONE,
             handshake_timeout: Duration::from_secs(60),
             ping_interval: Duration::from_secs(2 * 60),
             pong_timeout: Duration::from_secs(20 * 60),
@@ -560,11 +563,10 @@ impl Peer {
     fn send_version(&mut self, now: Moment) {
         let version = Version {
             version: PROTOCOL_VERSION,
-            // We serve nothing.
-            services: ServiceFlags::NONE,
+            services: self.config.services,
             timestamp: i64::try_from(now.secs()).unwrap_or(i64::MAX),
             receiver: receiver(self.addr),
-            sender: unspecified(ServiceFlags::NONE),
+            sender: unspecified(self.config.services),
             nonce: self.config.nonce,
             user_agent: self.config.user_agent.clone().into_bytes(),
             start_height: i32::try_from(self.our_height).unwrap_or(i32::MAX),

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::node::Node;
 use crate::server::{Behaviour, Dial, Server, ServerConfig, lock};
+use crate::signet::Signet;
 use crate::state::{Clock, Mining, Reorg, State};
 use crate::utxo::UtxoSet;
 
@@ -24,10 +25,12 @@ const POLL: Duration = Duration::from_millis(5);
 pub struct Config {
     /// Decides keys, payments, fees, simulated times: all that is random.
     pub seed: u64,
-    /// Whose genesis block and magic to use. Blocks are mined on regtest only.
+    /// Whose genesis block and magic to use. Blocks are mined on regtest, and on a signet with a `signet` of its own.
     pub network: Network,
     /// Another magic than the network's own.
     pub magic: Option<Magic>,
+    /// Who signs blocks of the network `Signet`; its magic follows from this.
+    pub signet: Option<Signet>,
     /// Where to listen; port 0 for any that is free.
     pub listen: SocketAddr,
     /// User agent (BIP14).
@@ -52,6 +55,7 @@ impl Default for Config {
             seed: 0,
             network: Network::Regtest,
             magic: None,
+            signet: None,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             user_agent: "/devnet:0.1/".to_owned(),
             files: Vec::new(),
@@ -126,13 +130,16 @@ impl Devnet {
     /// # Errors
     /// When a file is unreadable, blocks do not fit, or the address cannot be bound.
     pub fn start(config: Config) -> Result<Self> {
-        let magic = config.magic.unwrap_or_else(|| config.network.magic());
+        let own = config.signet.as_ref().map(Signet::magic);
+        let magic = config.magic.or(own);
+        let magic = magic.unwrap_or_else(|| config.network.magic());
         let mut state = State::new(
             config.network,
             config.seed,
             config.keep_coins,
             config.mining.clone(),
         )?;
+        state.sign_with(config.signet.clone());
         state.limit_height(config.max_height)?;
         for file in &config.files {
             state.load(file, magic)?;

@@ -9,6 +9,8 @@ use bitcoin::{
     transaction,
 };
 
+use crate::signet::Signet;
+
 /// What the coinbase says of who mined it.
 const TAG: &[u8; 8] = b"/devnet/";
 /// Before the commitment in the coinbase output (BIP141): `OP_RETURN`, 36 bytes, `aa21a9ed`.
@@ -38,15 +40,16 @@ pub struct Template {
 }
 
 impl Template {
-    /// The block with a nonce that meets the target. `None` when no nonce does, which on regtest does not happen.
-    pub fn mine(self) -> Option<Block> {
+    /// The block with a nonce that meets the target, solved for a signet. `None` when no nonce does, which on regtest does not
+    /// happen, and on a signet hardly ever.
+    pub fn mine(self, signet: Option<&Signet>) -> Option<Block> {
         let target = Target::from_compact(self.bits);
         let mut txdata = vec![self.coinbase()];
         txdata.extend(self.transactions);
         commit_witnesses(&mut txdata);
         let root =
             merkle_tree::calculate_root(txdata.iter().map(|tx| tx.compute_txid().to_raw_hash()));
-        let mut header = Header {
+        let header = Header {
             version: Version::from_consensus(0x2000_0000),
             prev_blockhash: self.parent,
             merkle_root: TxMerkleNode::from_raw_hash(root?),
@@ -54,10 +57,14 @@ impl Template {
             bits: self.bits,
             nonce: 0,
         };
-        while !target.is_met_by(header.block_hash()) {
-            header.nonce = header.nonce.checked_add(1)?;
+        let mut block = Block { header, txdata };
+        if let Some(signet) = signet {
+            signet.solve(&mut block)?;
         }
-        Some(Block { header, txdata })
+        while !target.is_met_by(block.header.block_hash()) {
+            block.header.nonce = block.header.nonce.checked_add(1)?;
+        }
+        Some(block)
     }
 
     fn coinbase(&self) -> Transaction {

@@ -18,6 +18,7 @@ use crate::blockfile;
 use crate::chain::Chain;
 use crate::coins::Coins;
 use crate::pool::{Pool, Refused};
+use crate::signet::Signet;
 use crate::utxo::Snapshot;
 use crate::wallet::Wallet;
 
@@ -76,6 +77,8 @@ pub struct State {
     pool: Pool,
     wallet: Wallet,
     mining: Mining,
+    /// Who signs blocks, on a signet of one's own.
+    signet: Option<Signet>,
     /// Blocks above this height are kept but not shown.
     max_height: Option<u32>,
     extra_nonce: u64,
@@ -96,11 +99,17 @@ impl State {
             pool: Pool::default(),
             wallet: Wallet::new(seed),
             mining,
+            signet: None,
             max_height: None,
             extra_nonce: seed,
             held: HashSet::new(),
             news: Vec::new(),
         })
+    }
+
+    /// Blocks are signed by this one from here on.
+    pub fn sign_with(&mut self, signet: Option<Signet>) {
+        self.signet = signet;
     }
 
     /// The block tree.

@@ -166,11 +166,8 @@ impl Sync {
         if kind == ConnectionKind::Incoming {
             return;
         }
-        let (services, transport) = (session.peer.services(), session.peer.transport());
+        let services = session.peer.services();
         self.connections.book.good(&addr, services, now.secs());
-        if let Some(transport) = transport {
-            self.connections.book.took(&addr, transport);
-        }
         match kind {
             ConnectionKind::Feeler => self.drop_peer(id, DropReason::FeelerDone, now),
             ConnectionKind::Full => self.ask_for_addresses(id),

@@ -31,7 +31,7 @@ impl State {
     /// Mines one block from the pool as it is.
     ///
     /// # Errors
-    /// Off regtest, where blocks cost work, and where no coins are kept.
+    /// Off regtest and signets of one's own, where blocks cost work, and where no coins are kept.
     pub fn mine_block(&mut self) -> Result<BlockHash> {
         let block = self.extend()?;
         let hash = block.block_hash();
@@ -41,10 +41,7 @@ impl State {
 
     /// Makes the next block from the pool and connects it, unannounced.
     pub(super) fn extend(&mut self) -> Result<Block> {
-        ensure!(
-            self.chain.network() == Network::Regtest,
-            "blocks are mined on regtest only"
-        );
+        self.ensure_mining()?;
         let coins = self.coins.as_ref().context("mining needs a coin set")?;
         let height = self.chain.height().saturating_add(1);
         let max_weight = self.mining.max_weight.saturating_sub(RESERVED_WEIGHT);
@@ -63,7 +60,9 @@ impl State {
             extra_nonce: self.extra_nonce,
             transactions: chosen.into_iter().map(|(tx, _)| tx).collect(),
         };
-        let block = template.mine().context("no nonce gives enough work")?;
+        let block = template
+            .mine(self.signet.as_ref())
+            .context("no nonce gives enough work")?;
         self.chain.insert(RawBlock::from_block(&block)?)?;
         let paid = self
             .connect(&block)
@@ -73,6 +72,16 @@ impl State {
             "our own block pays {paid} sat in fees, {fees} were expected"
         );
         Ok(block)
+    }
+
+    /// Whether blocks can be made at all.
+    pub(super) fn ensure_mining(&self) -> Result<()> {
+        let signed = self.chain.network() == Network::Signet && self.signet.is_some();
+        ensure!(
+            signed || self.chain.network() == Network::Regtest,
+            "blocks are mined on regtest and on a signet of one's own only"
+        );
+        Ok(())
     }
 
     fn next_time(&mut self, parent: &Header) -> u32 {

@@ -48,10 +48,7 @@ impl State {
             length > depth,
             "a branch of {length} does not outweigh {depth} blocks"
         );
-        ensure!(
-            self.chain.network() == bitcoin::Network::Regtest,
-            "blocks are mined on regtest only"
-        );
+        self.ensure_mining()?;
         let fork_height = self
             .chain
             .height()

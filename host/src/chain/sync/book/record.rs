@@ -48,7 +48,7 @@ pub struct Record {
     pub good: u64,
     /// Tries since, that count.
     pub failures: u32,
-    /// What it took.
+    /// The transport that it took, and version 1 only if it refused version 2.
     pub transport: Option<TransportKind>,
     /// Why the last connection ended, and when.
     pub dropped: Option<(u64, String)>,

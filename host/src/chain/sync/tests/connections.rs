@@ -266,6 +266,42 @@ fn what_is_not_reachable_useful_or_believable_is_not_taken() {
 }
 
 #[test]
+fn an_address_that_is_to_be_passed_over_costs_nobody_the_connection_and_a_wrong_list_does() {
+    let chain = chain(5);
+    let mut sim = sim(4, &many(3), &chain, |_| {});
+    sim.run_until("the peers", MINUTE, |sim| {
+        kinds(sim, ConnectionKind::Full).len() == 3
+    });
+    let now = sim.now.secs() as u32;
+    let message = |addr| AddrV2Message {
+        time: now,
+        services: ServiceFlags::NETWORK | ServiceFlags::WITNESS,
+        addr,
+        port: 8_333,
+    };
+    let mapped = std::net::Ipv4Addr::new(60, 1, 1, 1).to_ipv6_mapped();
+    let before = sim.sync.book().len();
+    sim.peers[0].say(&Message::AddrV2(vec![
+        message(AddrV2::Unknown(2, mapped.octets().to_vec())),
+        message(AddrV2::Unknown(77, vec![1; 20])),
+        message(AddrV2::Unknown(6, vec![1; 16])),
+        message(AddrV2::Ipv4([64, 1, 1, 1].into())),
+    ]));
+    sim.run_for(SECOND);
+    assert_eq!(sim.sync.book().len(), before + 1);
+    assert!(sim.sync.book().get(&addr("64.1.1.1:8333")).is_some());
+    assert!(sim.dropped.is_empty(), "{:?}", sim.dropped);
+    sim.peers[1].say(&Message::AddrV2(vec![message(AddrV2::Unknown(
+        1,
+        vec![1; 5],
+    ))]));
+    sim.peers[2].say(&told(1, 1_001));
+    sim.run_for(SECOND);
+    let dropped: BTreeSet<SocketAddr> = sim.dropped.iter().map(|(addr, _)| *addr).collect();
+    assert_eq!(dropped, BTreeSet::from([public(1), public(2)]));
+}
+
+#[test]
 fn a_tor_address_is_kept_and_connected_to_by_name_where_there_is_a_proxy() {
     let chain = chain(5);
     let mut sim = sim(5, &many(1), &chain, |config| config.reach.tor = true);
