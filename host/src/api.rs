@@ -16,7 +16,7 @@ use crate::status::{
 
 pub use self::owner::OwnerToken;
 pub use self::peers::PeerOrder;
-pub use self::server::{Bounds, bind, serve};
+pub use self::server::{Bounds, bind, serve, serve_stream};
 
 /// What the interface asks of the host. Calls may block: they run on threads of their own, a bounded number at once.
 pub trait Backend: Send + Sync + 'static {

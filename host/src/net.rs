@@ -19,5 +19,5 @@ pub use checker::{BlockFrom, Checked, Checker, ToCheck};
 pub use event_log::EventLog;
 pub use listener::bind;
 pub use peers_file::PeersFile;
-pub use proxy::Proxy;
+pub use proxy::{Proxy, Target};
 pub use shell::{Net, NetConfig, NetHandle, NetParts, NetView, TransactionSink, chain_of};

@@ -15,7 +15,7 @@ use bitcoin::hex::FromHex;
 use bitcoin::{BlockHash, Target, Work};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-mod chain_file;
+pub mod chain_file;
 
 /// Blocks between two retargets.
 pub const RETARGET_INTERVAL: u32 = 2016;

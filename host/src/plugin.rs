@@ -20,7 +20,7 @@ mod runtime_settings;
 mod volatile;
 
 pub use budget::{Budget, Limits, Usage};
-pub use capsule::{Capsule, Given, Header as CapsuleHeader};
+pub use capsule::{Capsule, Given, Header as CapsuleHeader, PoolHeader};
 pub use capsules::{Capsules, Failure};
 pub use descriptor::{COINS, Descriptor, WantedColumns, is_plugin_name};
 pub use engine::{Compiled, MAX_PLUGIN_SIZE, PluginEngine, hash_of};

@@ -9,6 +9,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
     task::JoinSet,
@@ -144,6 +145,8 @@ pub async fn serve<B: Backend>(
         };
         match accepted {
             Ok((stream, place)) => {
+                // only delays small answers if it fails
+                let _ = stream.set_nodelay(true);
                 let connection = connection(stream, router.clone(), bounds, closed.clone());
                 connections.spawn(async move {
                     connection.await;
@@ -176,14 +179,25 @@ async fn accept(
     Ok((stream, place))
 }
 
+/// Answers on one connection, of whatever kind, until it ends.
+pub async fn serve_stream<B: Backend>(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    backend: Arc<B>,
+    metrics: Metrics,
+    bounds: Bounds,
+) {
+    let router = routes::router(backend, metrics, bounds);
+    let (closing, closed) = watch::channel(());
+    connection(stream, router, bounds, closed).await;
+    drop(closing);
+}
+
 async fn connection(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     router: Router,
     bounds: Bounds,
     mut closed: watch::Receiver<()>,
 ) {
-    // only delays small answers if it fails
-    let _ = stream.set_nodelay(true);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(bounds.head_time)

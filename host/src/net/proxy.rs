@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
 use bitcoin::hex::DisplayHex;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_socks::tcp::Socks5Stream;
 
@@ -16,30 +17,51 @@ pub struct Proxy {
 
 /// What a connection is to: an address, or a name that only the proxy may look up.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Target {
+pub enum Target {
+    /// An address.
     Addr(SocketAddr),
+    /// A name and a port.
     Name(String, u16),
 }
 
 impl Proxy {
-    /// A connection to `target` through the proxy. Each has credentials of its own, so that Tor takes a circuit of its
-    /// own for it, as Core does (`-proxyrandomize`).
+    /// A connection to `target` through the proxy.
     pub(super) async fn connect(self, target: &Target) -> Result<TcpStream> {
+        let connected = async {
+            let stream = TcpStream::connect(self.addr).await?;
+            Self::connect_over(stream, target).await
+        };
+        connected
+            .await
+            .with_context(|| format!("the proxy {} failed", self.addr))
+    }
+
+    /// A connection to `target` over one to a proxy. Each has credentials of its own, so that Tor takes a circuit of its own
+    /// for it, as Core does (`-proxyrandomize`).
+    ///
+    /// # Errors
+    ///
+    /// When the proxy does not connect, or does not speak SOCKS5.
+    pub async fn connect_over<S>(stream: S, target: &Target) -> Result<S>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let mut random = [0; 32];
         getrandom::fill(&mut random).context("no random numbers")?;
         let (user, password) = random.split_at(16);
         let (user, password) = (user.to_lower_hex_string(), password.to_lower_hex_string());
         let connected = match target {
             Target::Addr(addr) => {
-                Socks5Stream::connect_with_password(self.addr, *addr, &user, &password).await
+                Socks5Stream::connect_with_password_and_socket(stream, *addr, &user, &password)
+                    .await
             }
             Target::Name(name, port) => {
                 let target = (name.as_str(), *port);
-                Socks5Stream::connect_with_password(self.addr, target, &user, &password).await
+                Socks5Stream::connect_with_password_and_socket(stream, target, &user, &password)
+                    .await
             }
         };
-        let stream = connected.with_context(|| format!("the proxy {} failed", self.addr))?;
-        Ok(stream.into_inner())
+        Ok(connected?.into_inner())
     }
 }
 

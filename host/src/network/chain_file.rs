@@ -125,6 +125,17 @@ pub(super) fn parse(text: &str, source: &str) -> Result<&'static Params, String>
     if let Some((_, params)) = known.iter().find(|(before, _)| *before == key) {
         return Ok(params);
     }
+    let params: &'static Params = Box::leak(Box::new(read(text, source)?));
+    known.push((key, params));
+    Ok(params)
+}
+
+/// The parameters in the text of a chain file, which no later name stands for. `source` is how messages name it.
+///
+/// # Errors
+///
+/// What is wrong with it, for people.
+pub fn read(text: &str, source: &str) -> Result<Params, String> {
     let file: ChainFile = toml::from_str(text).map_err(|error| {
         let at = error.span().map_or(String::new(), |span| {
             let before = text.get(..span.start).unwrap_or_default();
@@ -132,10 +143,7 @@ pub(super) fn parse(text: &str, source: &str) -> Result<&'static Params, String>
         });
         format!("{at}{}", error.message())
     })?;
-    let params = file.into_params(source)?;
-    let params: &'static Params = Box::leak(Box::new(params));
-    known.push((key, params));
-    Ok(params)
+    file.into_params(source)
 }
 
 fn leak(text: String) -> &'static str {

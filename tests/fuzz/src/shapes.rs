@@ -1,0 +1,135 @@
+//! What more than one target needs: a network, its proof of work, checksums put right, a folder for files.
+
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use bitcoin::absolute::LockTime;
+use bitcoin::block::{Header, Version};
+use bitcoin::hashes::{Hash, sha256d};
+use bitcoin::script::Builder;
+use bitcoin::{
+    Amount, Block, CompactTarget, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode,
+    TxOut, Txid, Witness, transaction,
+};
+use blockmill::network::{Network, Params};
+
+/// Of regtest, in wire order.
+pub const MAGIC: [u8; 4] = [0xfa, 0xbf, 0xb5, 0xda];
+/// Bits that every second hash meets.
+pub const BITS: u32 = 0x207f_ffff;
+/// A moment after all that the seeds are made of, in unix seconds.
+pub const NOW: u64 = 1_800_000_000;
+
+/// The network of all targets: its proof of work can be made.
+pub fn regtest() -> &'static Params {
+    Network::Regtest.params()
+}
+
+/// A header on top of `parent`, without proof of work.
+pub fn header(parent: &Header, merkle_root: TxMerkleNode, seconds: u32) -> Header {
+    Header {
+        version: Version::from_consensus(0x2000_0000),
+        prev_blockhash: parent.block_hash(),
+        merkle_root,
+        time: parent.time.wrapping_add(seconds),
+        bits: CompactTarget::from_consensus(BITS),
+        nonce: 0,
+    }
+}
+
+/// A block on top of `parent` with so many payments that spend nobody's coins; `salt` makes it unlike others.
+pub fn block(parent: &Header, height: u32, salt: u32, payments: usize, seconds: u32) -> Block {
+    let script = Builder::new()
+        .push_int(height.into())
+        .push_int(salt.into())
+        .into_script();
+    let mut txdata = vec![pay(OutPoint::null(), script)];
+    txdata.extend((0..payments as u32).map(|number| {
+        let txid = sha256d::Hash::hash(&[salt.to_le_bytes(), number.to_le_bytes()].concat());
+        pay(
+            OutPoint::new(Txid::from_raw_hash(txid), 0),
+            ScriptBuf::new(),
+        )
+    }));
+    let mut block = Block {
+        header: header(parent, TxMerkleNode::all_zeros(), seconds),
+        txdata,
+    };
+    if let Some(root) = block.compute_merkle_root() {
+        block.header.merkle_root = root;
+    }
+    mine(&mut block.header);
+    block
+}
+
+fn pay(previous_output: OutPoint, script_sig: ScriptBuf) -> Transaction {
+    Transaction {
+        version: transaction::Version::TWO,
+        lock_time: LockTime::ZERO,
+        input: vec![TxIn {
+            previous_output,
+            script_sig,
+            sequence: Sequence::MAX,
+            witness: Witness::new(),
+        }],
+        output: vec![TxOut {
+            value: Amount::from_sat(1_000),
+            script_pubkey: ScriptBuf::from_bytes(vec![0x51; 30]),
+        }],
+    }
+}
+
+/// Finds a nonce, where a few tries find one.
+pub fn mine(header: &mut Header) {
+    for _ in 0..64 {
+        if header.target().is_met_by(header.block_hash()) {
+            return;
+        }
+        header.nonce = header.nonce.wrapping_add(1);
+    }
+}
+
+/// Writes the right checksum into each frame: an input that changes in one place would else end there.
+pub fn put_checksums_right(stream: &mut [u8]) {
+    let mut at = 0;
+    while let Some(frame) = stream.get_mut(at..).filter(|rest| rest.len() >= 24) {
+        let length = u32::from_le_bytes([frame[16], frame[17], frame[18], frame[19]]) as usize;
+        let Some(payload) = frame.get(24..).and_then(|rest| rest.get(..length)) else {
+            return;
+        };
+        let sum = sha256d::Hash::hash(payload).to_byte_array();
+        frame[20..24].copy_from_slice(&sum[..4]);
+        at += 24 + length;
+    }
+}
+
+/// Writes the CRC-32 of what is before them into the last four bytes.
+pub fn put_crc_right(bytes: &mut [u8]) {
+    if let Some((body, crc)) = bytes.split_last_chunk_mut::<4>() {
+        *crc = crc32fast::hash(body).to_le_bytes();
+    }
+}
+
+/// A folder for what a target reads from files, in memory where that can be. It goes when the process ends, if it ends well.
+pub fn scratch() -> &'static Path {
+    static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
+        let memory = Path::new("/dev/shm");
+        let parent = if memory.is_dir() {
+            memory.to_owned()
+        } else {
+            std::env::temp_dir()
+        };
+        let folder = parent.join(format!("blockmill-fuzz-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder for files");
+        folder
+    });
+    &FOLDER
+}
+
+/// A new, empty folder of this name in [`scratch`].
+pub fn empty_folder(name: &str) -> PathBuf {
+    let folder = scratch().join(name);
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).expect("a folder for files");
+    folder
+}
