@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fjall::compaction::Leveled;
 use fjall::config::{BlockSizePolicy, CompressionPolicy, PartitioningPolicy};
-use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
 use super::error::StoreError;
 use super::lane_state::LaneState;
@@ -29,6 +29,12 @@ pub(super) const CURSOR_KEY: [u8; MAX_KEY + 1] = [0xFF; MAX_KEY + 1];
 
 /// Empty keyspaces, one at a time, whose number is above all that were deleted. No plugin's has such a name.
 const HIGHEST: [&str; 2] = ["highest.0", "highest.1"];
+
+/// A keyspace that is never deleted, with one entry, which is written after keyspaces came or went (see [`Shared::stamp`]). No
+/// plugin's has such a name.
+const STAMPED: &str = "stamped.0";
+/// Numbers that an engine that was killed between a change of its keyspaces and the stamp may have given away, and more.
+const UNSTAMPED: usize = 256;
 
 /// Changes gathered in memory before the engine writes a table, a keyspace. Bulk flushes do not pass through it.
 const MEMTABLE_BYTES: u64 = 16 << 20;
@@ -80,6 +86,7 @@ impl StateStore {
             lanes: Mutex::default(),
             taken: Mutex::default(),
         };
+        shared.stamp(UNSTAMPED)?;
         Ok(Self {
             shared: Arc::new(shared),
         })
@@ -144,7 +151,7 @@ impl StateStore {
             self.shared.db.delete_keyspace(undo)?;
             self.shared.db.delete_keyspace(state)?;
         }
-        Ok(())
+        self.shared.stamp(1)
     }
 
     /// Bytes that the store takes on disk, journals included.
@@ -174,9 +181,32 @@ impl Shared {
     }
 
     fn create(&self, name: &str) -> Result<LaneKeyspaces, StoreError> {
-        let state = self.db.keyspace(name, options)?;
-        let undo = self.db.keyspace(&format!("{name}.undo"), options)?;
-        Ok(LaneKeyspaces { state, undo })
+        let undo = format!("{name}.undo");
+        let known = self.db.keyspace_exists(name) && self.db.keyspace_exists(&undo);
+        let keyspaces = LaneKeyspaces {
+            state: self.db.keyspace(name, options)?,
+            undo: self.db.keyspace(&undo, options)?,
+        };
+        if !known {
+            self.stamp(1)?;
+        }
+        Ok(keyspaces)
+    }
+
+    /// Writes an entry, so that the engine goes on above the numbers that it gave to changes of its keyspaces.
+    ///
+    /// fjall 3.1 numbers every change, and which keyspaces there are is such changes too. After a restart it goes on above the
+    /// highest number of the *entries*. A deletion of a keyspace could then get a lower number than the keyspace's own
+    /// creation: it had no effect, and at the next start the old keyspace came back under the name of the new one.
+    fn stamp(&self, times: usize) -> Result<(), StoreError> {
+        let stamped = self.db.keyspace(STAMPED, options)?;
+        for left in (0..times).rev() {
+            let mut batch = self.db.batch();
+            batch.insert(&stamped, b"at", b"");
+            let durability = (left == 0).then_some(PersistMode::SyncAll);
+            batch.durability(durability).commit()?;
+        }
+        Ok(())
     }
 
     /// Replaces the lane's keyspaces by empty ones. Snapshots of the old ones stay readable until they are dropped.

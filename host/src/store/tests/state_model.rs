@@ -270,11 +270,38 @@ fn live(steps: &[Step], bulk: usize) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 400, ..ProptestConfig::default() })]
 
     #[test]
     fn any_life_of_a_lane_matches_the_model(steps in prop::collection::vec(step(), 1..40), bulk in prop_oneof![Just(0usize), Just(5), Just(usize::MAX)]) {
         live(&steps, bulk);
+    }
+}
+
+/// Found by the test above: the state of before the second reset was there again.
+#[test]
+fn a_lane_that_is_reset_before_and_after_a_restart_stays_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, mut lane) = open(dir.path(), 5);
+    for _ in 0..3 {
+        lane.reset().unwrap();
+        drop(lane);
+        drop(store);
+        (store, lane) = open(dir.path(), 5);
+        assert_eq!(lane.cursor(), None);
+        lane.begin_block();
+        lane.put(b"before", b"the reset").unwrap();
+        lane.commit_block(cursor(0, 0), false).unwrap();
+        lane.flush().unwrap();
+        lane.reset().unwrap();
+        lane.begin_block();
+        lane.commit_block(cursor(0, 1), false).unwrap();
+        lane.flush().unwrap();
+        drop(lane);
+        drop(store);
+        (store, lane) = open(dir.path(), 5);
+        assert_eq!(lane.cursor(), Some(cursor(0, 1)));
+        assert_eq!(lane.get(b"before").unwrap().as_deref(), None);
     }
 }
 
