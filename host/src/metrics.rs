@@ -2,14 +2,23 @@
 //!
 //! Every handle is cheap to clone and may be used from any thread.
 
+mod peers;
+mod plugins;
 mod pool;
+mod stages;
 
-pub use self::pool::PoolMetrics;
+pub use peers::{PeerMetrics, PeerSample};
+pub use plugins::{MAX_GAUGE_NAME, MAX_PLUGIN_GAUGES, PluginMetrics};
+pub use pool::PoolMetrics;
+pub use stages::{Stage, StageTimer};
+
+use plugins::{BudgetLabels, GaugeLabels};
+use stages::{StageBuckets, StageLabels};
 
 use std::{
     collections::{HashMap, HashSet},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicI64, AtomicU64},
     },
     time::{Duration, Instant},
@@ -17,12 +26,10 @@ use std::{
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{
-        DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric, LabelValueEncoder,
-    },
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
     metrics::{
         counter::Counter,
-        family::{Family, MetricConstructor},
+        family::Family,
         gauge::{ConstGauge, Gauge},
         histogram::{Histogram, exponential_buckets},
         info::Info,
@@ -30,99 +37,15 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-mod peers;
-
-pub use peers::{PeerMetrics, PeerSample};
-
-/// How many gauges a plugin may set. What it sets beyond is dropped: each is a time series that a Prometheus keeps for ever.
-pub const MAX_PLUGIN_GAUGES: usize = 1_000;
-
-/// The longest name of a plugin's gauge.
-pub const MAX_GAUGE_NAME: usize = 64;
-
-/// What is done with a block, in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Stage {
-    /// From bytes to a block, with its hashes.
-    Decode,
-    /// The rules of consensus that need no coins.
-    Check,
-    /// Into the block log.
-    Log,
-    /// The columns that plugins see.
-    Columns,
-    /// Fetching a block's coins ahead of the call.
-    Prefetch,
-    /// The call into the plugin.
-    Call,
-    /// State to the disk.
-    StateFlush,
-    /// Rows to the disk.
-    RowsFlush,
-    /// From a block's announcement to its commit in every lane, near the tip.
-    AnnouncedToCommitted,
-}
-
-impl Stage {
-    /// The value of the label `stage`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Decode => "decode",
-            Self::Check => "check",
-            Self::Log => "log",
-            Self::Columns => "columns",
-            Self::Prefetch => "prefetch",
-            Self::Call => "call",
-            Self::StateFlush => "state_flush",
-            Self::RowsFlush => "rows_flush",
-            Self::AnnouncedToCommitted => "announced_to_committed",
-        }
-    }
-}
-
-impl EncodeLabelValue for Stage {
-    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
-        self.name().encode(encoder)
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StageLabels {
-    stage: Stage,
-    plugin: String,
-}
-
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PluginLabels {
     plugin: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct GaugeLabels {
-    plugin: String,
-    name: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct BudgetLabels {
-    plugin: String,
-    budget: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct QueryLabels {
     plugin: String,
     outcome: &'static str,
-}
-
-/// 10 µs to 84 s, four times each: from a nearly empty block's check to a flush of everything.
-#[derive(Clone, Copy, Debug)]
-struct StageBuckets;
-
-impl MetricConstructor<Histogram> for StageBuckets {
-    fn new_metric(&self) -> Histogram {
-        Histogram::new(exponential_buckets(10e-6, 2.0, 24))
-    }
 }
 
 /// Everything that is measured.
@@ -475,121 +398,6 @@ impl Metrics {
             plugin: plugin.to_owned(),
         };
         StageTimer(self.stages.get_or_create_owned(&labels))
-    }
-}
-
-/// The times of one stage.
-#[derive(Clone, Debug)]
-pub struct StageTimer(Histogram);
-
-impl StageTimer {
-    /// Adds one time.
-    pub fn observe(&self, time: Duration) {
-        self.0.observe(time.as_secs_f64());
-    }
-
-    /// Runs `work` and adds the time that it took.
-    pub fn time<T>(&self, work: impl FnOnce() -> T) -> T {
-        let start = Instant::now();
-        let result = work();
-        self.observe(start.elapsed());
-        result
-    }
-}
-
-/// What is measured of one plugin.
-#[derive(Clone, Debug)]
-pub struct PluginMetrics {
-    /// Height of the last block it was given.
-    pub height: Gauge,
-    /// Blocks between that one and the tip.
-    pub lag: Gauge,
-    /// Calls that failed.
-    pub traps: Counter,
-    /// Rows of anchored tables that reached the disk. Those that a reorg takes back stay counted.
-    pub rows: Counter,
-    /// Memory of its instance in bytes.
-    pub memory_bytes: Gauge,
-    /// Log lines over its bound.
-    pub log_lines_dropped: Counter,
-    /// 1 while it is quarantined.
-    pub quarantined: Gauge,
-    /// Failures of the host, its disk or its database in the plugin's lane.
-    pub host_faults: Counter,
-    /// Fetching a block's coins ahead of the call.
-    pub prefetch: StageTimer,
-    /// The call with a block.
-    pub call: StageTimer,
-    /// State to the disk.
-    pub state_flush: StageTimer,
-    /// Rows to the disk.
-    pub rows_flush: StageTimer,
-    name: String,
-    metrics: Metrics,
-}
-
-impl PluginMetrics {
-    /// Sets one of the plugin's own gauges. False when it was dropped: the name is not allowed (lower-case letters, digits and
-    /// `_`, at most [`MAX_GAUGE_NAME`]) or there are [`MAX_PLUGIN_GAUGES`] others.
-    pub fn set_value(&self, name: &str, value: f64) -> bool {
-        let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_';
-        if name.is_empty() || name.len() > MAX_GAUGE_NAME || !name.bytes().all(allowed) {
-            return false;
-        }
-        let mut names = self
-            .metrics
-            .gauge_names
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let mine = names.entry(self.name.clone()).or_default();
-        if !mine.contains(name) {
-            if mine.len() >= MAX_PLUGIN_GAUGES {
-                return false;
-            }
-            mine.insert(name.to_owned());
-        }
-        // under the lock, so that clear_values leaves nothing behind
-        self.metrics
-            .gauges
-            .get_or_create_owned(&self.labels(name))
-            .set(value);
-        true
-    }
-
-    /// Shows a budget by its key: the most that was used and the limit, in seconds, bytes or a number.
-    pub fn set_budget(&self, budget: &'static str, used: f64, limit: f64) {
-        let labels = BudgetLabels {
-            plugin: self.name.clone(),
-            budget,
-        };
-        let metrics = &self.metrics;
-        metrics
-            .plugin_budget_used
-            .get_or_create_owned(&labels)
-            .set(used);
-        metrics
-            .plugin_budget_limit
-            .get_or_create_owned(&labels)
-            .set(limit);
-    }
-
-    /// Removes the plugin's own gauges, as when it is replaced.
-    pub fn clear_values(&self) {
-        let mut names = self
-            .metrics
-            .gauge_names
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        for name in names.remove(&self.name).unwrap_or_default() {
-            self.metrics.gauges.remove(&self.labels(&name));
-        }
-    }
-
-    fn labels(&self, name: &str) -> GaugeLabels {
-        GaugeLabels {
-            plugin: self.name.clone(),
-            name: name.to_owned(),
-        }
     }
 }
 
