@@ -82,7 +82,7 @@ impl Bcoin {
         };
         let mut attempt = 1;
         loop {
-            match Self::start_once(&program) {
+            match Self::start_once(&program, crate::free_address()?, crate::free_address()?) {
                 Ok(node) => return Ok(Some(node)),
                 Err(error) if attempt == START_ATTEMPTS => return Err(error),
                 Err(_) => attempt += 1,
@@ -90,9 +90,22 @@ impl Bcoin {
         }
     }
 
-    fn start_once(program: &Path) -> Result<Self> {
+    /// Stops it and starts one at the same addresses. It keeps everything in memory, since its database is a compiled part: its chain
+    /// is gone, and [`submit`](Self::submit) gives it back.
+    ///
+    /// # Errors
+    ///
+    /// When it does not end, or does not come up again.
+    pub fn restart(self) -> Result<Self> {
+        let (peer, rpc) = (self.peer, self.rpc);
+        self.stop()?;
+        let program =
+            xtask::bcoin::program(&workspace::root()).context("bcoin is there no more")?;
+        Self::start_once(&program, peer, rpc)
+    }
+
+    fn start_once(program: &Path, peer: SocketAddr, rpc: SocketAddr) -> Result<Self> {
         let folder = tempfile::tempdir().context("failed to make a folder for bcoin")?;
-        let (peer, rpc) = (crate::free_address()?, crate::free_address()?);
         let log = log_path(folder.path());
         let log =
             File::create(&log).with_context(|| format!("failed to make {}", log.display()))?;
@@ -187,6 +200,29 @@ impl Bcoin {
         let block = self.call("getblock", json!([hash.to_string(), false]))?;
         let hex = block.as_str().context("getblock gave no text")?;
         consensus::encode::deserialize_hex(hex).context("failed to decode a block of bcoin")
+    }
+
+    /// Hands over the block that follows its tip.
+    ///
+    /// # Errors
+    ///
+    /// When the node does not take it.
+    pub fn submit(&self, block: &Block) -> Result<()> {
+        let hex = consensus::encode::serialize_hex(block);
+        match self.call("submitblock", json!([hex]))? {
+            Value::Null => Ok(()),
+            why => bail!("bcoin did not take block {}: {why}", block.block_hash()),
+        }
+    }
+
+    /// Connects to another node, and follows its chain where that has more work.
+    ///
+    /// # Errors
+    ///
+    /// When the node does not answer.
+    pub fn join(&self, other: &Self) -> Result<()> {
+        self.call("addnode", json!([other.peer.to_string(), "onetry"]))
+            .map(drop)
     }
 
     /// Hands over a transaction and waits until it is in the pool.

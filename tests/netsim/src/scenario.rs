@@ -26,6 +26,8 @@ pub struct Scenario {
     pub patience: Duration,
     /// When the machine sleeps for an hour, if it does.
     pub sleeps_at: Option<Duration>,
+    /// How much larger than they are blocks count on the lines: see [`Link`](crate::Link).
+    pub padding: u64,
     /// All chance from here on.
     pub chance: ChaCha8Rng,
 }
@@ -71,6 +73,23 @@ impl Scenario {
             patience: MINUTE * 45,
             sleeps_at: (chance.random_range(0..4) == 0)
                 .then(|| MINUTE * chance.random_range(4..40)),
+            padding: 1,
+            chance,
+        }
+    }
+
+    /// Nothing but these peers, and a chain to fetch of them.
+    pub fn download(nodes: Vec<Node>, padding: u64, chance: ChaCha8Rng) -> Scenario {
+        Scenario {
+            seed: 0,
+            nodes,
+            split: None,
+            host_is_split: false,
+            spacing: MINUTE,
+            trouble: Duration::ZERO,
+            patience: MINUTE * 600,
+            sleeps_at: None,
+            padding,
             chance,
         }
     }

@@ -25,7 +25,7 @@ use crate::link::Link;
 use crate::mining;
 use crate::node::{Act, Kind};
 use crate::scenario::Scenario;
-use crate::world::{self, Side, World};
+use crate::world::{Side, World};
 
 const TICK: Duration = Duration::from_millis(200);
 const SECOND: Duration = Duration::from_secs(1);
@@ -108,12 +108,16 @@ pub struct Simulation {
 impl Simulation {
     /// The run of a seed.
     pub fn new(seed: u64) -> Simulation {
-        let mut scenario = Scenario::new(seed);
+        Simulation::of(Scenario::new(seed), World::new())
+    }
+
+    /// The run of a scenario in a world.
+    pub fn of(mut scenario: Scenario, world: World) -> Simulation {
         // After the last block of the world's beginning.
         let genesis = Network::Regtest.params().genesis_header.time;
-        let start = u64::from(genesis) + u64::from(mining::SPACING) * u64::from(world::BASE + 1);
+        let blocks = u64::from(world.height(Side::Main)) + 1;
+        let start = u64::from(genesis) + u64::from(mining::SPACING) * blocks;
         let start = Moment::from_secs(start);
-        let world = World::new();
         for node in &mut scenario.nodes {
             node.height = world.height(Side::Main);
         }
@@ -123,7 +127,8 @@ impl Simulation {
             .enumerate()
             .map(|(place, node)| (node.addr, place))
             .collect();
-        let host = Host::new(config(&world), seed, start);
+        let config = config(&world, scenario.padding);
+        let host = Host::new(config, scenario.seed, start);
         let mut simulation = Simulation {
             now: start,
             start,
@@ -395,7 +400,8 @@ impl Simulation {
             return;
         };
         node.connected();
-        let link = Link::new(node.latency, node.bandwidth, node.loss);
+        let mut link = Link::new(node.latency, node.bandwidth, node.loss);
+        link.padding = self.scenario.padding;
         let connection = Connection {
             node: place,
             up: link.clone(),
@@ -594,12 +600,16 @@ impl Simulation {
     }
 }
 
-fn config(world: &World) -> SyncConfig {
+fn config(world: &World, padding: u64) -> SyncConfig {
     let params = Network::Regtest.params();
     let mut config = SyncConfig::new(params);
     config.dns_seeds = vec!["seed".to_owned()];
     config.reach = Reach::INTERNET;
-    config.max_unchecked_bytes = UNCHECKED;
+    config.max_unchecked_bytes = match padding {
+        1 => UNCHECKED,
+        // As many blocks as if they were as large as they count.
+        padding => config.max_unchecked_bytes / padding as usize,
+    };
     let step = params.genesis_header.work();
     let blocks = world.height(Side::Main) - 10;
     config.minimum_work = (0..blocks).fold(step, |work, _| work + step);

@@ -48,7 +48,15 @@ impl World {
     /// A world of [`BASE`] blocks.
     pub fn new() -> World {
         static FIRST: OnceLock<Vec<Mined>> = OnceLock::new();
-        let blocks = FIRST.get_or_init(first).clone();
+        World::of(FIRST.get_or_init(first).clone())
+    }
+
+    /// A world of so many blocks, each with so many bytes of data.
+    pub fn even(blocks: u32, padding: usize) -> World {
+        World::of(chain(blocks, |_| padding))
+    }
+
+    fn of(blocks: Vec<Mined>) -> World {
         let index = blocks
             .iter()
             .enumerate()
@@ -141,6 +149,11 @@ impl Default for World {
 }
 
 fn first() -> Vec<Mined> {
+    // A few that take a while to send.
+    chain(BASE, |height| if height % 50 == 0 { 200_000 } else { 0 })
+}
+
+fn chain(count: u32, padding: impl Fn(u32) -> usize) -> Vec<Mined> {
     let params = Network::Regtest.params();
     let mut blocks = vec![Mined {
         header: params.genesis_header,
@@ -148,11 +161,9 @@ fn first() -> Vec<Mined> {
         height: 0,
     }];
     let mut parent = params.genesis_header;
-    for height in 1..=BASE {
+    for height in 1..=count {
         let time = parent.time + mining::SPACING;
-        // A few that take a while to send.
-        let padding = if height % 50 == 0 { 200_000 } else { 0 };
-        let (header, raw) = mining::block(&parent, height, time, 0, padding);
+        let (header, raw) = mining::block(&parent, height, time, 0, padding(height));
         blocks.push(Mined {
             header,
             raw: raw.into(),
