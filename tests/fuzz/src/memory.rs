@@ -1,6 +1,7 @@
 //! What a decoder may take up in memory.
 
 use std::alloc::System;
+use std::sync::Once;
 
 use cap::Cap;
 
@@ -11,11 +12,24 @@ static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
 /// Runs a part of a target that may take up so many bytes more than there are now. What passes that aborts the process
 /// ("memory allocation of … bytes failed"): a decoder that believes a length field is found out by it.
 pub fn bounded<T>(bytes: usize, part: impl FnOnce() -> T) -> T {
+    static ON_PANIC: Once = Once::new();
+    ON_PANIC.call_once(|| {
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            // Showing where it was takes memory of its own.
+            lift();
+            hook(panic);
+        }));
+    });
     let limit = ALLOCATOR.allocated().saturating_add(bytes);
     let _ = ALLOCATOR.set_limit(limit);
     let result = part();
-    let _ = ALLOCATOR.set_limit(usize::MAX);
+    lift();
     result
+}
+
+fn lift() {
+    let _ = ALLOCATOR.set_limit(usize::MAX);
 }
 
 /// The bound of most decoders: so many bytes for each of the input, and a megabyte.

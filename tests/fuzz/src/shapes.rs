@@ -110,7 +110,10 @@ pub fn put_crc_right(bytes: &mut [u8]) {
     }
 }
 
-/// A folder for what a target reads from files, in memory where that can be. It goes when the process ends, if it ends well.
+/// The beginning of the name of [`scratch`]; the number of the process follows.
+const SCRATCH: &str = "blockmill-fuzz-";
+
+/// A folder for what a target reads from files, in memory where that can be. Those of processes that have ended are removed.
 pub fn scratch() -> &'static Path {
     static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
         let memory = Path::new("/dev/shm");
@@ -119,11 +122,23 @@ pub fn scratch() -> &'static Path {
         } else {
             std::env::temp_dir()
         };
-        let folder = parent.join(format!("blockmill-fuzz-{}", std::process::id()));
+        for entry in std::fs::read_dir(&parent).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let process = name.to_str().and_then(|name| name.strip_prefix(SCRATCH));
+            if process.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
+        let folder = parent.join(format!("{SCRATCH}{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder for files");
         folder
     });
     &FOLDER
+}
+
+/// Removes [`scratch`], for a process that ends now.
+pub fn clean_up() {
+    let _ = std::fs::remove_dir_all(scratch());
 }
 
 /// A new, empty folder of this name in [`scratch`].

@@ -283,18 +283,30 @@ fn sync(seeds: &mut Vec<Seed>) {
     seeds.push(seed("sync", "two-branches", &[&branch]));
     // A new block at the tip, as a compact one with what was missing.
     let mut compact = play.clone();
-    compact.extend([15, 5, 3, 0, 1, 60, 7, 1, 0, 0, 0, 0, 1, 8, 0, 1, 5, 0]);
+    compact.extend([15, 5, 3, 0, 1, 60, 7, 1, 0, 0, 0, 0]);
+    // Of the payments of the next the pool lacks the second and the third.
+    let mut missing = compact.clone();
+    missing.extend([0; 5]);
+    missing.extend([
+        3, 0, 1, 60, 7, 1, 0, 0, 0, 0, 0, 3, 3, 0, 0, 8, 0, 2, 2, 15, 5,
+    ]);
+    seeds.push(seed("sync", "compact-missing", &[&missing]));
     seeds.push(seed("sync", "compact", &[&compact]));
     let mut mutated = play.clone();
     mutated.extend([
         3, 0, 1, 60, 6, 0, 90, 0, 1, 5, 0, 9, 0, 1, 10, 0, 11, 4, 2, 1, 3,
     ]);
     seeds.push(seed("sync", "mutated", &[&mutated]));
-    // Enough work is wanted that headers are read twice.
-    let mut presync = vec![2, 2, 0, 255, 60, 2, 0, 255, 60];
-    presync.extend([4, 30].iter().chain(&[3; 30]));
-    presync.extend([15, 200, 15, 200]);
+    // 2,400 headers are wanted: two messages, read twice, and the first blocks of them.
+    let mut presync = vec![2, 0x12, 0, 250, 5, 0x12, 0, 250, 5];
+    presync.extend([0x14, 1, 0, 250, 0x14, 0xd1, 7, 250]);
+    presync.extend([15, 20, 4, 1, 0]);
+    let mut other = presync.clone();
+    presync.extend([5, 255, 5, 254]);
     seeds.push(seed("sync", "presync", &[&presync]));
+    // On the second reading it shows another branch.
+    other.splice(9.., [0x92, 255, 250, 6, 0x14, 1, 0, 250, 0x14, 9, 9, 250]);
+    seeds.push(seed("sync", "presync-changed", &[&other]));
     let mut pieces = play.clone();
     pieces[0] = 4;
     pieces.extend([2, 0, 3, 60, 5, 2, 0, 5, 1, 1]);

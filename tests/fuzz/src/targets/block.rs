@@ -33,10 +33,10 @@ pub fn run(data: &[u8]) -> Verdict {
         height,
         median_time_past: 1_600_000_000,
     };
+    let by_the_crate = deserialize::<Block>(&raw);
     // The columns have an estimate of their own: see `Columns::with_capacity`.
     memory::bounded((1 << 20) + 120 * raw.len(), || {
         let whole = Frame::decode(Bytes::copy_from_slice(&raw));
-        let by_the_crate = deserialize::<Block>(&raw);
         match (&whole, &by_the_crate) {
             (Ok(frame), Ok(block)) => {
                 columns_fit(frame);
