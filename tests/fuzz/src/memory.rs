@@ -5,6 +5,10 @@ use std::sync::Once;
 
 use cap::Cap;
 
+/// What the `bitcoin` crate may take up beside what it reads: it makes room for a megabyte of any list whose length it has
+/// read, and such lists are in one another.
+pub const THE_CRATE: usize = 8 << 20;
+
 /// Counts what is allocated in this process. One target runs at a time.
 #[global_allocator]
 static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
