@@ -5,9 +5,9 @@ use std::sync::Once;
 
 use cap::Cap;
 
-/// What the `bitcoin` crate may take up beside what it reads: it makes room for a megabyte of any list whose length it has
-/// read, and such lists are in one another.
-pub const THE_CRATE: usize = 8 << 20;
+/// What the `bitcoin` crate may take up beside what it reads: a megabyte for any list whose length it has read, and four bytes
+/// for each of up to four million items that a witness claims to have.
+pub const THE_CRATE: usize = 24 << 20;
 
 /// Counts what is allocated in this process. One target runs at a time.
 #[global_allocator]

@@ -206,7 +206,12 @@ fn block(seeds: &mut Vec<Seed>) {
         "other-height",
         &[&[1, 255, 1], &[9, 9], &raw],
     ));
-    seeds.push(seed("block", "mainnet", &[&[3, 255, 1], &[0, 1], &raw]));
+    seeds.push(seed("block", "mainnet", &[&[9, 255, 1], &[0, 1], &raw]));
+    for chain in 1..4u8 {
+        let name = format!("chain-{chain}");
+        let flags = 1 | chain << 1;
+        seeds.push(seed("block", name, &[&[flags, 99, 5], &height, &raw]));
+    }
     let blocks = blocks();
     seeds.push(seed(
         "block",
@@ -254,7 +259,15 @@ fn headers(seeds: &mut Vec<Seed>) {
     let bits: Vec<u8> = (0..6u8)
         .flat_map(|number| [7, 0, 88, 2, number, 0xff, 0xff, 0x7f, 0x20, number, 0, 0, 0])
         .collect();
-    for network in 0..5 {
+    // A period of 2,016 and more, in eleven minutes each; the difficulty changes, and follows the times.
+    let periods = [
+        17, 0, 148, 2, 7, 127, 17, 0, 9, 0, 8, 5, 17, 0, 0, 20, 9, 40,
+    ];
+    for chain in 0..4 {
+        let name = format!("periods-{chain}");
+        seeds.push(seed("headers", name, &[&[chain, 0], &periods]));
+    }
+    for network in 0..8 {
         seeds.push(seed(
             "headers",
             format!("bits-{network}"),

@@ -32,7 +32,7 @@ const LARGE: u8 = 0x10;
 /// One operation after another; see [`Play::step`].
 pub fn run(data: &[u8]) -> Verdict {
     let mut input = Input::new(data);
-    memory::bounded((24 << 20) + 4_000 * data.len(), || {
+    memory::bounded(2 * memory::THE_CRATE + 4_000 * data.len(), || {
         let mut play = Play::new(input.byte());
         while !input.is_empty() {
             play.step(&mut input);
