@@ -259,7 +259,7 @@ fn headers(seeds: &mut Vec<Seed>) {
     let bits: Vec<u8> = (0..6u8)
         .flat_map(|number| [7, 0, 88, 2, number, 0xff, 0xff, 0x7f, 0x20, number, 0, 0, 0])
         .collect();
-    // A period of 2,016 and more, in eleven minutes each; the difficulty changes, and follows the times.
+    // A period of 2,016 and more: the difficulty changes, and follows the times.
     let periods = [
         17, 0, 148, 2, 7, 127, 17, 0, 9, 0, 8, 5, 17, 0, 0, 20, 9, 40,
     ];

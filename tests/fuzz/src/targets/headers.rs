@@ -11,7 +11,7 @@ use super::Verdict;
 use crate::{Input, memory, shapes};
 
 /// Headers that one input may make.
-const MOST_HEADERS: usize = 5_000;
+const MOST_HEADERS: usize = 2_600;
 
 /// The parameters of a chain: those whose proof of work can be made, then the public ones.
 fn params(number: u8) -> &'static Params {
