@@ -53,7 +53,7 @@ fn run_corpus(target: Target) -> Result<()> {
         taken += usize::from(target.run(data) == Verdict::Taken);
         bytes += data.len();
         // Cut anywhere and bent anywhere it may be refused, but no more than that.
-        for at in (0..data.len()).step_by((data.len() / 12).max(1)) {
+        for at in (0..data.len()).step_by(data.len().div_ceil(6).max(1)) {
             println!("{} changed at {at}", path.display());
             let mut bent = data.clone();
             if let Some(byte) = bent.get_mut(at) {

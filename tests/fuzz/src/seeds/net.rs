@@ -263,7 +263,7 @@ fn headers(seeds: &mut Vec<Seed>) {
     let periods = [
         17, 0, 148, 2, 7, 127, 17, 0, 9, 0, 8, 5, 17, 0, 0, 20, 9, 40,
     ];
-    for chain in 0..4 {
+    for chain in 0..3 {
         let name = format!("periods-{chain}");
         seeds.push(seed("headers", name, &[&[chain, 0], &periods]));
     }
