@@ -7,6 +7,7 @@ pub mod bcoin;
 pub mod bench;
 pub mod componentize;
 pub mod demo;
+pub mod fuzz;
 pub mod libtest;
 pub mod plugins;
 pub mod process;

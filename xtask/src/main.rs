@@ -1,13 +1,14 @@
 //! `cargo xtask`: the commands of this workspace.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use wasm_toolchain::{Source, WasmToolchain};
 use xtask::demo::{self, Options};
+use xtask::fuzz::Fuzz;
 use xtask::programs::{self, Profile};
 use xtask::test::{self, Step};
 use xtask::{bench, plugins, workspace};
@@ -69,17 +70,29 @@ enum Command {
         #[command(flatten)]
         wasm: Wasm,
     },
-    /// Run simulated networks of hundreds of peers, good and bad, one a seed
+    /// Run what takes long: simulated networks of hundreds of peers, good and bad, one a seed, and the fuzz targets
     #[command(
-        after_help = "Examples:\n  cargo xtask soak\n  cargo xtask soak --first 17 --seeds 1"
+        long_about = "Run simulated networks of hundreds of peers, good and bad, one a seed; then the fuzz targets of tests/fuzz, \
+                      a minute each, which takes a nightly compiler and cargo-fuzz.",
+        after_help = "Examples:\n  cargo xtask soak\n  cargo xtask soak --only networks --first 17 --seeds 1\n  \
+                      cargo xtask soak --only fuzz --fuzz-seconds 600\n  cargo xtask soak --target block --target sync"
     )]
     Soak {
+        /// Run this part and no other
+        #[arg(long, value_name = "PART", value_enum)]
+        only: Option<SoakPart>,
         /// The first seed
         #[arg(long, value_name = "N", default_value_t = 1)]
         first: u64,
-        /// How many seeds
+        /// How many seeds; 0 for none
         #[arg(long, value_name = "N", default_value_t = 1_000)]
         seeds: u64,
+        /// How long each fuzz target runs; 0 runs none
+        #[arg(long, value_name = "N", default_value_t = 60)]
+        fuzz_seconds: u64,
+        /// Run this fuzz target and nothing else (may be given again)
+        #[arg(long, value_name = "NAME", conflicts_with = "only")]
+        target: Vec<String>,
     },
     /// Take a block of more than a gigabyte from a peer to the plugins, in less than 600 MB of memory
     #[command(after_help = "Takes 3 GB of disk in the folder for temporary files.")]
@@ -106,6 +119,15 @@ enum Command {
     },
 }
 
+/// The parts of a soak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum SoakPart {
+    /// Simulated networks
+    Networks,
+    /// Fuzz targets
+    Fuzz,
+}
+
 #[derive(Args)]
 struct Wasm {
     /// Where the compiler for the plugins comes from
@@ -122,6 +144,16 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Simulated networks; `false` when one went wrong.
+fn soak_networks(root: &Path, first: u64, seeds: u64) -> Result<bool> {
+    let networks = programs::build(root, "netsim", Profile::Release)?;
+    let status = std::process::Command::new(networks)
+        .args(["--first", &first.to_string()])
+        .args(["--seeds", &seeds.to_string()])
+        .status()?;
+    Ok(status.success())
 }
 
 /// Runs one command; `false` when it ran and found something wrong.
@@ -169,13 +201,28 @@ fn run(cli: Cli) -> Result<bool> {
             let toolchain = WasmToolchain::find(wasm.toolchain)?;
             bench::run(&root, &toolchain, &only, blocks.as_deref(), runs)
         }
-        Command::Soak { first, seeds } => {
-            let networks = programs::build(&root, "netsim", Profile::Release)?;
-            let status = std::process::Command::new(networks)
-                .args(["--first", &first.to_string()])
-                .args(["--seeds", &seeds.to_string()])
-                .status()?;
-            Ok(status.success())
+        Command::Soak {
+            only,
+            first,
+            seeds,
+            fuzz_seconds,
+            target,
+        } => {
+            let networks = only != Some(SoakPart::Fuzz) && target.is_empty() && seeds > 0;
+            // What is missing is said before half an hour has passed.
+            let fuzz = if only != Some(SoakPart::Networks) && fuzz_seconds > 0 {
+                Some(Fuzz::prepare(&root, &target, fuzz_seconds)?)
+            } else {
+                None
+            };
+            let mut good = true;
+            if networks {
+                good &= soak_networks(&root, first, seeds)?;
+            }
+            if let Some(fuzz) = fuzz {
+                good &= fuzz.run()?;
+            }
+            Ok(good)
         }
         Command::LargeBlock { wasm } => {
             let toolchain = WasmToolchain::find(wasm.toolchain)?;

@@ -271,8 +271,7 @@ impl<R: Read> SnapshotReader<R> {
             if length > MAX_CHUNK {
                 return Err(damaged("a chunk is too long"));
             }
-            chunk.resize(length, 0);
-            self.read(&mut chunk, "a chunk")?;
+            self.read_chunk(length, &mut chunk)?;
             if crc32fast::hash(&chunk) != crc {
                 return Err(damaged("the checksum of a chunk"));
             }
@@ -303,6 +302,20 @@ impl<R: Read> SnapshotReader<R> {
             Ok(_) => Err(damaged("there is more behind its end")),
             Err(error) => Err(SnapshotError::reading("its end")(error)),
         }
+    }
+
+    /// As much memory as there are bytes: the length may be wrong.
+    fn read_chunk(&mut self, length: usize, chunk: &mut Vec<u8>) -> Result<(), SnapshotError> {
+        chunk.clear();
+        let mut input = self.input.by_ref().take(length as u64);
+        let read = input
+            .read_to_end(chunk)
+            .map_err(SnapshotError::reading("a chunk"))?;
+        if read < length {
+            return Err(SnapshotError::Torn("a chunk"));
+        }
+        self.all.update(chunk);
+        Ok(())
     }
 
     fn read(&mut self, bytes: &mut [u8], what: &'static str) -> Result<(), SnapshotError> {

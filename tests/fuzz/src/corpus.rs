@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+/// Bytes of a target's corpus at most: it is kept with the source.
+pub const MOST_BYTES: usize = 64 << 10;
+
 /// The folder with a folder for each target.
 pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus")

@@ -22,6 +22,7 @@ mod shapes;
 pub mod targets;
 
 pub use input::Input;
+pub use shapes::clean_up;
 pub use targets::{TARGETS, Target, Verdict};
 
 /// Runs the target of this name. For the programs of the folder `fuzz`.

@@ -11,7 +11,7 @@ use bitcoin::{
     Amount, Block, CompactTarget, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode,
     TxOut, Txid, Witness, transaction,
 };
-use blockmill::network::{Network, Params};
+use blockmill::network::{Network, Params, chain_file};
 
 /// Of regtest, in wire order.
 pub const MAGIC: [u8; 4] = [0xfa, 0xbf, 0xb5, 0xda];
@@ -24,6 +24,27 @@ pub const NOW: u64 = 1_800_000_000;
 pub fn regtest() -> &'static Params {
     Network::Regtest.params()
 }
+
+/// Chains with regtest's proof of work and the rules of others: difficulty that follows the times (with blocks of the easiest
+/// kind, or with Bitcoin Cash's rules and no segregated witness), and a signet whose challenge anybody meets.
+pub static CHAINS: LazyLock<[&'static Params; 4]> = LazyLock::new(|| {
+    let chain = |rest: &str| {
+        let params = chain_file::read(rest, "a chain of the fuzz targets").expect("a chain file");
+        let params: &'static Params = Box::leak(Box::new(params));
+        params
+    };
+    [
+        regtest(),
+        chain(
+            "name = \"easy\"\nbase = \"regtest\"\nno_retargeting = false\nallow_min_difficulty = true\n",
+        ),
+        chain(
+            "name = \"cash\"\nbase = \"regtest\"\nno_retargeting = false\nallow_min_difficulty = false\nsegwit = false\n\
+             max_block_size = [{ from = 0, bytes = 1_000_000 }]\nuahf_height = 20\ndaa_height = 2_016\n",
+        ),
+        chain("name = \"open\"\nbase = \"signet\"\nsignet_challenge = \"51\"\n"),
+    ]
+});
 
 /// A header on top of `parent`, without proof of work.
 pub fn header(parent: &Header, merkle_root: TxMerkleNode, seconds: u32) -> Header {
@@ -110,7 +131,10 @@ pub fn put_crc_right(bytes: &mut [u8]) {
     }
 }
 
-/// A folder for what a target reads from files, in memory where that can be. It goes when the process ends, if it ends well.
+/// The beginning of the name of [`scratch`]; the number of the process follows.
+const SCRATCH: &str = "blockmill-fuzz-";
+
+/// A folder for what a target reads from files, in memory where that can be. Those of processes that have ended are removed.
 pub fn scratch() -> &'static Path {
     static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
         let memory = Path::new("/dev/shm");
@@ -119,11 +143,23 @@ pub fn scratch() -> &'static Path {
         } else {
             std::env::temp_dir()
         };
-        let folder = parent.join(format!("blockmill-fuzz-{}", std::process::id()));
+        for entry in std::fs::read_dir(&parent).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let process = name.to_str().and_then(|name| name.strip_prefix(SCRATCH));
+            if process.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
+        let folder = parent.join(format!("{SCRATCH}{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder for files");
         folder
     });
     &FOLDER
+}
+
+/// Removes [`scratch`], for a process that ends now.
+pub fn clean_up() {
+    let _ = std::fs::remove_dir_all(scratch());
 }
 
 /// A new, empty folder of this name in [`scratch`].

@@ -2,54 +2,27 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use std::collections::BTreeSet;
-use std::panic::catch_unwind;
+use std::process::Command;
 
-use blockmill_fuzz::{TARGETS, Verdict, corpus};
+use blockmill_fuzz::{TARGETS, corpus};
 
-/// Bytes of a corpus at most: it is kept with the source.
-const MOST_BYTES: usize = 64 << 10;
-
-/// One test, because memory is counted for the whole process.
 #[test]
-fn no_target_panics_on_its_corpus_and_each_is_taken_somewhere_and_refused_somewhere() {
+fn no_target_fails_on_its_corpus_nor_on_what_is_close_to_it() {
     let mut failures = Vec::new();
     for target in TARGETS {
-        let files = corpus::files(target.name).unwrap();
-        let (mut taken, mut refused) = (0, 0);
-        for (path, bytes) in &files {
-            // Not captured where the process is aborted, as for too much memory.
-            println!("{}", path.display());
-            match catch_unwind(|| target.run(bytes)) {
-                Ok(Verdict::Taken) => taken += 1,
-                Ok(Verdict::Refused) => refused += 1,
-                Err(_) => failures.push(path.display().to_string()),
-            }
-            // Cut anywhere and bent anywhere it may be refused, but no more than that.
-            for at in places(bytes.len()) {
-                let mut bent = bytes.clone();
-                bent[at] ^= 0x81;
-                for variant in [&bytes[..at], &bent] {
-                    if catch_unwind(|| target.run(variant)).is_err() {
-                        failures.push(format!("{} changed at {at}", path.display()));
-                    }
-                }
-            }
+        // In a process of its own, which ends where a target takes too much memory.
+        let output = Command::new(env!("CARGO_BIN_EXE_blockmill-fuzz"))
+            .arg(target.name)
+            .output()
+            .unwrap();
+        if !output.status.success() {
+            let names = String::from_utf8_lossy(&output.stdout);
+            let said = String::from_utf8_lossy(&output.stderr);
+            let name = names.lines().last().unwrap_or("nothing");
+            failures.push(format!("{}: {name}\n{said}", target.name));
         }
-        assert!(taken > 0, "{} takes nothing of its corpus", target.name);
-        assert!(
-            taken + refused > 1,
-            "{} has too small a corpus",
-            target.name
-        );
-        let bytes: usize = files.iter().map(|(_, bytes)| bytes.len()).sum();
-        assert!(bytes <= MOST_BYTES, "{}: {bytes} bytes", target.name);
     }
-    assert!(failures.is_empty(), "{failures:#?}");
-}
-
-/// A dozen places of so many bytes.
-fn places(length: usize) -> impl Iterator<Item = usize> {
-    (0..length).step_by((length / 12).max(1))
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
 #[test]

@@ -206,7 +206,12 @@ fn block(seeds: &mut Vec<Seed>) {
         "other-height",
         &[&[1, 255, 1], &[9, 9], &raw],
     ));
-    seeds.push(seed("block", "mainnet", &[&[3, 255, 1], &[0, 1], &raw]));
+    seeds.push(seed("block", "mainnet", &[&[9, 255, 1], &[0, 1], &raw]));
+    for chain in 1..4u8 {
+        let name = format!("chain-{chain}");
+        let flags = 1 | chain << 1;
+        seeds.push(seed("block", name, &[&[flags, 99, 5], &height, &raw]));
+    }
     let blocks = blocks();
     seeds.push(seed(
         "block",
@@ -254,7 +259,15 @@ fn headers(seeds: &mut Vec<Seed>) {
     let bits: Vec<u8> = (0..6u8)
         .flat_map(|number| [7, 0, 88, 2, number, 0xff, 0xff, 0x7f, 0x20, number, 0, 0, 0])
         .collect();
-    for network in 0..5 {
+    // A period of 2,016 and more: the difficulty changes, and follows the times.
+    let periods = [
+        17, 0, 148, 2, 7, 127, 17, 0, 9, 0, 8, 5, 17, 0, 0, 20, 9, 40,
+    ];
+    for chain in 0..3 {
+        let name = format!("periods-{chain}");
+        seeds.push(seed("headers", name, &[&[chain, 0], &periods]));
+    }
+    for network in 0..8 {
         seeds.push(seed(
             "headers",
             format!("bits-{network}"),
@@ -283,18 +296,30 @@ fn sync(seeds: &mut Vec<Seed>) {
     seeds.push(seed("sync", "two-branches", &[&branch]));
     // A new block at the tip, as a compact one with what was missing.
     let mut compact = play.clone();
-    compact.extend([15, 5, 3, 0, 1, 60, 7, 1, 0, 0, 0, 0, 1, 8, 0, 1, 5, 0]);
+    compact.extend([15, 5, 3, 0, 1, 60, 7, 1, 0, 0, 0, 0]);
+    // Of the payments of the next the pool lacks the second and the third.
+    let mut missing = compact.clone();
+    missing.extend([0; 5]);
+    missing.extend([
+        3, 0, 1, 60, 7, 1, 0, 0, 0, 0, 0, 3, 3, 0, 0, 8, 0, 2, 2, 15, 5,
+    ]);
+    seeds.push(seed("sync", "compact-missing", &[&missing]));
     seeds.push(seed("sync", "compact", &[&compact]));
     let mut mutated = play.clone();
     mutated.extend([
         3, 0, 1, 60, 6, 0, 90, 0, 1, 5, 0, 9, 0, 1, 10, 0, 11, 4, 2, 1, 3,
     ]);
     seeds.push(seed("sync", "mutated", &[&mutated]));
-    // Enough work is wanted that headers are read twice.
-    let mut presync = vec![2, 2, 0, 255, 60, 2, 0, 255, 60];
-    presync.extend([4, 30].iter().chain(&[3; 30]));
-    presync.extend([15, 200, 15, 200]);
+    // 2,400 headers are wanted: two messages, read twice, and the first blocks of them.
+    let mut presync = vec![2, 0x12, 0, 250, 5, 0x12, 0, 250, 5];
+    presync.extend([0x14, 1, 0, 250, 0x14, 0xd1, 7, 250]);
+    presync.extend([15, 20, 4, 1, 0]);
+    let mut other = presync.clone();
+    presync.extend([5, 255, 5, 254]);
     seeds.push(seed("sync", "presync", &[&presync]));
+    // On the second reading it shows another branch.
+    other.splice(9.., [0x92, 255, 250, 6, 0x14, 1, 0, 250, 0x14, 9, 9, 250]);
+    seeds.push(seed("sync", "presync-changed", &[&other]));
     let mut pieces = play.clone();
     pieces[0] = 4;
     pieces.extend([2, 0, 3, 60, 5, 2, 0, 5, 1, 1]);

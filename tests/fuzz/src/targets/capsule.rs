@@ -14,7 +14,7 @@ pub fn run(data: &[u8]) -> Verdict {
     if flags & 1 == 0 {
         shapes::put_crc_right(&mut file);
     }
-    memory::bounded((1 << 20) + 200 * data.len(), || {
+    memory::bounded(memory::THE_CRATE + 200 * data.len(), || {
         let Ok(capsule) = Capsule::decode(&file) else {
             return Verdict::Refused;
         };

@@ -14,14 +14,19 @@ pub fn run(data: &[u8]) -> Verdict {
         parts.next().unwrap_or_default(),
         parts.next().unwrap_or_default(),
     );
-    // A chain file or a folder that an input names is not its own.
-    if file.windows(2).any(|pair| pair == b"./") || file.windows(5).any(|part| part == b".toml") {
+    // Where the network is a file, that file is not the input's.
+    let names_a_file = |text: &str| text.contains(['/', '\\']) || text.ends_with(".toml");
+    let file_of_network = std::str::from_utf8(file)
+        .ok()
+        .and_then(|text| text.parse::<toml::Table>().ok())
+        .and_then(|table| table.get("network")?.as_str().map(names_a_file));
+    if file_of_network == Some(true) {
         return Verdict::Refused;
     }
     let environment: Vec<(OsString, OsString)> = String::from_utf8_lossy(environment)
         .lines()
         .filter_map(|line| line.split_once('='))
-        .filter(|(_, value)| !value.contains('/'))
+        .filter(|(_, value)| !names_a_file(value.trim().trim_matches('"')))
         .map(|(name, value)| (format!("BLOCKMILL_{name}").into(), value.into()))
         .collect();
     let path = shapes::scratch().join("blockmill.toml");

@@ -26,7 +26,7 @@ pub fn run(data: &[u8]) -> Verdict {
             assert!(raw.starts_with(&bitcoin::consensus::serialize(&block.header)));
             assert!(block.header.target().is_met_by(block.header.block_hash()));
         }
-        if key.len() == 8 {
+        if key.len() == 8 && !looks_blank(bytes, key) {
             assert_eq!(
                 scan(bytes, Some(key)).as_ref(),
                 Some(&plain),
@@ -34,6 +34,14 @@ pub fn run(data: &[u8]) -> Verdict {
             );
         }
         Verdict::taken(!plain.is_empty())
+    })
+}
+
+/// Whether bytes of the file are, through the key, those of room that was made on the disk: no block begins there.
+fn looks_blank(bytes: &[u8], key: &[u8]) -> bool {
+    bytes.windows(4).enumerate().any(|(at, window)| {
+        let mask = key.iter().cycle().skip(at % 8);
+        window.iter().eq(mask.take(4))
     })
 }
 

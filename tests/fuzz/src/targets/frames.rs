@@ -42,7 +42,7 @@ pub fn run(data: &[u8]) -> Verdict {
         shapes::put_checksums_right(&mut stream);
     }
     // The decoder makes room for one announced message, whose length it has bounded.
-    memory::bounded(MAX_PAYLOAD + (2 << 20) + 40 * stream.len(), || {
+    memory::bounded(MAX_PAYLOAD + memory::THE_CRATE + 100 * stream.len(), || {
         let (events, error) = decode(&stream, stream.len().max(1), &settings);
         let in_pieces = decode(&stream, piece, &settings);
         assert_eq!((&events, &error), (&in_pieces.0, &in_pieces.1));

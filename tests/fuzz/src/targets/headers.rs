@@ -1,82 +1,107 @@
 //! Headers: the rules that decide whether one may follow, the tree, and the file that keeps them.
 
-use bitcoin::BlockHash;
 use bitcoin::block::Header;
 use bitcoin::consensus::{deserialize, serialize};
-use blockmill::chain::HeaderTree;
+use bitcoin::{BlockHash, CompactTarget};
+use blockmill::chain::{HeaderError, HeaderTree, Inserted};
 use blockmill::headers_file::HeadersFile;
-use blockmill::network::Network;
+use blockmill::network::{Network, Params};
 
 use super::Verdict;
 use crate::{Input, memory, shapes};
 
-/// The networks whose rules differ: regtest, each branch of Bitcoin's, and one of Bitcoin SV's.
-const NETWORKS: [Network; 5] = [
-    Network::Regtest,
-    Network::Mainnet,
-    Network::Testnet3,
-    Network::Testnet4,
-    Network::Signet,
-];
+/// Headers that one input may make.
+const MOST_HEADERS: usize = 2_600;
 
-/// A byte says which network, another whether it is the file that is read; then headers. Each of 80 bytes is taken as it is; a
+/// The parameters of a chain: those whose proof of work can be made, then the public ones.
+fn params(number: u8) -> &'static Params {
+    match number % 8 {
+        chain @ 0..4 => shapes::CHAINS[usize::from(chain)],
+        4 => Network::Mainnet.params(),
+        5 => Network::Testnet3.params(),
+        6 => Network::Testnet4.params(),
+        _ => Network::Signet.params(),
+    }
+}
+
+/// A byte says which chain, another whether it is the file that is read; then headers. Each of 80 bytes is taken as it is; a
 /// shorter form (see [`next`]) stands on one that was accepted.
 pub fn run(data: &[u8]) -> Verdict {
     let mut input = Input::new(data);
-    let network = NETWORKS[usize::from(input.byte()) % NETWORKS.len()];
+    let params = params(input.byte());
     if input.byte() & 1 == 1 {
         return memory::bounded_by(data, 64, || file(input.rest()));
     }
-    memory::bounded((1 << 20) + 400 * data.len(), || tree(network, input))
+    memory::bounded(4 << 20, || tree(params, input))
 }
 
-fn tree(network: Network, mut input: Input<'_>) -> Verdict {
-    let params = network.params();
+fn tree(params: &'static Params, mut input: Input<'_>) -> Verdict {
     let mut tree = HeaderTree::new(params);
     let mut accepted: Vec<Header> = vec![params.genesis_header];
-    while !input.is_empty() {
-        let header = next(&mut input, &accepted);
-        let hash = header.block_hash();
-        let (before, known) = (tree.best_work(), tree.contains(&hash));
-        let inserted = tree.insert(header, shapes::NOW);
-        assert_eq!(tree.contains(&hash), known || inserted.is_ok());
-        assert!(tree.best_work() >= before, "work is never lost");
-        if inserted.is_err() || known {
-            continue;
+    let mut made = 0;
+    while !input.is_empty() && made < MOST_HEADERS {
+        let (mut header, repeat) = next(&mut input, &accepted);
+        let seconds = header.time.wrapping_sub(accepted[accepted.len() - 1].time);
+        for _ in 0..=repeat {
+            made += 1;
+            if !insert(&mut tree, &mut header) {
+                break;
+            }
+            accepted.push(header);
+            if repeat > 0 {
+                let bits = header.bits;
+                header = shapes::header(&header, header.merkle_root, seconds);
+                header.bits = bits;
+                shapes::mine(&mut header);
+            }
         }
-        let parent = header.prev_blockhash;
-        assert_eq!(tree.header(&hash), Some(header));
-        assert_eq!(
-            tree.height_of(&hash),
-            tree.height_of(&parent).map(|height| height + 1)
-        );
-        assert_eq!(
-            tree.chain_work(&hash),
-            tree.chain_work(&parent).map(|work| work + header.work())
-        );
-        assert!(header.target().is_met_by(hash));
-        assert!(header.target() <= params.pow_limit);
-        assert!(tree.median_time(&hash) >= tree.median_time(&parent));
-        accepted.push(header);
     }
     locator(&tree);
     // What was accepted once is accepted again, and the tree is the same.
-    let again =
-        HeaderTree::load(params, accepted.iter().skip(1).copied()).expect("they were accepted");
+    let stored = accepted.iter().skip(1).copied();
+    let again = HeaderTree::load(params, stored).expect("they were accepted");
     assert_eq!(again.len(), tree.len());
     assert_eq!(again.best_work(), tree.best_work());
     Verdict::taken(accepted.len() > 1)
 }
 
+/// Whether the tree takes a header that it has not; one that has other bits than the rules ask for gets the right ones.
+fn insert(tree: &mut HeaderTree, header: &mut Header) -> bool {
+    let before = tree.best_work();
+    let mut inserted = tree.insert(*header, shapes::NOW);
+    if let Err(HeaderError::BadBits { expected, got }) = inserted {
+        assert_ne!(expected, got);
+        header.bits = CompactTarget::from_consensus(expected);
+        shapes::mine(header);
+        inserted = tree.insert(*header, shapes::NOW);
+        assert!(!matches!(inserted, Err(HeaderError::BadBits { .. })));
+    }
+    let (hash, parent) = (header.block_hash(), header.prev_blockhash);
+    assert_eq!(tree.contains(&hash), inserted.is_ok());
+    assert!(tree.best_work() >= before, "work is never lost");
+    if !matches!(inserted, Ok(Inserted::New)) {
+        return false;
+    }
+    assert_eq!(tree.header(&hash), Some(*header));
+    let height = |hash| tree.height_of(hash);
+    assert_eq!(height(&hash), height(&parent).map(|height| height + 1));
+    let work = tree.chain_work(&parent).map(|work| work + header.work());
+    assert_eq!(tree.chain_work(&hash), work);
+    assert!(header.target().is_met_by(hash));
+    assert!(header.target() <= tree.params().pow_limit);
+    assert!(tree.median_time(&hash) >= tree.median_time(&parent));
+    true
+}
+
 /// From the input: 0 and 80 bytes are a header; anything else stands on an accepted one, with a time, perhaps other bits and
-/// version, and its proof of work.
-fn next(input: &mut Input<'_>, accepted: &[Header]) -> Header {
+/// version, and its proof of work; and how many more there are, in the same distance.
+fn next(input: &mut Input<'_>, accepted: &[Header]) -> (Header, usize) {
     let form = input.byte();
     if form == 0 {
         let mut bytes = [0; 80];
         let given = input.take(80);
         bytes[..given.len()].copy_from_slice(given);
-        return deserialize(&bytes).expect("any 80 bytes are a header");
+        return (deserialize(&bytes).expect("any 80 bytes are a header"), 0);
     }
     let back = usize::from(input.byte());
     let parent = accepted[(accepted.len() - 1).saturating_sub(back)];
@@ -85,7 +110,7 @@ fn next(input: &mut Input<'_>, accepted: &[Header]) -> Header {
     let mut header = shapes::header(&parent, root, seconds);
     header.bits = parent.bits;
     if form & 2 != 0 {
-        header.bits = bitcoin::CompactTarget::from_consensus(input.u32());
+        header.bits = CompactTarget::from_consensus(input.u32());
     }
     if form & 4 != 0 {
         header.version = bitcoin::block::Version::from_consensus(input.u32() as i32);
@@ -93,7 +118,11 @@ fn next(input: &mut Input<'_>, accepted: &[Header]) -> Header {
     if form & 8 == 0 {
         shapes::mine(&mut header);
     }
-    header
+    let repeat = match form & 16 {
+        0 => 0,
+        _ => usize::from(input.byte()) * 16,
+    };
+    (header, repeat)
 }
 
 /// A locator begins at the best header and ends at the genesis, going back faster and faster.

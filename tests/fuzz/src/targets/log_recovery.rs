@@ -27,7 +27,7 @@ pub fn run(data: &[u8]) -> Verdict {
         ("00000.dat", older),
         ("00001.dat", newest),
     ];
-    memory::bounded((2 << 20) + 64 * data.len(), || match flags & 1 {
+    memory::bounded(memory::THE_CRATE + 64 * data.len(), || match flags & 1 {
         0 => recover::<BlockFrames>(&folder, &files),
         _ => recover::<SpentFrames>(&folder, &files),
     })

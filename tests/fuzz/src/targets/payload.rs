@@ -74,8 +74,7 @@ pub fn run(data: &[u8]) -> Verdict {
         return Verdict::Refused;
     };
     let command = command(*number);
-    // The `bitcoin` crate makes room for a megabyte of any list at once.
-    memory::bounded((4 << 20) + 100 * payload.len(), || {
+    memory::bounded(memory::THE_CRATE + 100 * payload.len(), || {
         let Some(message) = read(command, payload) else {
             return Verdict::Refused;
         };

@@ -33,7 +33,7 @@ impl CoinLookup for Anywhere {
 /// Transactions, each with its length before it; a length of zero stands for an hour that passes.
 pub fn run(data: &[u8]) -> Verdict {
     let mut input = Input::new(data);
-    memory::bounded((4 << 20) + 200 * data.len(), || {
+    memory::bounded(memory::THE_CRATE + 200 * data.len(), || {
         let mut pool = Mempool::new(MempoolConfig {
             max_bytes: 20_000,
             max_orphans: 4,

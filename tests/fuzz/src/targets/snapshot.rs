@@ -18,8 +18,8 @@ pub fn run(data: &[u8]) -> Verdict {
     if flags & 1 == 0 {
         put_hashes_right(&mut file);
     }
-    // A chunk is made room for as soon as its length is known, which is bounded.
-    memory::bounded((8 << 20) + 100 * data.len(), || match read(&file) {
+    // A chunk that is written is begun with room for a megabyte.
+    memory::bounded((2 << 20) + 100 * data.len(), || match read(&file) {
         Ok((header, entries)) => {
             written_again(&header, &entries);
             for end in [file.len() - 1, file.len() - 32, HEADER_BYTES, 0] {

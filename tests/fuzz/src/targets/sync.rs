@@ -15,6 +15,7 @@ use blockmill::chain::sync::book::BookFile;
 use blockmill::chain::sync::{PeerId, TransportPreference};
 use blockmill::chain::{BadBlock, HeaderTree, Output, Sync, SyncConfig, check_block};
 use blockmill::frame::Frame;
+use blockmill::wire::codec::MAX_HEADERS_RESULTS;
 use blockmill::wire::message::{PROTOCOL_VERSION, unspecified};
 use blockmill::wire::{Entropy, Message, Moment, RawMessage, Version};
 use bytes::Bytes;
@@ -25,10 +26,13 @@ use crate::{Input, memory, shapes};
 /// Headers that one input may make.
 const MOST_HEADERS: usize = 6_000;
 
+/// The bit of an operation with which there are many headers.
+const LARGE: u8 = 0x10;
+
 /// One operation after another; see [`Play::step`].
 pub fn run(data: &[u8]) -> Verdict {
     let mut input = Input::new(data);
-    memory::bounded((24 << 20) + 4_000 * data.len(), || {
+    memory::bounded(2 * memory::THE_CRATE + 4_000 * data.len(), || {
         let mut play = Play::new(input.byte());
         while !input.is_empty() {
             play.step(&mut input);
@@ -54,11 +58,12 @@ impl Play {
     fn new(flags: u8) -> Play {
         let params = shapes::regtest();
         let now = Moment::from_secs(u64::from(params.genesis_header.time) + 86_400);
-        let address = |last: u8| SocketAddr::from(([127, 0, 0, last], 18_444));
         let genesis_work = params.genesis_header.work();
-        let minimum = (0..(flags & 3) * 40).fold(genesis_work, |sum, _| sum + genesis_work);
+        // More than one message of headers has, so that a branch is read twice.
+        let minimum =
+            (0..u32::from(flags & 3) * 1_200).fold(genesis_work, |sum, _| sum + genesis_work);
         let config = SyncConfig {
-            connect: vec![address(1)],
+            connect: vec![SocketAddr::from(([127, 0, 0, 1], 18_444))],
             transport: TransportPreference::V1,
             entropy: Entropy::Seeded(1, 0),
             minimum_work: minimum,
@@ -87,7 +92,7 @@ impl Play {
         self.machine.connected(peer, address, slot == 0, self.now);
         self.answer(&mut Input::new(&[]));
         let services = ServiceFlags::NETWORK | ServiceFlags::WITNESS;
-        self.send(
+        self.greet(
             slot,
             Message::Version(Box::new(Version {
                 version: PROTOCOL_VERSION,
@@ -101,9 +106,9 @@ impl Play {
                 relay: true,
             })),
         );
-        self.send(slot, Message::WtxidRelay);
-        self.send(slot, Message::Verack);
-        self.send(
+        self.greet(slot, Message::WtxidRelay);
+        self.greet(slot, Message::Verack);
+        self.greet(
             slot,
             Message::SendCmpct {
                 announce: false,
@@ -112,12 +117,17 @@ impl Play {
         );
     }
 
-    fn send(&mut self, slot: usize, message: Message) {
+    /// What a peer says in its handshake.
+    fn greet(&mut self, slot: usize, message: Message) {
+        self.send(slot, message, &mut Input::new(&[]));
+    }
+
+    fn send(&mut self, slot: usize, message: Message, input: &mut Input<'_>) {
         if let Some(peer) = self.peers[slot] {
             let bytes = message.encode(shapes::MAGIC);
             self.machine.received(peer, &bytes, self.now);
         }
-        self.answer(&mut Input::new(&[]));
+        self.answer(input);
     }
 
     /// The low half of the operation's byte says what, its highest bit which peer.
@@ -141,33 +151,39 @@ impl Play {
                 }
                 self.answer(input);
             }
-            2 | 3 => self.make_headers(slot, operation & 1 == 1, input),
-            4 => self.headers_again(slot, input),
+            2 | 3 => self.make_headers(slot, operation, input),
+            4 => self.headers_again(slot, operation, input),
             5 => {
                 let raw = serialize(self.block(input));
-                self.send(slot, Message::Block(raw.into()));
+                self.send(slot, Message::Block(raw.into()), input);
             }
             6 => {
                 let mut raw = serialize(self.block(input));
                 let at = usize::from(input.u16()) % raw.len();
                 raw[at] ^= input.byte();
-                self.send(slot, Message::Block(raw.into()));
+                self.send(slot, Message::Block(raw.into()), input);
             }
             7 => {
                 let nonce = input.u32().into();
                 let block = self.block(input);
                 if let Ok(compact) = HeaderAndShortIds::from_block(block, nonce, 2, &[]) {
-                    self.send(slot, Message::CmpctBlock(Box::new(compact)));
+                    self.send(slot, Message::CmpctBlock(Box::new(compact)), input);
                 }
             }
             8 => {
                 let block = self.block(input);
-                let skip = usize::from(input.byte());
+                let (skip, count) = (usize::from(input.byte()), usize::from(input.byte()));
                 let answer = BlockTransactions {
                     block_hash: block.block_hash(),
-                    transactions: block.txdata.iter().skip(skip).cloned().collect(),
+                    transactions: block
+                        .txdata
+                        .iter()
+                        .skip(skip)
+                        .take(count)
+                        .cloned()
+                        .collect(),
                 };
-                self.send(slot, Message::BlockTxn(Box::new(answer)));
+                self.send(slot, Message::BlockTxn(Box::new(answer)), input);
             }
             9 => {
                 let block = self.block(input);
@@ -177,12 +193,12 @@ impl Play {
                     (1, Some(wtxid)) => vec![Inventory::WTx(wtxid)],
                     _ => vec![Inventory::Block(hash)],
                 };
-                self.send(slot, Message::Inv(list));
+                self.send(slot, Message::Inv(list), input);
             }
             10 => {
                 if let Some(tx) = self.block(input).txdata.last() {
                     let raw = serialize(tx);
-                    self.send(slot, Message::Tx(raw.into()));
+                    self.send(slot, Message::Tx(raw.into()), input);
                 }
             }
             11 => {
@@ -208,34 +224,52 @@ impl Play {
         &self.blocks[(self.blocks.len() - 1).saturating_sub(back)]
     }
 
-    /// Headers on top of one that was made, with their blocks, which may have payments; told as `headers`.
-    fn make_headers(&mut self, slot: usize, payments: bool, input: &mut Input<'_>) {
-        let parent = self.block(input);
-        let mut parent = parent.header;
-        let mut height = self.machine.height_of(&parent.block_hash()).unwrap_or(0);
+    /// How many headers: up to 255, or as many as a message has.
+    fn count(operation: u8, input: &mut Input<'_>) -> usize {
         let count = usize::from(input.byte());
+        match operation & LARGE {
+            0 => count,
+            _ => (count * 8).min(MAX_HEADERS_RESULTS),
+        }
+    }
+
+    /// Headers on top of one that was made, with their blocks, which may have payments; told as `headers`.
+    fn make_headers(&mut self, slot: usize, operation: u8, input: &mut Input<'_>) {
+        let mut parent = self.block(input).header;
+        let mut height = self.machine.height_of(&parent.block_hash()).unwrap_or(0);
+        let count = Self::count(operation, input);
         let seconds = u32::from(input.byte());
+        let payments = match operation & 1 {
+            0 => 0,
+            _ => seconds as usize % 8 + 1,
+        };
         let mut made = Vec::new();
-        for number in 0..count {
-            if self.blocks.len() >= MOST_HEADERS {
-                break;
-            }
+        for _ in 0..count.min(MOST_HEADERS.saturating_sub(self.blocks.len())) {
             height += 1;
-            let salt = self.blocks.len() as u32 + if payments { 1 << 20 } else { 0 };
-            let payments = if payments { number + 1 } else { 0 };
+            let salt = self.blocks.len() as u32;
             let block = shapes::block(&parent, height, salt, payments, seconds);
             parent = block.header;
             made.push(parent);
             self.blocks.push(block);
         }
-        self.send(slot, Message::Headers(made));
+        self.send(slot, Message::Headers(made), input);
     }
 
-    /// Headers that were made, in any order.
-    fn headers_again(&mut self, slot: usize, input: &mut Input<'_>) {
-        let count = usize::from(input.byte() & 31);
-        let headers: Vec<Header> = (0..count).map(|_| self.block(input).header).collect();
-        self.send(slot, Message::Headers(headers));
+    /// Headers that were made: many in their order from one on, or a few in any order.
+    fn headers_again(&mut self, slot: usize, operation: u8, input: &mut Input<'_>) {
+        let header = |block: &Block| block.header;
+        let headers: Vec<Header> = match operation & LARGE {
+            0 => {
+                let count = usize::from(input.byte() & 31);
+                (0..count).map(|_| self.block(input).header).collect()
+            }
+            _ => {
+                let from = usize::from(input.u16()).min(self.blocks.len());
+                let count = Self::count(operation, input);
+                self.blocks[from..].iter().take(count).map(header).collect()
+            }
+        };
+        self.send(slot, Message::Headers(headers), input);
     }
 
     /// Does what the machine wants done. The input says which transactions of a compact block the pool has.
@@ -264,10 +298,15 @@ impl Play {
                 }
                 Output::Compact { peer, hash, wanted } => {
                     let known = self.blocks.iter().find(|block| block.block_hash() == hash);
-                    let found = (0..wanted.ids.len())
+                    // The coinbase comes with the message. Of the others the pool has the right one, none, or another.
+                    let found = (1..=wanted.ids.len())
                         .map(|place| {
-                            let tx = known?.txdata.get(place + usize::from(input.byte() & 3))?;
-                            Some(Bytes::from(serialize(tx)))
+                            let place = match input.byte() & 3 {
+                                0 | 1 => place,
+                                2 => place - 1,
+                                _ => return None,
+                            };
+                            Some(Bytes::from(serialize(known?.txdata.get(place)?)))
                         })
                         .collect();
                     self.machine.compact_found(peer, hash, found, self.now);
@@ -305,7 +344,7 @@ impl Play {
     fn end(self) -> Verdict {
         let file = self.machine.book_file();
         BookFile::decode(shapes::regtest().name, &file).expect("it was written by us");
-        Verdict::taken(self.machine.tip().0 > 0)
+        Verdict::taken(self.machine.best_header().0 > 0)
     }
 }
 
