@@ -370,16 +370,16 @@ fn heard(host: &mut Host) -> u64 {
     .unwrap()
 }
 
-/// Waits until the pool has `txs`, and asks `again` whenever it has stood still for some seconds before that.
+/// Waits until the pool has `txs`, and asks `again` whenever it has stood still for a while before that.
 fn wait_for_many(host: &mut Host, txs: usize, again: impl Fn()) {
-    const STILL: Duration = Duration::from_secs(3);
+    const STILL: Duration = Duration::from_millis(500);
     let mut last = (0, Instant::now());
     host.wait_for("the pool", 5 * LIMIT, |status| {
         let here = status["mempool"]["txs"].as_u64().unwrap_or(0);
         if here != last.0 {
             last = (here, Instant::now());
         } else if last.1.elapsed() > STILL {
-            println!("{here} transactions; what is missing is announced again");
+            println!("{here} transactions; they are announced again");
             again();
             last.1 = Instant::now();
         }
