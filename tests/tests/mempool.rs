@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use bitcoin::Network;
 use blockmill_tests::data;
 use blockmill_tests::host::{ALL_ROWS, Host, Installation};
+use blockmill_tests::pool_cost::{self, PoolCost};
 use blockmill_tests::rows;
 use devnet::{Behaviour, Config, Devnet};
 
@@ -320,74 +321,6 @@ fn the_host_says_how_much_of_each_block_it_had_seen_and_from_whom() {
     host.stop().unwrap();
 }
 
-/// What a pool costs that a host takes in from its only peer.
-struct Cost {
-    /// The host's memory before, in bytes, and what the peer had sent.
-    held: u64,
-    heard: u64,
-    start: Instant,
-}
-
-impl Cost {
-    /// Of what comes from now on.
-    fn begin(host: &mut Host) -> Self {
-        Self {
-            held: memory(host),
-            heard: heard(host),
-            start: Instant::now(),
-        }
-    }
-
-    /// The line for docs/performance.md.
-    fn print(&self, host: &mut Host, txs: usize) {
-        let took = self.start.elapsed();
-        let txs = txs.max(1) as u64;
-        let bytes = heard(host) - self.heard;
-        let journal = host.installation().data().join("mempool.journal");
-        println!(
-            "{txs} transactions in {took:?}: {bytes} bytes from the peer ({} a transaction), {} bytes of memory a transaction, \
-             {} in the journal",
-            bytes / txs,
-            memory(host).saturating_sub(self.held) / txs,
-            fs::metadata(journal).map_or(0, |file| file.len()),
-        );
-    }
-}
-
-/// The host's memory in bytes.
-fn memory(host: &Host) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{}/status", host.id())).unwrap();
-    let line = text.lines().find(|line| line.starts_with("VmRSS")).unwrap();
-    let kilobytes = line.split_whitespace().nth(1).unwrap();
-    kilobytes.parse::<u64>().unwrap() * 1_024
-}
-
-/// Bytes that came from the only peer. The host shows a peer some time after its handshake.
-fn heard(host: &mut Host) -> u64 {
-    host.wait_for("its peer", LIMIT, |status| {
-        status["peers"][0]["bytes_in"].as_u64()
-    })
-    .unwrap()
-}
-
-/// Waits until the pool has `txs`, and asks `again` whenever it has stood still for a while before that.
-fn wait_for_many(host: &mut Host, txs: usize, again: impl Fn()) {
-    const STILL: Duration = Duration::from_millis(500);
-    let mut last = (0, Instant::now());
-    host.wait_for("the pool", 5 * LIMIT, |status| {
-        let here = status["mempool"]["txs"].as_u64().unwrap_or(0);
-        if here != last.0 {
-            last = (here, Instant::now());
-        } else if last.1.elapsed() > STILL {
-            println!("{here} transactions; they are announced again");
-            again();
-            last.1 = Instant::now();
-        }
-        (here == txs as u64).then_some(())
-    })
-    .unwrap();
-}
-
 /// A chain and a pool of at least `wanted` transactions.
 fn devnet_with_pool(seed: u64, wanted: usize) -> Devnet {
     let devnet = Devnet::start(Config {
@@ -429,7 +362,7 @@ fn more_transactions_than_a_peer_may_announce_at_once_all_come() {
     let pool = devnet.status().mempool;
     let mut host = listener(devnet.p2p_addr());
     devnet.announce_pool();
-    wait_for_many(&mut host, pool, || devnet.announce_pool());
+    pool_cost::wait_for_pool(&mut host, pool, || devnet.announce_pool()).unwrap();
     host.stop().unwrap();
 }
 
@@ -442,12 +375,12 @@ fn twenty_thousand_transactions_from_one_peer() {
     let pool = devnet.status().mempool;
     println!("{pool} transactions made in {:?}", start.elapsed());
     let mut host = listener(devnet.p2p_addr());
-    let cost = Cost::begin(&mut host);
+    let cost = PoolCost::begin(&mut host).unwrap();
     devnet.announce_pool();
-    wait_for_many(&mut host, pool, || devnet.announce_pool());
-    cost.print(&mut host, pool);
+    pool_cost::wait_for_pool(&mut host, pool, || devnet.announce_pool()).unwrap();
+    cost.print(&mut host, pool).unwrap();
     until(&host, "status", |status| status["pool"] == pool);
-    println!("plugins had them after {:?}", cost.start.elapsed());
+    println!("plugins had them after {:?}", cost.elapsed());
     for question in ["recommended", "projection"] {
         let start = Instant::now();
         let answer = host
