@@ -38,7 +38,8 @@ pub fn run(
     for part in only {
         command.args(["--only", part]);
     }
-    if only.iter().any(|part| part != "walk") || only.is_empty() {
+    let no_chain = ["walk", "pool"];
+    if only.iter().any(|part| !no_chain.contains(&part.as_str())) || only.is_empty() {
         let blocks = match blocks {
             Some(blocks) => Some(
                 blocks

@@ -7,6 +7,7 @@ mod blocks;
 mod lane;
 mod native;
 mod plugins;
+mod pool;
 mod process;
 mod report;
 mod sync;
@@ -33,6 +34,8 @@ enum Part {
     Memory,
     /// Bytes on disk
     Disk,
+    /// The next blocks projected from pools of 20,000 and 100,000 transactions
+    Pool,
 }
 
 /// Measures Blockmill. Usually started by `cargo xtask bench`, which builds what it needs.
@@ -75,6 +78,9 @@ fn run(args: Args) -> Result<()> {
     report.machine();
     if wanted(Part::Walk) {
         walk::measure(&target, &folder, &mut report)?;
+    }
+    if wanted(Part::Pool) {
+        pool::measure(&target, &folder, &mut report)?;
     }
     if wanted(Part::Plugins) || wanted(Part::Sync) || wanted(Part::Memory) || wanted(Part::Disk) {
         let chain = blocks::Chain::find(args.blocks.as_deref(), &folder)?;
