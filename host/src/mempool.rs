@@ -147,6 +147,17 @@ pub enum Accepted {
     },
 }
 
+/// A transaction that is here no longer, or was refused when nobody waited for the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LetGo {
+    /// Its txid.
+    pub txid: Txid,
+    /// Its wtxid.
+    pub wtxid: Wtxid,
+    /// Whether it would be refused again before the next block.
+    pub refused: bool,
+}
+
 /// Figures of the whole pool.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct MempoolInfo {
@@ -193,6 +204,7 @@ pub struct Mempool {
     confirmed: Recent,
     sightings: Sightings,
     coverage: Coverages,
+    let_go: Vec<LetGo>,
     /// Set while blocks are disconnected: what was mature or final may no longer be.
     went_back: bool,
 }
@@ -212,6 +224,7 @@ impl Mempool {
             sightings: Sightings::default(),
             coverage: Coverages::default(),
             confirmed: Recent::new(RECENT_HASHES),
+            let_go: Vec::new(),
             went_back: false,
         }
     }
@@ -436,13 +449,17 @@ impl Mempool {
                     Err(Refused::MissingInputs { missing }) => self.orphans.add(orphan, &missing),
                     // Nothing was said about it: it waits for the next call.
                     Err(Refused::Coins(_)) => self.orphans.add(orphan, &[parent]),
-                    Err(refused) if refused.is_reconsiderable() => {
-                        self.reconsiderable.insert(orphan.wtxid.into());
-                    }
                     Err(refused) => {
-                        if refused.is_about_the_transaction() {
+                        if refused.is_reconsiderable() {
+                            self.reconsiderable.insert(orphan.wtxid.into());
+                        } else if refused.is_about_the_transaction() {
                             self.refused.insert(orphan.wtxid.into());
                         }
+                        self.let_go.push(LetGo {
+                            txid: orphan.txid,
+                            wtxid: orphan.wtxid,
+                            refused: refused.is_about_the_transaction(),
+                        });
                     }
                 }
             }
@@ -465,6 +482,16 @@ impl Mempool {
     /// What came and went since the last call.
     pub fn drain_changes(&mut self) -> MempoolChanges {
         self.changes.drain(&self.graph)
+    }
+
+    /// What was let go since the last call, for want of room, of parents or of time: whoever announces it may be asked for it
+    /// again, after the next block where it is `refused`. To be called often: what is not asked for is kept.
+    pub fn drain_let_go(&mut self) -> Vec<LetGo> {
+        let mut let_go = std::mem::take(&mut self.let_go);
+        let_go.extend(self.orphans.drain_let_go());
+        let_go
+            .retain(|gone| !self.graph.contains(&gone.txid) && !self.orphans.contains(&gone.txid));
+        let_go
     }
 
     /// Every entry, parents before children.
@@ -624,6 +651,13 @@ impl Mempool {
         if let Some(entry) = self.graph.remove(txid) {
             if let RemoveReason::Confirmed { .. } = reason {
                 self.confirmed.insert(entry.wtxid.into());
+            }
+            if let RemoveReason::Evicted | RemoveReason::Expired | RemoveReason::Reorg = reason {
+                self.let_go.push(LetGo {
+                    txid: entry.txid,
+                    wtxid: entry.wtxid,
+                    refused: false,
+                });
             }
             self.sightings.left(txid);
             self.changes.removed(*txid, reason);

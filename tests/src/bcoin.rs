@@ -244,6 +244,31 @@ impl Bcoin {
         Ok(txid)
     }
 
+    /// Hands over transactions and waits until the pool has grown to `pool`, for as long as it grows.
+    ///
+    /// # Errors
+    ///
+    /// When the node stops taking them.
+    pub fn send_all(&self, transactions: &[Transaction], pool: usize) -> Result<()> {
+        for transaction in transactions {
+            let hex = consensus::encode::serialize_hex(transaction);
+            self.call("sendrawtransaction", json!([hex]))?;
+        }
+        let mut last = (0, Instant::now());
+        loop {
+            let size: usize = number(self.call("getmempoolinfo", json!([]))?.get("size"))?;
+            if size >= pool {
+                return Ok(());
+            }
+            if size != last.0 {
+                last = (size, Instant::now());
+            } else if last.1.elapsed() > SEND_LIMIT {
+                bail!("bcoin stopped at {size} transactions of {pool}");
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     /// The height of its tip.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ pub mod bcoin;
 pub mod data;
 pub mod host;
 pub mod miner;
+pub mod pool_cost;
 pub mod rows;
 pub mod socks;
 

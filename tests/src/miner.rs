@@ -95,13 +95,43 @@ impl Miner {
     ///
     /// When no coin is ripe, or the oldest one is too small.
     pub fn split(&mut self, outputs: u64, fee: Amount) -> Result<Transaction> {
-        let next = self.height + 1;
-        let (&outpoint, &coin) = self
-            .coins
-            .iter()
-            .filter(|(_, coin)| !coin.coinbase || coin.height + MATURITY <= next)
-            .min_by_key(|(outpoint, coin)| (coin.height, **outpoint))
+        let (outpoint, coin) = self
+            .ripe()
+            .min_by_key(|(outpoint, coin)| (coin.height, *outpoint))
             .context("no coin can be spent yet")?;
+        self.spend(outpoint, coin, outputs, fee)
+    }
+
+    /// Signed transactions that spend the smallest ripe coins, one each, back to the key less `fee`: at most `count`.
+    ///
+    /// # Errors
+    ///
+    /// When one of them is smaller than the fee.
+    pub fn pay_each(&mut self, count: usize, fee: Amount) -> Result<Vec<Transaction>> {
+        let mut ripe: Vec<_> = self.ripe().collect();
+        ripe.sort_unstable_by_key(|(outpoint, coin)| (coin.value, *outpoint));
+        ripe.truncate(count);
+        ripe.into_iter()
+            .map(|(outpoint, coin)| self.spend(outpoint, coin, 1, fee))
+            .collect()
+    }
+
+    /// The coins that the next block may spend.
+    fn ripe(&self) -> impl Iterator<Item = (OutPoint, Coin)> {
+        let next = self.height + 1;
+        self.coins
+            .iter()
+            .filter(move |(_, coin)| !coin.coinbase || coin.height + MATURITY <= next)
+            .map(|(outpoint, coin)| (*outpoint, *coin))
+    }
+
+    fn spend(
+        &mut self,
+        outpoint: OutPoint,
+        coin: Coin,
+        outputs: u64,
+        fee: Amount,
+    ) -> Result<Transaction> {
         let value = coin
             .value
             .checked_sub(fee)

@@ -13,6 +13,7 @@ use bitcoin::{Amount, Block, Txid};
 use blockmill_tests::bcoin::{self, Bcoin};
 use blockmill_tests::host::Host;
 use blockmill_tests::miner::Miner;
+use blockmill_tests::pool_cost::{self, PoolCost};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -200,6 +201,48 @@ fn a_node_that_is_started_anew_at_the_same_port_is_connected_to_again_and_follow
     wait_for_empty_pool(&mut host);
     assert_same_coins(&mut host, &node);
     assert_eq!(host.get("status").unwrap()["reorgs"], 0);
+    host.stop().unwrap();
+    node.stop().unwrap();
+}
+
+/// What docs/performance.md says of bcoin's pool: `cargo test --release -- --ignored --nocapture twenty_thousand`.
+#[test]
+#[ignore = "a measurement: bcoin needs a minute to check so many signatures"]
+fn twenty_thousand_transactions_of_bcoin() {
+    const WANTED: usize = 20_000;
+    const OUTPUTS: u64 = 1_000;
+    let Some(node) = Bcoin::start().unwrap() else {
+        return;
+    };
+    let mut miner = Miner::new(10, bcoin::NETWORK).unwrap();
+    mine(&node, &mut miner, 130);
+    // Coins of their own, so that no payment depends on another: bcoin takes chains of 25 only.
+    for _ in 0..WANTED as u64 / OUTPUTS {
+        let fee = Amount::from_sat(1_000_000);
+        node.send(&miner.split(OUTPUTS, fee).unwrap()).unwrap();
+    }
+    while !node.mempool().unwrap().is_empty() {
+        mine(&node, &mut miner, 1);
+    }
+    let height = node.height().unwrap();
+    let mut host = Host::start(&[node.peer_address()], &["utxo-tracker"]).unwrap();
+    host.wait_for_height(height, LIMIT).unwrap();
+    let installation = host.installation().clone();
+    host.stop().unwrap();
+
+    let start = Instant::now();
+    let payments = miner.pay_each(WANTED, FEE).unwrap();
+    assert_eq!(payments.len(), WANTED);
+    node.send_all(&payments, WANTED).unwrap();
+    println!("{WANTED} transactions into bcoin in {:?}", start.elapsed());
+
+    // It tells its pool when it is asked (BIP35), once.
+    let mut host = installation.start().unwrap();
+    let cost = PoolCost::from_the_start(&host).unwrap();
+    pool_cost::wait_for_pool(&mut host, WANTED, || ()).unwrap();
+    cost.print(&mut host, WANTED).unwrap();
+    let ours = host.get("status").unwrap();
+    assert_eq!(ours["mempool"]["fees_sats"], FEE.to_sat() * WANTED as u64);
     host.stop().unwrap();
     node.stop().unwrap();
 }

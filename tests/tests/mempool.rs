@@ -9,11 +9,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use bitcoin::Network;
 use blockmill_tests::data;
 use blockmill_tests::host::{ALL_ROWS, Host, Installation};
+use blockmill_tests::pool_cost::{self, PoolCost};
 use blockmill_tests::rows;
 use devnet::{Behaviour, Config, Devnet};
 
@@ -250,7 +252,7 @@ fn until(
     question: &str,
     wanted: impl Fn(&serde_json::Value) -> bool,
 ) -> serde_json::Value {
-    let deadline = std::time::Instant::now() + LIMIT;
+    let deadline = Instant::now() + LIMIT;
     loop {
         let answer = host
             .get(&format!("plugins/fee-estimator/query/{question}"))
@@ -258,7 +260,7 @@ fn until(
         if wanted(&answer) {
             return answer;
         }
-        assert!(std::time::Instant::now() < deadline, "{answer}");
+        assert!(Instant::now() < deadline, "{answer}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -319,28 +321,28 @@ fn the_host_says_how_much_of_each_block_it_had_seen_and_from_whom() {
     host.stop().unwrap();
 }
 
-/// What docs/performance.md says of the pool: `cargo test --release -- --ignored --nocapture twenty_thousand`.
-#[test]
-#[ignore = "a measurement"]
-fn twenty_thousand_transactions_from_one_peer() {
-    const WANTED: usize = 20_000;
+/// A chain and a pool of at least `wanted` transactions.
+fn devnet_with_pool(seed: u64, wanted: usize) -> Devnet {
     let devnet = Devnet::start(Config {
-        seed: 24,
+        seed,
         announce_pool: false,
         ..Config::default()
     })
     .unwrap();
     devnet.mine(400).unwrap();
     for _ in 0..100 {
-        devnet.fill_mempool(WANTED);
-        if devnet.status().mempool >= WANTED {
-            break;
+        devnet.fill_mempool(wanted.saturating_sub(devnet.status().mempool));
+        if devnet.status().mempool >= wanted {
+            return devnet;
         }
         devnet.mine_block().unwrap();
     }
-    let pool = devnet.status().mempool;
-    println!("{pool} transactions at height {}", devnet.status().height);
-    let installation = Installation::new("regtest", &[devnet.p2p_addr()])
+    panic!("{:?}", devnet.status());
+}
+
+/// A host that listens to one peer, with the plugins that the pool is for.
+fn listener(peer: SocketAddr) -> Host {
+    let installation = Installation::new("regtest", &[peer])
         .unwrap()
         .plugins("\n[plugins.utxo-tracker]\n\n[plugins.fee-estimator]\n")
         .plugins("\n[plugins.fee-estimator.settings]\nwarm_blocks = 0\nwarm_percent = 0\n");
@@ -349,44 +351,38 @@ fn twenty_thousand_transactions_from_one_peer() {
         (status["synced"] == true).then_some(())
     })
     .unwrap();
-    let memory = |host: &Host| {
-        let text = fs::read_to_string(format!("/proc/{}/status", host.id())).unwrap();
-        let line = text.lines().find(|line| line.starts_with("VmRSS")).unwrap();
-        line.split_whitespace()
-            .nth(1)
-            .unwrap()
-            .parse::<u64>()
-            .unwrap()
-            * 1_024
-    };
-    let bytes = |host: &Host| {
-        host.get("status").unwrap()["peers"][0]["bytes_in"]
-            .as_u64()
-            .unwrap()
-    };
-    let (held, heard) = (memory(&host), bytes(&host));
-    let start = std::time::Instant::now();
-    // We remember 5,000 announcements of a peer at a time: more have to be announced again.
-    let mut announced: Option<std::time::Instant> = None;
-    host.wait_for("the pool", 5 * LIMIT, |status| {
-        if announced.is_none_or(|last| last.elapsed() > Duration::from_secs(1)) {
-            devnet.announce_pool();
-            announced = Some(std::time::Instant::now());
-        }
-        (status["mempool"]["txs"] == pool).then_some(())
-    })
-    .unwrap();
-    let took = start.elapsed();
+    host
+}
+
+/// More than are remembered of a peer's announcements: the rest comes when it announces them again, whatever waited for
+/// parents meanwhile.
+#[test]
+fn more_transactions_than_a_peer_may_announce_at_once_all_come() {
+    let devnet = devnet_with_pool(24, 5_300);
+    let pool = devnet.status().mempool;
+    let mut host = listener(devnet.p2p_addr());
+    devnet.announce_pool();
+    pool_cost::wait_for_pool(&mut host, pool, || devnet.announce_pool()).unwrap();
+    host.stop().unwrap();
+}
+
+/// What docs/performance.md says of the pool: `cargo test --release -- --ignored --nocapture twenty_thousand`.
+#[test]
+#[ignore = "a measurement"]
+fn twenty_thousand_transactions_from_one_peer() {
+    let start = Instant::now();
+    let devnet = devnet_with_pool(24, 20_000);
+    let pool = devnet.status().mempool;
+    println!("{pool} transactions made in {:?}", start.elapsed());
+    let mut host = listener(devnet.p2p_addr());
+    let cost = PoolCost::begin(&mut host).unwrap();
+    devnet.announce_pool();
+    pool_cost::wait_for_pool(&mut host, pool, || devnet.announce_pool()).unwrap();
+    cost.print(&mut host, pool).unwrap();
     until(&host, "status", |status| status["pool"] == pool);
-    println!(
-        "{took:?}, {} bytes from the peer ({} a transaction), {} bytes of memory a transaction, {} in the journal",
-        bytes(&host) - heard,
-        (bytes(&host) - heard) / pool as u64,
-        memory(&host).saturating_sub(held) / pool as u64,
-        fs::metadata(installation.data().join("mempool.journal")).map_or(0, |file| file.len()),
-    );
+    println!("plugins had them after {:?}", cost.elapsed());
     for question in ["recommended", "projection"] {
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         let answer = host
             .get(&format!("plugins/fee-estimator/query/{question}"))
             .unwrap();

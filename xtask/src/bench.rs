@@ -38,8 +38,8 @@ pub fn run(
     for part in only {
         command.args(["--only", part]);
     }
-    let chainless = |part: &String| part == "walk" || part == "budgets";
-    if only.is_empty() || !only.iter().all(chainless) {
+    let chainless = ["walk", "budgets", "pool"];
+    if only.is_empty() || !only.iter().all(|part| chainless.contains(&part.as_str())) {
         let blocks = match blocks {
             Some(blocks) => Some(
                 blocks

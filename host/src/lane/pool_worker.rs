@@ -8,7 +8,9 @@ use super::pool_queue::{PoolInput, PoolInputs, PoolQueue, pool_queue};
 use super::status::LaneShared;
 use crate::chain::sync::PoolVerdict;
 use crate::frame::Frame;
-use crate::mempool::{self, Accepted, Coin, CoinLookup, Entry, Journal, Mempool, Refused, Tip};
+use crate::mempool::{
+    self, Accepted, Coin, CoinLookup, Entry, Journal, LetGo, Mempool, Refused, Tip,
+};
 use crate::metrics::Metrics;
 use crate::network::Params;
 use crate::plugin::WantedColumns;
@@ -207,7 +209,9 @@ impl PoolWorker {
             self.show(&pool, now);
         }
         let txs = pool.len() as u64;
+        let let_go = pool.drain_let_go();
         drop(pool);
+        self.tell(let_go);
         if std::mem::take(&mut self.save_soon)
             || self.saved.elapsed() >= SAVE
             || self.journal.as_ref().is_some_and(Journal::is_long)
@@ -260,6 +264,21 @@ impl PoolWorker {
                     });
                 }
             }
+        }
+    }
+
+    /// Tells the network what is here no longer, so that it is asked for again when somebody announces it.
+    fn tell(&self, let_go: Vec<LetGo>) {
+        for LetGo {
+            txid,
+            wtxid,
+            refused,
+        } in let_go
+        {
+            let _ = self.verdicts.send(match refused {
+                true => PoolVerdict::Refused { txid, wtxid },
+                false => PoolVerdict::NotTaken { txid, wtxid },
+            });
         }
     }
 

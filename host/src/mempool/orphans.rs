@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use bitcoin::{OutPoint, Transaction, Txid, Wtxid};
 use bytes::Bytes;
 
+use super::LetGo;
+
 /// One that waits.
 #[derive(Debug, Clone)]
 pub(super) struct Orphan {
@@ -40,6 +42,8 @@ pub(super) struct Orphans {
     /// Missing parent to those that wait for it.
     children: HashMap<Txid, Vec<u64>>,
     arrivals: u64,
+    /// What was let go for want of room or of time, until somebody asks.
+    let_go: Vec<LetGo>,
 }
 
 impl Orphans {
@@ -54,6 +58,7 @@ impl Orphans {
             shares: BTreeMap::new(),
             children: HashMap::new(),
             arrivals: 0,
+            let_go: Vec::new(),
         }
     }
 
@@ -101,8 +106,23 @@ impl Orphans {
             let Some(oldest) = self.oldest_of_the_largest_share() else {
                 return;
             };
-            self.remove(oldest);
+            self.let_go(oldest);
         }
+    }
+
+    fn let_go(&mut self, number: u64) {
+        if let Some(orphan) = self.remove(number) {
+            self.let_go.push(LetGo {
+                txid: orphan.txid,
+                wtxid: orphan.wtxid,
+                refused: false,
+            });
+        }
+    }
+
+    /// What was let go since the last call.
+    pub(super) fn drain_let_go(&mut self) -> Vec<LetGo> {
+        std::mem::take(&mut self.let_go)
     }
 
     /// By bytes where these are what there is too much of, by number otherwise.
@@ -189,7 +209,7 @@ impl Orphans {
             .map(|(number, _)| *number)
             .collect();
         for number in expired {
-            self.remove(number);
+            self.let_go(number);
         }
     }
 

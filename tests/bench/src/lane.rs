@@ -10,11 +10,12 @@ use blockmill::block_log::{BlockLog, SegmentLogOptions, SpentLog};
 use blockmill::config::Wasi;
 use blockmill::frame::{Frame, Spent};
 use blockmill::lane::{Feed, Position};
+use blockmill::mempool::MempoolChanges;
 use blockmill::metrics::Metrics;
 use blockmill::network::{Network, Params};
 use blockmill::plugin::{
-    BlockInput, Compiled, Descriptor, Gauges, Instance, LaneSpace, Limits, PluginEngine,
-    Surroundings, Volatile, Watched,
+    BlockInput, Compiled, Descriptor, Gauges, Instance, LaneSpace, Limits, MempoolInput,
+    PluginEngine, Surroundings, Volatile, Watched,
 };
 use blockmill::store::{Cursor, RowBuffer, StateStore};
 
@@ -42,6 +43,8 @@ pub struct WasmLane {
     pub instance: Instance,
     pub surroundings: Arc<Surroundings>,
     pub descriptor: Descriptor,
+    compiled: Compiled,
+    settings: String,
 }
 
 impl Bench {
@@ -122,6 +125,8 @@ impl Bench {
             instance,
             surroundings,
             descriptor,
+            compiled: compiled.clone(),
+            settings: settings.to_owned(),
         })
     }
 }
@@ -147,6 +152,42 @@ impl WasmLane {
         let took = start.elapsed();
         let answer = answer?;
         close_block(self.instance.space_mut(), position)?;
+        Ok((took, answer))
+    }
+}
+
+impl WasmLane {
+    /// Gives changes of the pool: how long the call took.
+    pub fn pool(&mut self, changes: &MempoolChanges, reset: bool) -> Result<Duration> {
+        let input = MempoolInput {
+            changes,
+            reset,
+            time: 1_700_000_000,
+            height: 0,
+            current: true,
+        };
+        let start = Instant::now();
+        self.instance.on_mempool(&input, self.descriptor.columns)?;
+        Ok(start.elapsed())
+    }
+
+    /// Asks, as the host does it: how long it took from a fresh instance to the answer.
+    pub fn query(&mut self, engine: &PluginEngine, path: &str) -> Result<(Duration, String)> {
+        let snapshot = self.instance.space_mut().state.snapshot()?;
+        let start = Instant::now();
+        let answer = Instance::query(
+            engine,
+            &self.compiled,
+            self.surroundings.clone(),
+            snapshot,
+            &self.settings,
+            LIMITS,
+            path,
+            &[],
+            None,
+        );
+        let took = start.elapsed();
+        let answer = answer.map_err(|error| anyhow!("{path}: {error:?}"))?;
         Ok((took, answer))
     }
 }

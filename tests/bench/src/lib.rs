@@ -6,6 +6,7 @@ pub mod lane;
 mod native;
 pub mod peers;
 pub mod plugins;
+pub mod pool;
 mod process;
 pub mod report;
 pub mod sync;

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 
 use blockmill_bench::report::Report;
-use blockmill_bench::{blocks, budgets, peers, plugins, sync, walk};
+use blockmill_bench::{blocks, budgets, peers, plugins, pool, sync, walk};
 
 /// What can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -29,6 +29,8 @@ enum Part {
     Budgets,
     /// A sync from one peer, from three, and from three of which one crawls and one lies
     Peers,
+    /// The next blocks projected from pools of 20,000 and 100,000 transactions
+    Pool,
 }
 
 /// Measures Blockmill. Usually started by `cargo xtask bench`, which builds what it needs.
@@ -74,6 +76,9 @@ fn run(args: Args) -> Result<()> {
     }
     if wanted(Part::Budgets) {
         budgets::measure(&target, &folder, &mut report)?;
+    }
+    if wanted(Part::Pool) {
+        pool::measure(&target, &folder, &mut report)?;
     }
     let chain = [
         Part::Plugins,

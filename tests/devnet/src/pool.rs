@@ -1,7 +1,8 @@
 //! Unconfirmed transactions: what may enter, what a block takes, what a block makes impossible.
 //!
 //! Scripts are not run. Everything that concerns coins is checked, and the limits on chains of unconfirmed transactions
-//! and on replacement are those of Bitcoin Core's default policy, so that Core would take the same pool.
+//! and on replacement are those of Bitcoin Core's default policy, before it had clusters and since, so that either would take
+//! the same pool.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
@@ -14,6 +15,10 @@ use crate::coins::Coins;
 
 /// Most unconfirmed ancestors, and most descendants, of a transaction, itself included (Core: 25 each).
 pub const CHAIN_LIMIT: usize = 25;
+/// Most unconfirmed transactions that hang together (Core 31's `-limitclustercount`).
+pub const CLUSTER_LIMIT: usize = 64;
+/// Most virtual bytes of those (Core 31's `-limitclustersize`).
+pub const CLUSTER_VSIZE: u64 = 101_000;
 /// Smallest fee rate, sat per 1,000 virtual bytes.
 pub const MIN_FEE_RATE: u64 = 1_000;
 
@@ -41,6 +46,9 @@ pub enum Refused {
     /// Too many unconfirmed ancestors or descendants.
     #[error("too long a chain of unconfirmed transactions")]
     Chain,
+    /// Too many unconfirmed transactions that hang together.
+    #[error("too large a cluster of unconfirmed transactions")]
+    Cluster,
     /// This node was told not to keep coins and can check nothing.
     #[error("no coin set is kept")]
     NoCoins,
@@ -150,6 +158,7 @@ impl Pool {
         // One is kept back on each side: the payment may have a second parent.
         let family = self.ancestors(entry.parents.iter().copied());
         family.len() + 3 < CHAIN_LIMIT
+            && self.cluster([*txid]).len() < CLUSTER_LIMIT
             && family
                 .iter()
                 .chain([txid])
@@ -193,6 +202,16 @@ impl Pool {
                 .any(|one| self.descendants(*one).len() >= CHAIN_LIMIT)
         {
             return Err(Refused::Chain);
+        }
+        let mut cluster = self.cluster(parents.iter().copied());
+        cluster.retain(|txid| !doomed.contains(txid));
+        let size: u64 = cluster
+            .iter()
+            .filter_map(|txid| self.entries.get(txid))
+            .map(Entry::vsize)
+            .sum();
+        if cluster.len() >= CLUSTER_LIMIT || size + vsize > CLUSTER_VSIZE {
+            return Err(Refused::Cluster);
         }
 
         let replaced = self.remove_all(&doomed);
@@ -368,10 +387,23 @@ impl Pool {
         self.walk([txid], |entry| &entry.children)
     }
 
+    /// These and all that hang together with them.
+    fn cluster(&self, from: impl IntoIterator<Item = Txid>) -> BTreeSet<Txid> {
+        self.walk_all(from, |entry| entry.parents.iter().chain(&entry.children))
+    }
+
     fn walk(
         &self,
         from: impl IntoIterator<Item = Txid>,
         next: impl Fn(&Entry) -> &BTreeSet<Txid>,
+    ) -> BTreeSet<Txid> {
+        self.walk_all(from, |entry| next(entry).iter())
+    }
+
+    fn walk_all<'a, I: Iterator<Item = &'a Txid>>(
+        &'a self,
+        from: impl IntoIterator<Item = Txid>,
+        next: impl Fn(&'a Entry) -> I,
     ) -> BTreeSet<Txid> {
         let mut found = BTreeSet::new();
         let mut open: Vec<Txid> = from.into_iter().collect();
@@ -379,7 +411,7 @@ impl Pool {
             if let Some(entry) = self.entries.get(&txid)
                 && found.insert(txid)
             {
-                open.extend(next(entry));
+                open.extend(next(entry).copied());
             }
         }
         found

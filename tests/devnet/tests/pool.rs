@@ -168,6 +168,38 @@ fn chains_end_at_the_limit() {
     devnet.submit(pay(&[first(tip)], left, 200)).unwrap();
 }
 
+/// As Core 31 sees it: however they hang together, parents and children of parents alike.
+#[test]
+fn clusters_end_at_the_limit() {
+    let (devnet, coinbases) = bare();
+    // A payment to many and its children, which no chain limit forbids.
+    let fan = |coinbase: usize, children: u32| {
+        let mut root = pay(&[coinbases[coinbase]], BTC_50, 10_000);
+        root.output[0].value = root.output[0].value / 22;
+        let share = root.output[0].value.to_sat();
+        root.output = vec![root.output[0].clone(); 22];
+        let root = devnet.submit(root).unwrap();
+        let child = |vout| {
+            let child = pay(&[OutPoint { txid: root, vout }], share, 500);
+            first(devnet.submit(child).unwrap())
+        };
+        ((0..children).map(child).collect::<Vec<_>>(), share - 500)
+    };
+    let (a, value) = fan(1, 21);
+    let (b, _) = fan(2, 21);
+    let (c, _) = fan(3, 18);
+    let (d, _) = fan(4, 17);
+    let join = |a: OutPoint, b: OutPoint| pay(&[a, b], 2 * value, 500);
+    devnet.submit(join(a[0], b[0])).unwrap();
+    // 22 + 22 + 1, and 19 + 1 or 18 + 1.
+    assert_eq!(refusal(&devnet, join(b[1], c[0])), Refused::Cluster);
+    devnet.submit(join(b[1], d[0])).unwrap();
+    let one_more = pay(&[d[1]], value, 500);
+    assert_eq!(refusal(&devnet, one_more.clone()), Refused::Cluster);
+    devnet.mine_block().unwrap();
+    devnet.submit(one_more).unwrap();
+}
+
 #[test]
 fn a_block_removes_what_it_conflicts_with_and_all_that_stands_on_it() {
     let (devnet, coinbases) = bare();

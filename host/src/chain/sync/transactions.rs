@@ -13,8 +13,11 @@ use super::{ConnectionKind, DropReason, Output, PeerId, Sync};
 use crate::wire::Moment;
 use crate::wire::message::Message;
 
-/// Announcements of one peer that wait; the oldest make room (Core's `MAX_PEER_TX_ANNOUNCEMENTS`).
+/// Announcements of one peer that wait; what it announces beyond is passed over, as it would be children of what waits
+/// (Core's `MAX_PEER_TX_ANNOUNCEMENTS`).
 const MAX_ANNOUNCED: usize = 5_000;
+/// The same where we asked for the peer's whole pool: one `inv` has no more (Core's `MAX_INV_SZ`).
+const MAX_POOL_ANNOUNCED: usize = 50_000;
 /// Transactions asked for at once, of all peers.
 const MAX_WANTED: usize = 20_000;
 /// Other peers remembered for one transaction.
@@ -29,10 +32,56 @@ struct Wanted {
     others: Vec<(PeerId, Inventory)>,
 }
 
+/// What one peer announced and was not asked for yet, each once, in its order: parents come before children.
+#[derive(Debug, Default)]
+struct Announced {
+    queue: VecDeque<Inventory>,
+    waiting: HashSet<[u8; 32]>,
+    /// It was asked for its whole pool.
+    whole_pool: bool,
+}
+
+impl Announced {
+    fn is_full(&self) -> bool {
+        let limit = if self.whole_pool {
+            MAX_POOL_ANNOUNCED
+        } else {
+            MAX_ANNOUNCED
+        };
+        self.queue.len() >= limit
+    }
+
+    fn push(&mut self, hash: [u8; 32], item: Inventory) {
+        if !self.is_full() && self.waiting.insert(hash) {
+            self.queue.push_back(item);
+        }
+    }
+
+    /// It comes next; the latest makes room.
+    fn push_first(&mut self, hash: [u8; 32], item: Inventory) {
+        if !self.waiting.insert(hash) {
+            return;
+        }
+        if self.is_full()
+            && let Some(latest) = self.queue.pop_back().as_ref().and_then(hash_of)
+        {
+            self.waiting.remove(&latest);
+        }
+        self.queue.push_front(item);
+    }
+
+    fn pop(&mut self) -> Option<([u8; 32], Inventory)> {
+        let item = self.queue.pop_front()?;
+        let hash = hash_of(&item)?;
+        self.waiting.remove(&hash);
+        Some((hash, item))
+    }
+}
+
 /// What was announced, what was asked for, what was seen.
 #[derive(Debug)]
 pub(super) struct TxRequests {
-    announced: BTreeMap<PeerId, VecDeque<Inventory>>,
+    announced: BTreeMap<PeerId, Announced>,
     wanted: HashMap<[u8; 32], Wanted>,
     in_flight: BTreeMap<PeerId, usize>,
     seen: Seen,
@@ -66,7 +115,7 @@ impl TxRequests {
         self.refused.insert(&wtxid);
     }
 
-    /// It was not looked at: it may be asked for at the next announcement.
+    /// It is not here: it may be asked for at the next announcement.
     pub(super) fn forget(&mut self, txid: [u8; 32], wtxid: [u8; 32]) {
         self.seen.remove(&txid);
         self.seen.remove(&wtxid);
@@ -82,10 +131,13 @@ impl TxRequests {
         let hash = txid.to_byte_array();
         self.seen.remove(&hash);
         self.refused.remove(&hash);
-        let queue = self.announced.entry(peer).or_default();
-        if queue.len() < MAX_ANNOUNCED {
-            queue.push_front(Inventory::Transaction(txid));
-        }
+        let announced = self.announced.entry(peer).or_default();
+        announced.push_first(hash, Inventory::Transaction(txid));
+    }
+
+    /// The peer was asked for its whole pool, which is to find room.
+    pub(super) fn asked_for_pool(&mut self, peer: PeerId) {
+        self.announced.entry(peer).or_default().whole_pool = true;
     }
 
     fn done(&self, hash: &[u8; 32]) -> bool {
@@ -93,30 +145,29 @@ impl TxRequests {
     }
 
     pub(super) fn announced(&mut self, peer: PeerId, item: Inventory) {
-        if hash_of(&item).is_none_or(|hash| self.done(&hash)) {
+        let Some(hash) = hash_of(&item).filter(|hash| !self.done(hash)) else {
             return;
+        };
+        let asked = self.wanted.get(&hash);
+        if asked.is_none_or(|wanted| wanted.asked != peer) {
+            self.announced.entry(peer).or_default().push(hash, item);
         }
-        let queue = self.announced.entry(peer).or_default();
-        if queue.len() >= MAX_ANNOUNCED {
-            queue.pop_front();
-        }
-        queue.push_back(item);
     }
 
     /// What to ask of a peer now.
     pub(super) fn next_requests(&mut self, peer: PeerId, now: Moment) -> Vec<Inventory> {
         let mut requests = Vec::new();
-        let Some(queue) = self.announced.get_mut(&peer) else {
+        let Some(announced) = self.announced.get_mut(&peer) else {
             return requests;
         };
         let in_flight = self.in_flight.entry(peer).or_default();
         while *in_flight < self.per_peer && self.wanted.len() < MAX_WANTED {
-            let Some(item) = queue.pop_front() else { break };
-            let Some(hash) = hash_of(&item)
-                .filter(|hash| !self.seen.contains(hash) && !self.refused.contains(hash))
-            else {
-                continue;
+            let Some((hash, item)) = announced.pop() else {
+                break;
             };
+            if self.seen.contains(&hash) || self.refused.contains(&hash) {
+                continue;
+            }
             if let Some(wanted) = self.wanted.get_mut(&hash) {
                 if wanted.asked != peer && wanted.others.len() < MAX_OTHERS {
                     wanted.others.push((peer, item));
@@ -202,8 +253,8 @@ impl TxRequests {
         };
         self.freed(wanted.asked);
         for (peer, item) in wanted.others.into_iter().rev() {
-            if let Some(queue) = self.announced.get_mut(&peer) {
-                queue.push_front(item);
+            if let Some(announced) = self.announced.get_mut(&peer) {
+                announced.push_first(hash, item);
             }
         }
     }
@@ -271,7 +322,7 @@ pub enum PoolVerdict {
         /// Its wtxid.
         wtxid: Wtxid,
     },
-    /// It was not looked at.
+    /// It was not looked at, or it was let go for want of room or of parents.
     NotTaken {
         /// Its txid.
         txid: Txid,
@@ -393,6 +444,9 @@ impl Sync {
             && session.peer.services().has(ServiceFlags::BLOOM)
         {
             session.pool_asked = true;
+            if session.life.kind != ConnectionKind::Incoming {
+                self.transactions.asked_for_pool(id);
+            }
             self.send(id, &Message::MemPool);
         }
     }

@@ -378,8 +378,20 @@ fn orphans_are_few_and_do_not_wait_for_ever() {
     }
     assert_eq!(pool.info(NOW).orphans, 100);
     assert!(!pool.knows(&orphan(49).compute_txid()) && pool.knows(&orphan(50).compute_txid()));
+    // Whoever announces these again is asked for them.
+    let let_go = |at: std::ops::Range<u32>| -> Vec<LetGo> {
+        at.map(|at| LetGo {
+            txid: orphan(at).compute_txid(),
+            wtxid: orphan(at).compute_wtxid(),
+            refused: false,
+        })
+        .collect()
+    };
+    assert_eq!(pool.drain_let_go(), let_go(0..50));
     pool.expire(NOW + 1_200 + 99);
     assert_eq!(pool.info(NOW).orphans, 50);
+    assert_eq!(pool.drain_let_go(), let_go(50..100));
+    assert!(pool.drain_let_go().is_empty());
     assert!(!pool.knows(&orphan(99).compute_txid()) && pool.knows(&orphan(100).compute_txid()));
 
     let config = MempoolConfig {
@@ -403,6 +415,24 @@ fn orphans_are_few_and_do_not_wait_for_ever() {
     );
     assert!(!pool.knows(&orphan(49).compute_txid()));
     assert_eq!(pool.info(NOW).orphans, 9);
+}
+
+/// Nobody waits for the answer to a transaction that waited for its parent.
+#[test]
+fn an_orphan_that_is_refused_when_its_parent_comes_is_let_go() {
+    let (mut pool, chain, coins) = setup(1);
+    let parent = spend(&coins, &[COIN - 1_000]);
+    let child = spend(&[pay(&parent)], &[COIN]);
+    pool.accept(raw(&child), NOW, &chain, chain.tip()).unwrap();
+    assert_eq!(pool.info(NOW).orphans, 1);
+    enter(&mut pool, &chain, &parent);
+    assert_eq!(pool.info(NOW).orphans, 0);
+    let gone = LetGo {
+        txid: child.compute_txid(),
+        wtxid: child.compute_wtxid(),
+        refused: true,
+    };
+    assert_eq!(pool.drain_let_go(), [gone]);
 }
 
 #[test]

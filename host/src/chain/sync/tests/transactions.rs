@@ -273,34 +273,78 @@ fn who_announced_what_is_told_also_of_what_is_not_asked_for() {
     assert_eq!(sim.announced[2].1.len(), 1_000);
 }
 
-/// The oldest announcements of a peer make room for its later ones, and for nobody else's.
-#[test]
-fn the_announcements_of_one_peer_are_bounded_and_its_own() {
-    let mut requests = TxRequests::new(1, 100, MINUTE);
-    let item = |n: u32| {
-        let mut hash = [0; 32];
-        hash[..4].copy_from_slice(&n.to_le_bytes());
-        Inventory::WTx(bitcoin::Wtxid::from_byte_array(hash))
-    };
-    requests.announced(PeerId(1), item(0));
-    for n in 1..20_001 {
-        requests.announced(PeerId(2), item(n));
-    }
-    let mut asked = 0;
-    let now = Moment(0);
+fn item(n: u32) -> Inventory {
+    let mut hash = [0; 32];
+    hash[..4].copy_from_slice(&n.to_le_bytes());
+    Inventory::WTx(bitcoin::Wtxid::from_byte_array(hash))
+}
+
+/// Everything that is asked of a peer that answers at once.
+fn asked_of(requests: &mut TxRequests, peer: PeerId) -> Vec<Inventory> {
+    let mut asked = Vec::new();
     loop {
-        let items = requests.next_requests(PeerId(2), now);
+        let items = requests.next_requests(peer, Moment(0));
         if items.is_empty() {
-            break;
+            return asked;
         }
-        asked += items.len();
-        for item in items {
+        for item in &items {
             let Inventory::WTx(wtxid) = item else {
                 panic!("{item:?}")
             };
             requests.arrived([*wtxid.as_ref(), [9; 32]]);
         }
+        asked.extend(items);
     }
-    assert_eq!(asked, 5_000);
-    assert_eq!(requests.next_requests(PeerId(1), now), [item(0)]);
+}
+
+/// The first of a peer's announcements stay, as the later ones would be their children, and nobody else's are touched.
+#[test]
+fn the_announcements_of_one_peer_are_bounded_and_its_own() {
+    let mut requests = TxRequests::new(1, 100, MINUTE);
+    requests.announced(PeerId(1), item(0));
+    for _ in 0..2 {
+        for n in 1..20_001 {
+            requests.announced(PeerId(2), item(n));
+        }
+    }
+    let first: Vec<_> = (1..5_001).map(item).collect();
+    assert_eq!(asked_of(&mut requests, PeerId(2)), first);
+    assert_eq!(requests.next_requests(PeerId(1), Moment(0)), [item(0)]);
+    // Announced again, the rest finds room.
+    for n in 1..20_001 {
+        requests.announced(PeerId(2), item(n));
+    }
+    let next: Vec<_> = (5_001..10_001).map(item).collect();
+    assert_eq!(asked_of(&mut requests, PeerId(2)), next);
+}
+
+#[test]
+fn a_parent_that_is_missing_finds_room_among_the_announcements_of_its_peer() {
+    let mut requests = TxRequests::new(1, 100, MINUTE);
+    for n in 1..5_001 {
+        requests.announced(PeerId(1), item(n));
+    }
+    let parent = bitcoin::Txid::from_byte_array([7; 32]);
+    requests.parent(PeerId(1), parent);
+    let asked = requests.next_requests(PeerId(1), Moment(0));
+    assert_eq!(asked[..2], [Inventory::Transaction(parent), item(1)]);
+    requests.arrived([[8; 32], [7; 32]]);
+    for n in 1..100 {
+        let Inventory::WTx(wtxid) = item(n) else {
+            unreachable!()
+        };
+        requests.arrived([*wtxid.as_ref(), [9; 32]]);
+    }
+    let rest: Vec<_> = (100..5_000).map(item).collect();
+    assert_eq!(asked_of(&mut requests, PeerId(1)), rest);
+}
+
+#[test]
+fn a_peer_that_was_asked_for_its_pool_may_announce_all_of_it() {
+    let mut requests = TxRequests::new(1, 100, MINUTE);
+    requests.asked_for_pool(PeerId(1));
+    for n in 0..60_000 {
+        requests.announced(PeerId(1), item(n));
+    }
+    assert_eq!(asked_of(&mut requests, PeerId(1)).len(), 50_000);
 }
