@@ -32,7 +32,8 @@ pub fn run(data: &[u8]) -> Verdict {
     if input.byte() & 1 == 1 {
         return memory::bounded_by(data, 64, || file(input.rest()));
     }
-    memory::bounded(4 << 20, || tree(params, input))
+    // Two trees, whose tables and lists double when they are full, and the headers themselves.
+    memory::bounded((1 << 20) + 1_500 * MOST_HEADERS, || tree(params, input))
 }
 
 fn tree(params: &'static Params, mut input: Input<'_>) -> Verdict {
@@ -42,7 +43,7 @@ fn tree(params: &'static Params, mut input: Input<'_>) -> Verdict {
     while !input.is_empty() && made < MOST_HEADERS {
         let (mut header, repeat) = next(&mut input, &accepted);
         let seconds = header.time.wrapping_sub(accepted[accepted.len() - 1].time);
-        for _ in 0..=repeat {
+        for _ in 0..(repeat + 1).min(MOST_HEADERS - made) {
             made += 1;
             if !insert(&mut tree, &mut header) {
                 break;
