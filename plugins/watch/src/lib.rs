@@ -18,6 +18,7 @@
 
 pub mod definition;
 pub mod follow;
+pub mod pattern;
 pub mod query;
 pub mod tables;
 
