@@ -107,7 +107,9 @@ impl Parser<'_> {
         self.space();
         if self.eat("?P<") || self.eat("?<") {
             let name: &str = self.rest.as_str().split_once('>')?.0;
-            let inside = |c: char| c.is_ascii_alphanumeric() || "_.[]".contains(c) || !c.is_ascii();
+            let inside = |c: char| {
+                c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '[' | ']') || !c.is_ascii()
+            };
             let first = |c: char| c.is_ascii_alphabetic() || c == '_' || !c.is_ascii();
             if !name.starts_with(first) || !name.chars().all(inside) {
                 return None;
@@ -162,7 +164,7 @@ impl Parser<'_> {
             _ => {
                 let (text, _) = self.rest.as_str().split_once('}')?;
                 let number = |text: &str| {
-                    let text = text.trim();
+                    let text = text.trim_ascii();
                     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
                     digits.then(|| text.parse::<u32>().ok()).flatten()
                 };
@@ -292,14 +294,15 @@ impl Parser<'_> {
             if self.eat("]") {
                 break;
             }
-            if let Some(rest) = rest.strip_prefix("[:") {
-                let (name, rest) = rest.split_once(":]")?;
-                let mut known = named(name.strip_prefix('^').unwrap_or(name))?;
-                if name.starts_with('^') {
+            if self.eat("[:") {
+                let inverted = self.eat("^");
+                let (name, rest) = self.rest.as_str().split_once(':')?;
+                let mut known = named(name)?;
+                if inverted {
                     known.invert();
                 }
                 set.join(&known);
-                self.rest = rest.chars();
+                self.rest = rest.strip_prefix(']')?.chars();
                 continue;
             }
             let from = self.class_item()?;
