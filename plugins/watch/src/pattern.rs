@@ -175,6 +175,3 @@ impl Walk<'_> {
 fn is_word(byte: Option<u8>) -> bool {
     byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
-
-#[cfg(test)]
-mod tests;

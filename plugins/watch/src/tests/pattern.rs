@@ -1,10 +1,10 @@
-//! Against the crate `regex-lite`.
+//! Patterns against the crate `regex-lite`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use proptest::prelude::*;
 use regex_lite::Regex;
 
-use super::*;
+use crate::pattern::Pattern;
 
 fn check(pattern: &str, texts: &[&str]) {
     let ours = Pattern::new(pattern);
