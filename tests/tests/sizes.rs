@@ -14,8 +14,9 @@ use xtask::{plugins, workspace};
 /// Most bytes of a plugin, with the names of its functions.
 const MOST: u64 = 150_000;
 
-/// watch has an engine of regular expressions besides.
-const MOST_OF_WATCH: u64 = 255_000;
+/// watch has regular expressions, addresses both ways, two tables and settings that queries change: docs/performance.md says
+/// what takes how much.
+const MOST_OF_WATCH: u64 = 180_000;
 
 #[test]
 fn no_plugin_of_ours_is_larger_than_it_may_be() {

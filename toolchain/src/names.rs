@@ -119,10 +119,10 @@ fn names_of(mut content: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// A function's name as people write it: without the hash, types without the modules that they are in, and a function of no
-/// type with its module alone.
+/// type with its module alone, and without parameters that are not known.
 fn readable(name: &str) -> String {
     let name = without_modules(&format!("{:#}", rustc_demangle::demangle(name)));
-    let mut name = end_of_path(&name).to_owned();
+    let mut name = without_parameters(end_of_path(&name));
     if let Some((end, _)) = name.char_indices().nth(MAX_NAME) {
         name.truncate(end);
     }
@@ -172,6 +172,30 @@ fn end_of_path(name: &str) -> &str {
     }
     let start = parts.iter().rev().nth(1).copied().unwrap_or(0);
     name.get(start..).unwrap_or(name)
+}
+
+/// `Vec<T,A>::retain` as `Vec::retain`: where a type is not said, its place is not either.
+fn without_parameters(name: &str) -> String {
+    let unknown = |inside: &str| {
+        let letter = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+        inside
+            .split(',')
+            .all(|parameter| (1..=2).contains(&parameter.len()) && parameter.chars().all(letter))
+    };
+    let mut out = String::with_capacity(name.len());
+    let mut rest = name;
+    while let Some((before, after)) = rest.split_once('<') {
+        out.push_str(before);
+        match after.split_once('>') {
+            // `<T>::f` would be `::f`.
+            Some((inside, behind)) if unknown(inside) && !before.is_empty() => rest = behind,
+            _ => {
+                out.push('<');
+                rest = after;
+            }
+        }
+    }
+    out + rest
 }
 
 /// An unsigned LEB128 number of 32 bits.
@@ -285,6 +309,25 @@ mod tests {
             ("memcpy", "memcpy"),
         ] {
             assert_eq!(end_of_path(long), short);
+        }
+    }
+
+    #[test]
+    fn parameters_that_are_not_known_are_left_out() {
+        for (long, short) in [
+            ("Vec<T,A>::retain::{{closure}}", "Vec::retain::{{closure}}"),
+            (
+                "<Vec<T,A1> as Extend<T>>::extend",
+                "<Vec as Extend>::extend",
+            ),
+            ("<T as Into<U>>::into", "<T as Into>::into"),
+            ("<T>::f", "<T>::f"),
+            ("RawVecInner<_>::grow", "RawVecInner::grow"),
+            ("drop_in_place<Vec<Step>>", "drop_in_place<Vec<Step>>"),
+            ("<Json as From<&str>>::from", "<Json as From<&str>>::from"),
+            ("a < b > c <", "a < b > c <"),
+        ] {
+            assert_eq!(without_parameters(long), short);
         }
     }
 

@@ -3,11 +3,9 @@
 //! The instance that follows the pool has all of it in memory and leaves to queries, in the volatile space, what they can ask
 //! for: the sums of a script and its first entries, and each transaction's txid by a number.
 
-use std::collections::HashMap;
-
 use blockmill_sdk::prelude::*;
 use blockmill_sdk::state::Keys;
-use blockmill_sdk::{ValueBytes, record};
+use blockmill_sdk::{HashTable, ValueBytes, record};
 
 use crate::connect::{self, Touched};
 use crate::entries::{self, COIN_KEY_WIDTH, Owner, Sats, ScriptHash};
@@ -55,8 +53,8 @@ struct Script {
 /// The pool.
 #[derive(Debug, Default)]
 pub struct Pool {
-    by_txid: HashMap<[u8; 32], Entry>,
-    scripts: HashMap<ScriptHash, Script>,
+    by_txid: HashTable<[u8; 32], Entry>,
+    scripts: HashTable<ScriptHash, Script>,
     /// Scripts that queries have not been left as they are now.
     changed: Vec<ScriptHash>,
     /// A block comes in parts, and there were transactions that it might have.

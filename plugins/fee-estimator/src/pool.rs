@@ -12,14 +12,10 @@
 //! A slot is used again when its transaction leaves, with the next generation: a child that names the old one has a
 //! confirmed parent.
 
-use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
-
-use blockmill_sdk::ValueBytes;
 use blockmill_sdk::prelude::*;
+use blockmill_sdk::{HashTable, ValueBytes};
 
 use crate::projection::Tx;
-use crate::unconfirmed::TxidHasher;
 
 /// Slots of a page.
 const PAGE: usize = 256;
@@ -43,7 +39,7 @@ struct Slot {
 /// The pool.
 #[derive(Debug, Default)]
 pub struct Pool {
-    places: HashMap<[u8; 32], u32, BuildHasherDefault<TxidHasher>>,
+    places: HashTable<[u8; 32], u32>,
     slots: Vec<Slot>,
     free: Vec<u32>,
     /// By page.

@@ -1,7 +1,6 @@
 //! The transactions that are waited for: by txid, and how many came at each height into each bucket.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use blockmill_sdk::HashTable;
 
 use crate::buckets::COUNT;
 
@@ -16,29 +15,13 @@ pub struct Waiting {
     pub rate: u64,
 }
 
-/// Txids are hashes: any eight bytes of one will do. (Whoever grinds txids to slow a table down pays for each of them with
-/// a fee and with the room it takes in the pool.)
-#[derive(Debug, Default)]
-pub struct TxidHasher(u64);
-
-impl Hasher for TxidHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(first) = bytes.first_chunk() {
-            self.0 ^= u64::from_le_bytes(*first).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        }
-    }
-}
-
 /// The transactions that are waited for.
 ///
 /// Core counts them in rings of one slot a block, one ring a horizon, and moves what falls out of a ring into `oldUnconf`.
 /// All that an estimate asks of the rings is how many wait for `target` blocks or longer, which is what this answers.
 #[derive(Debug, Default)]
 pub struct Unconfirmed {
-    by_txid: HashMap<[u8; 32], Waiting, BuildHasherDefault<TxidHasher>>,
+    by_txid: HashTable<[u8; 32], Waiting>,
     /// By height, and by bucket in each: both in order, and none of them empty.
     counts: Vec<(u32, Vec<(usize, u32)>)>,
 }

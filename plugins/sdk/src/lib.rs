@@ -58,6 +58,7 @@ mod columns;
 pub mod date;
 mod descriptor;
 pub mod export;
+mod hash_table;
 pub mod hex;
 pub mod json;
 pub mod log;
@@ -85,6 +86,7 @@ pub use bindings::exports::blockmill::plugin::processor::{
 };
 pub use block::{Block, Header};
 pub use columns::{Columns, Malformed};
+pub use hash_table::HashTable;
 pub use json::{Json, Object};
 pub use map::{KeyBytes, Map, Single, ValueBytes};
 pub use mempool::{Entry, MempoolChanges, Origin, Removal};

@@ -1,7 +1,6 @@
 //! Which inputs and outputs of a transaction a collection watches, and what it goes on watching because of them.
 
-use std::collections::HashMap;
-
+use blockmill_sdk::HashTable;
 use blockmill_sdk::prelude::*;
 
 use crate::definition::Collections;
@@ -60,7 +59,7 @@ pub struct Coin {
 pub type Place = ([u8; 32], u32);
 
 /// Watched outputs that are not spent.
-pub type Coins = HashMap<Place, Coin>;
+pub type Coins = HashTable<Place, Coin>;
 
 /// What a transaction has to do with the collections.
 #[derive(Debug, Default)]

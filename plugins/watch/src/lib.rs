@@ -18,10 +18,9 @@
 
 pub mod definition;
 pub mod follow;
+pub mod pattern;
 pub mod query;
 pub mod tables;
-
-use std::collections::BTreeMap;
 
 use blockmill_sdk::prelude::*;
 use blockmill_sdk::record;
@@ -133,7 +132,8 @@ pub struct Watch {
     followed: Vec<u32>,
     /// Watched outputs of the pool's transactions.
     pool_coins: Coins,
-    pool: BTreeMap<[u8; 32], PoolTransaction>,
+    /// In the order of the txids.
+    pool: Vec<([u8; 32], PoolTransaction)>,
     pool_matches: usize,
     /// Matches of the pool that there was no room for.
     left_out: u64,
@@ -181,8 +181,8 @@ impl Processor for Watch {
             confirmed: Confirmed::of::<Self>(),
             unconfirmed: Unconfirmed::of::<Self>(),
             coins: None,
-            pool_coins: Coins::new(),
-            pool: BTreeMap::new(),
+            pool_coins: Coins::default(),
+            pool: Vec::new(),
             pool_matches: 0,
             left_out: 0,
         })
@@ -261,7 +261,7 @@ impl Watch {
         if let Some(coins) = self.coins.take() {
             return Ok(coins);
         }
-        let mut coins = Coins::new();
+        let mut coins = Coins::default();
         self.followed.fill(0);
         FOLLOWED.each(|key, followed| {
             let name = String::from_utf8_lossy(&key.collection);
@@ -426,14 +426,17 @@ impl Watch {
             outputs,
             first_seen,
         };
-        self.pool.insert(*tx.txid(), entry);
+        if let Err(place) = self.pooled(tx.txid()) {
+            self.pool.insert(place, (*tx.txid(), entry));
+        }
     }
 
     /// A transaction left the pool.
     fn remove(&mut self, txid: &[u8; 32], touched: &mut [bool]) {
-        let Some(entry) = self.pool.remove(txid) else {
+        let Ok(place) = self.pooled(txid) else {
             return;
         };
+        let (_, entry) = self.pool.remove(place);
         self.pool_matches = self.pool_matches.saturating_sub(entry.matches.len());
         for vout in entry.outputs {
             self.pool_coins.remove(&(*txid, vout));
@@ -460,6 +463,11 @@ impl Watch {
             Column::texts(directions),
             Column::integers(places),
         ]);
+    }
+
+    /// The place of a transaction of the pool, or where it would be.
+    fn pooled(&self, txid: &[u8; 32]) -> Result<usize, usize> {
+        self.pool.binary_search_by(|(other, _)| other.cmp(txid))
     }
 
     /// Leaves the pool's matches of a collection to queries.

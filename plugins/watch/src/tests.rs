@@ -1,6 +1,8 @@
 //! Collections over made-up blocks and pools.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+mod pattern;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use blockmill_sdk::testing::bitcoin::{Block, Transaction as Tx, Txid};
@@ -547,8 +549,8 @@ fn blocks_in_parts_leave_the_same_matches_as_whole_ones() {
             let mut transactions = vec![first.clone()];
             let mut end = (first.compute_txid(), 0);
             // What a part follows, a later one spends.
-            for _ in 0..5 {
-                let next = pay(&[end], &[(400, BOB), (50, "51")]);
+            for n in 0..5 {
+                let next = pay(&[end], &[(400 - 60 * n, BOB), (50, "51")]);
                 end = (next.compute_txid(), 0);
                 transactions.push(next);
             }

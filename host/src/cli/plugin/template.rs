@@ -53,6 +53,8 @@ pub(super) const TEMPLATES: &[Template] = &[
             "lib.rs",
             "definition.rs",
             "follow.rs",
+            "pattern.rs",
+            "pattern/parse.rs",
             "query.rs",
             "tables.rs"
         ],
@@ -230,6 +232,21 @@ mod tests {
                 "{}",
                 template.name
             );
+            // Each module that is declared is there.
+            for (file, text) in &files {
+                let folder = file.trim_end_matches("lib.rs").trim_end_matches(".rs");
+                for module in text.lines().filter_map(|line| {
+                    let line = line.strip_prefix("pub ").unwrap_or(line);
+                    line.strip_prefix("mod ")?.strip_suffix(';')
+                }) {
+                    let path = match folder {
+                        "" => format!("{module}.rs"),
+                        folder => format!("{folder}/{module}.rs"),
+                    };
+                    let there = files.iter().any(|(file, _)| *file == path);
+                    assert!(there, "{}: {path}", template.name);
+                }
+            }
             for line in template.dependencies() {
                 assert!(
                     !line.contains("workspace") && !line.contains("path"),

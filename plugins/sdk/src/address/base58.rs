@@ -18,7 +18,7 @@ pub(super) fn encode(version: u8, hash: &[u8; 20]) -> String {
     }
     let mut digits = [0u8; DIGITS];
     for byte in payload.iter().chain(&checksum(&payload)) {
-        shift(&mut digits, 58, 256, u32::from(*byte));
+        shift::<58, 256>(&mut digits, u32::from(*byte));
     }
     let zeros = payload.iter().take_while(|byte| **byte == 0).count();
     let leading = digits.iter().take_while(|digit| **digit == 0).count();
@@ -38,7 +38,7 @@ pub(super) fn decode(text: &str) -> Option<(u8, [u8; 20])> {
     let mut bytes = [0u8; BYTES];
     for character in text.bytes() {
         let digit = ALPHABET.iter().position(|known| *known == character)?;
-        if shift(&mut bytes, 256, 58, digit as u32) != 0 {
+        if shift::<256, 58>(&mut bytes, digit as u32) != 0 {
             return None;
         }
     }
@@ -52,12 +52,14 @@ pub(super) fn decode(text: &str) -> Option<(u8, [u8; 20])> {
     Some((*version, hash.try_into().ok()?))
 }
 
-/// Multiplies a number of digits to `base` by `factor`, and adds `carry`; answers what has no room in it.
-fn shift(number: &mut [u8], base: u32, factor: u32, mut carry: u32) -> u32 {
+/// Multiplies a number of digits to `BASE` by `FACTOR`, and adds `carry`; answers what has no room in it. Apart, because a loop
+/// over a known number of digits becomes that many copies of itself.
+#[inline(never)]
+fn shift<const BASE: u32, const FACTOR: u32>(number: &mut [u8], mut carry: u32) -> u32 {
     for digit in number.iter_mut().rev() {
-        carry += u32::from(*digit) * factor;
-        *digit = (carry % base) as u8;
-        carry /= base;
+        carry += u32::from(*digit) * FACTOR;
+        *digit = (carry % BASE) as u8;
+        carry /= BASE;
     }
     carry
 }

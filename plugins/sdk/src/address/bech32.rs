@@ -21,12 +21,10 @@ pub(super) fn is_program(version: u8, length: usize) -> bool {
 pub(super) fn encode(prefix: &str, version: u8, program: &[u8]) -> String {
     let mut values = vec![version];
     regroup(program, 8, 5, &mut values);
-    let checked = values
-        .iter()
-        .copied()
-        .chain([0; CHECKSUM])
-        .fold(of_prefix(prefix), step);
-    let checksum = checked ^ target(version);
+    let end = values.len();
+    values.resize(end + CHECKSUM, 0);
+    let checksum = sum(prefix, &values) ^ target(version);
+    values.truncate(end);
     for place in (0..CHECKSUM).rev() {
         values.push((checksum >> (5 * place) & 31) as u8);
     }
@@ -61,7 +59,7 @@ pub(super) fn decode(text: &str, prefix: &str) -> Option<(u8, Vec<u8>)> {
         .collect::<Option<_>>()?;
     let (program, _) = values.split_at_checked(values.len().checked_sub(CHECKSUM)?)?;
     let (version, program) = program.split_first()?;
-    let checked = values.iter().copied().fold(of_prefix(prefix), step);
+    let checked = sum(prefix, &values);
     let mut bytes = Vec::new();
     let (rest, bits) = regroup(program, 5, 8, &mut bytes);
     // What is left over is padding: zeros, and less of them than a character has.
@@ -75,11 +73,16 @@ fn target(version: u8) -> u32 {
     if version == 0 { 1 } else { 0x2bc8_30a3 }
 }
 
-/// The checksum over the prefix.
-fn of_prefix(prefix: &str) -> u32 {
+/// The checksum over the prefix and values of five bits.
+#[inline(never)]
+fn sum(prefix: &str, values: &[u8]) -> u32 {
     let high = prefix.bytes().map(|byte| byte >> 5);
     let low = prefix.bytes().map(|byte| byte & 31);
-    high.chain([0]).chain(low).fold(1, step)
+    let mut sum = 1;
+    for value in high.chain([0]).chain(low).chain(values.iter().copied()) {
+        sum = step(sum, value);
+    }
+    sum
 }
 
 /// The checksum with another value of five bits.
@@ -100,6 +103,7 @@ fn step(sum: u32, value: u8) -> u32 {
 
 /// Cuts a row of bits, given `from` at a time, into pieces of `to`. To five bits the last piece is filled up with zeros; to eight
 /// the bits that make no whole piece are the answer, with their number.
+#[inline(never)]
 fn regroup(pieces: &[u8], from: u32, to: u32, out: &mut Vec<u8>) -> (u32, u32) {
     let (mut held, mut bits) = (0u32, 0);
     for piece in pieces {
