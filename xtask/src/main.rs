@@ -93,7 +93,7 @@ enum Command {
     )]
     Bench {
         /// Measure this part and no other (may be given again)
-        #[arg(long, value_name = "PART", value_parser = ["walk", "plugins", "sync", "memory", "disk"])]
+        #[arg(long, value_name = "PART", value_parser = ["walk", "plugins", "sync", "memory", "disk", "pool"])]
         only: Vec<String>,
         /// A regtest chain in blk*.dat framing; made or mined where none is given
         #[arg(long, value_name = "FILE")]
