@@ -4,6 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 
 use crate::host::Host;
 
@@ -89,7 +90,10 @@ impl PoolCost {
 pub fn wait_for_pool(host: &mut Host, txs: usize, again: impl Fn()) -> Result<()> {
     let mut last = (0, Instant::now());
     host.wait_for("the pool", LIMIT, |status| {
-        let here = status["mempool"]["txs"].as_u64().unwrap_or(0);
+        let here = status
+            .pointer("/mempool/txs")
+            .and_then(Value::as_u64)
+            .unwrap_or(0);
         if here != last.0 {
             last = (here, Instant::now());
         } else if last.1.elapsed() > STILL {
@@ -115,6 +119,6 @@ fn memory(host: &Host) -> Result<u64> {
 /// Bytes that came from the only peer. The host shows a peer some time after its handshake.
 fn heard(host: &mut Host) -> Result<u64> {
     host.wait_for("its peer", LIMIT, |status| {
-        status["peers"][0]["bytes_in"].as_u64()
+        status.pointer("/peers/0/bytes_in").and_then(Value::as_u64)
     })
 }

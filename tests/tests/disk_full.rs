@@ -170,3 +170,47 @@ fn a_lane_whose_flush_has_no_room_waits_and_its_plugin_is_not_blamed() {
     assert!(!host.log().contains("quarantined"), "{}", host.log());
     host.stop().unwrap();
 }
+
+#[test]
+fn a_pool_that_cannot_be_journaled_is_saved_as_soon_as_there_is_room() {
+    let devnet = Devnet::start(devnet::Config {
+        seed: 31,
+        announce_pool: false,
+        ..devnet::Config::default()
+    })
+    .unwrap();
+    devnet.mine(160).unwrap();
+    let ours = installation(&devnet);
+    let Some(disk) = Disk::mount(&ours.folder().join("data")) else {
+        println!("skipped: this machine lets nobody mount a disk");
+        return;
+    };
+    let pool = |host: &mut Host, txs: usize| {
+        host.wait_for("the pool", LIMIT, |status| {
+            (status["mempool"]["txs"] == txs).then_some(())
+        })
+        .unwrap();
+    };
+    let mut host = ours.start().unwrap();
+    host.wait_for_height(160, LIMIT).unwrap();
+    let mut txs = devnet.fill_mempool(20).len();
+    pool(&mut host, txs);
+    disk.fill(0);
+    txs += devnet.fill_mempool(60).len();
+    pool(&mut host, txs);
+    host.wait_for_lines("is not journaled", 1, LIMIT).unwrap();
+    // They are taken all the same.
+    txs += devnet.fill_mempool(20).len();
+    pool(&mut host, txs);
+    disk.empty();
+    host.wait_for_lines("saved and journaled again", 1, LIMIT)
+        .unwrap();
+    assert_eq!(host.log().matches("is not journaled").count(), 1);
+    assert!(!host.log().contains("was not saved"), "{}", host.log());
+    host.kill9().unwrap();
+
+    // Nobody announces them again.
+    let mut host = ours.start().unwrap();
+    pool(&mut host, txs);
+    host.stop().unwrap();
+}

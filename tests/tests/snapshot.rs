@@ -9,13 +9,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Output, Stdio};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bitcoin::Network;
 use blockmill_tests::data;
-use blockmill_tests::host::Installation;
+use blockmill_tests::host::{self, Installation};
 use devnet::Devnet;
 use tempfile::TempDir;
 
@@ -266,6 +266,47 @@ fn what_is_not_whole_or_of_something_else_is_refused_and_leaves_nothing() {
     refused(import(&again, &file, &[]));
     said(import(&again, &made.file(130), &[]));
     assert_eq!(again.txoutset().unwrap()["muhash"], MUHASH_130);
+}
+
+/// Whenever it is killed: the plugin has either nothing, and begins at the first block, or all of it.
+#[test]
+fn an_import_that_is_killed_leaves_nothing_that_counts() {
+    let made = snapshots();
+    let devnet = devnet();
+    let whole = coins_of(&devnet);
+    let start = Instant::now();
+    said(import(&whole, &made.file(124), &[]));
+    let took = start.elapsed();
+    let mut killed = 0;
+    for part in [30, 60, 90] {
+        let installation = coins_of(&devnet);
+        installation
+            .write_config(blockmill_tests::free_address().unwrap())
+            .unwrap();
+        let mut import = host::command().unwrap();
+        import
+            .args(["snapshot", "import", "utxo-tracker"])
+            .arg(made.file(124))
+            .arg("--config")
+            .arg(installation.config())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let mut import = import.spawn().unwrap();
+        std::thread::sleep(took * part / 100);
+        import.kill().unwrap();
+        killed += usize::from(!import.wait().unwrap().success());
+        // Even where the block was noted and the plugin not yet, which no timing here is sure to meet.
+        if part == 30 {
+            fs::create_dir_all(installation.data()).unwrap();
+            let base = fs::read(whole.data().join("snapshot-base")).unwrap();
+            fs::write(installation.data().join("snapshot-base"), base).unwrap();
+        }
+        let mut host = installation.start().unwrap();
+        let coins = host.coins_at(MAIN_TIP, LIMIT).unwrap();
+        assert_eq!(coins["muhash"], MUHASH_130, "killed after {part} %");
+        host.stop().unwrap();
+    }
+    assert!(killed > 0, "all were through before they were killed");
 }
 
 #[test]

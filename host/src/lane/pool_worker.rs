@@ -37,6 +37,8 @@ const EXPIRE: Duration = Duration::from_secs(60);
 const SAVE: Duration = Duration::from_secs(5 * 60);
 /// How often what came since is added to the journal: a kill loses no more.
 const JOURNAL: Duration = Duration::from_secs(2);
+/// How often the whole pool is tried to be saved while the journal cannot be written, as on a full disk.
+const JOURNAL_AGAIN: Duration = Duration::from_secs(5);
 /// Blocks that are remembered to find the fork of a reorg.
 const REMEMBERED: usize = 1_000;
 /// A pool that is further behind the coins lane than this starts again at its block: what it holds is checked again.
@@ -212,12 +214,14 @@ impl PoolWorker {
         let let_go = pool.drain_let_go();
         drop(pool);
         self.tell(let_go);
+        let unjournaled = self.file.is_some() && self.journal.is_none();
         if std::mem::take(&mut self.save_soon)
+            || (unjournaled && self.journaled.elapsed() >= JOURNAL_AGAIN)
             || self.saved.elapsed() >= SAVE
             || self.journal.as_ref().is_some_and(Journal::is_long)
         {
             self.save();
-        } else if self.journaled.elapsed() >= JOURNAL {
+        } else if !unjournaled && self.journaled.elapsed() >= JOURNAL {
             self.write_journal(txs);
         }
         Ok(())
@@ -320,7 +324,8 @@ impl PoolWorker {
                 self.metrics.pool.journal_bytes.inc_by(bytes);
             }
             Err(error) => {
-                tracing::warn!(%error, "what came into the memory pool is not journaled");
+                let error = format!("{:#}", anyhow::Error::from(error));
+                tracing::warn!(%error, "what comes into the memory pool is not journaled: a kill would lose it");
                 self.journal = None;
             }
         }
@@ -446,9 +451,18 @@ impl PoolWorker {
             return;
         };
         let entries = self.pool.pool().snapshot();
+        let unjournaled = self.journal.is_none();
         if let Err(error) = mempool::save(path, self.params.magic, &entries) {
-            tracing::warn!(path = %path.display(), %error, "the memory pool was not saved");
+            // Of the first failure was told when the journal failed.
+            if !unjournaled {
+                let error = format!("{:#}", anyhow::Error::from(error));
+                tracing::warn!(path = %path.display(), %error, "the memory pool was not saved");
+            }
+            self.journaled = Instant::now();
             return;
+        }
+        if unjournaled {
+            tracing::info!("the memory pool is saved and journaled again");
         }
         self.unwritten.clear();
         let journal = self

@@ -77,20 +77,12 @@ fn io_error<'a>(
 /// [`PoolFileError::Io`]; what was at `path` before is still there.
 pub fn save(path: &Path, magic: [u8; 4], entries: &[Arc<Entry>]) -> Result<(), PoolFileError> {
     let temporary = path.with_extension("new");
-    let file = File::create(&temporary).map_err(io_error("create", &temporary))?;
-    let mut out = Checksummed {
-        inner: BufWriter::with_capacity(1 << 18, file),
-        crc: crc32fast::Hasher::new(),
-    };
-    write_entries(&mut out, magic, entries).map_err(io_error("write", &temporary))?;
-    let crc = out.crc.clone().finalize();
-    out.write_all(&crc.to_le_bytes())
-        .map_err(io_error("write", &temporary))?;
-    let file = out
-        .inner
-        .into_inner()
-        .map_err(|error| io_error("write", &temporary)(error.into_error()))?;
-    file.sync_all().map_err(io_error("sync", &temporary))?;
+    let written = write(&temporary, magic, entries);
+    if written.is_err() {
+        // On a full disk it would take the room that is left.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written?;
     std::fs::rename(&temporary, path).map_err(io_error("rename", path))?;
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -99,6 +91,24 @@ pub fn save(path: &Path, magic: [u8; 4], entries: &[Arc<Entry>]) -> Result<(), P
     File::open(folder)
         .and_then(|folder| folder.sync_all())
         .map_err(io_error("sync the folder of", path))
+}
+
+/// Writes the file, durably.
+fn write(temporary: &Path, magic: [u8; 4], entries: &[Arc<Entry>]) -> Result<(), PoolFileError> {
+    let file = File::create(temporary).map_err(io_error("create", temporary))?;
+    let mut out = Checksummed {
+        inner: BufWriter::with_capacity(1 << 18, file),
+        crc: crc32fast::Hasher::new(),
+    };
+    write_entries(&mut out, magic, entries).map_err(io_error("write", temporary))?;
+    let crc = out.crc.clone().finalize();
+    out.write_all(&crc.to_le_bytes())
+        .map_err(io_error("write", temporary))?;
+    let file = out
+        .inner
+        .into_inner()
+        .map_err(|error| io_error("write", temporary)(error.into_error()))?;
+    file.sync_all().map_err(io_error("sync", temporary))
 }
 
 fn write_entries(

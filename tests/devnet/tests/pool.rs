@@ -175,7 +175,7 @@ fn clusters_end_at_the_limit() {
     // A payment to many and its children, which no chain limit forbids.
     let fan = |coinbase: usize, children: u32| {
         let mut root = pay(&[coinbases[coinbase]], BTC_50, 10_000);
-        root.output[0].value = root.output[0].value / 22;
+        root.output[0].value /= 22;
         let share = root.output[0].value.to_sat();
         root.output = vec![root.output[0].clone(); 22];
         let root = devnet.submit(root).unwrap();
