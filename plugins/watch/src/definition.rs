@@ -2,8 +2,7 @@
 
 use blockmill_sdk::prelude::*;
 use blockmill_sdk::{Object, sort};
-
-use crate::pattern::Pattern;
+use regex_lite::{Regex, RegexBuilder};
 
 /// Collections, the one named [`BROADCAST`] included.
 pub const MAX_COLLECTIONS: usize = 100;
@@ -15,6 +14,8 @@ pub const MAX_ITEMS: usize = 100_000;
 pub const MAX_PATTERNS: usize = 32;
 /// Characters of a pattern.
 const MAX_PATTERN: usize = 256;
+/// Bytes of a compiled pattern.
+const PATTERN_SIZE: usize = 64 << 10;
 
 /// The collection that is always there: for the txids of what is broadcast through the host.
 pub const BROADCAST: &str = "broadcast";
@@ -127,7 +128,7 @@ pub struct Collections {
     scripts: Vec<(Vec<u8>, u16)>,
     /// Sorted; internal byte order.
     txids: Vec<([u8; 32], u16)>,
-    patterns: Vec<(Pattern, u16)>,
+    patterns: Vec<(Regex, u16)>,
     network: String,
 }
 
@@ -200,8 +201,10 @@ impl Collections {
                     &format!("has more than {MAX_PATTERN} characters"),
                 ));
             }
-            let pattern = Pattern::new(text)
-                .ok_or_else(|| wrong(text, "is no regular expression, or too large a one"))?;
+            let pattern = RegexBuilder::new(text)
+                .size_limit(PATTERN_SIZE)
+                .build()
+                .map_err(|_| wrong(text, "is no regular expression, or too large a one"))?;
             self.patterns.push((pattern, place));
         }
         for text in txids {

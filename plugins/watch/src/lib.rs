@@ -18,7 +18,6 @@
 
 pub mod definition;
 pub mod follow;
-pub mod pattern;
 pub mod query;
 pub mod tables;
 

@@ -1,8 +1,6 @@
 //! Collections over made-up blocks and pools.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-mod pattern;
-
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use blockmill_sdk::testing::bitcoin::{Block, Transaction as Tx, Txid};

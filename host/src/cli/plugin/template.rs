@@ -53,8 +53,6 @@ pub(super) const TEMPLATES: &[Template] = &[
             "lib.rs",
             "definition.rs",
             "follow.rs",
-            "pattern.rs",
-            "pattern/parse.rs",
             "query.rs",
             "tables.rs"
         ],
