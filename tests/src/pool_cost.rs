@@ -58,13 +58,12 @@ impl PoolCost {
         self.start.elapsed()
     }
 
-    /// Prints what `txs` transactions cost.
+    /// Prints what `txs` transactions cost that came within `took`.
     ///
     /// # Errors
     ///
     /// When the host does not answer.
-    pub fn print(&self, host: &mut Host, txs: usize) -> Result<()> {
-        let took = self.elapsed();
+    pub fn print(&self, host: &mut Host, txs: usize, took: Duration) -> Result<()> {
         let txs = txs.max(1) as u64;
         let bytes = heard(host)?.saturating_sub(self.heard);
         let memory = memory(host)?.saturating_sub(self.held);

@@ -240,7 +240,8 @@ fn twenty_thousand_transactions_of_bcoin() {
     let mut host = installation.start().unwrap();
     let cost = PoolCost::from_the_start(&host).unwrap();
     pool_cost::wait_for_pool(&mut host, WANTED, || ()).unwrap();
-    cost.print(&mut host, WANTED).unwrap();
+    let took = cost.elapsed();
+    cost.print(&mut host, WANTED, took).unwrap();
     let ours = host.get("status").unwrap();
     assert_eq!(ours["mempool"]["fees_sats"], FEE.to_sat() * WANTED as u64);
     host.stop().unwrap();
