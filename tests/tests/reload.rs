@@ -57,14 +57,26 @@ fn installation(devnet: &Devnet, plugins: &Path) -> Installation {
 
 impl Setting {
     fn new(blocks: u32) -> Self {
+        Self::with(blocks, "")
+    }
+
+    /// With a diary that takes its time for each block, so that its data are being made for some seconds.
+    fn toiling(blocks: u32) -> Self {
+        Self::with(
+            blocks,
+            "[plugins.diary.settings]\ncolour = 0\ntoil = 20000\n",
+        )
+    }
+
+    fn with(blocks: u32, table: &str) -> Self {
         let devnet = Devnet::new(3).unwrap();
         devnet.mine(blocks).unwrap();
         let plugins = tempfile::tempdir().unwrap();
         fs::write(plugins.path().join("diary.wasm"), built("diary")).unwrap();
-        let host = installation(&devnet, plugins.path()).start().unwrap();
+        let installation = installation(&devnet, plugins.path()).plugins(table);
         let mut setting = Self {
             devnet,
-            host,
+            host: installation.start().unwrap(),
             plugins,
         };
         setting.level();
@@ -502,6 +514,53 @@ fn a_pinned_file_is_the_only_one_that_runs() {
     setting.reloaded(&next, "swapped");
     let (done, text) = setting.command(&["plugin", "revert", "diary"]);
     assert!(!done && text.contains("pins"), "{text}");
+    setting.check_rows("diary");
+    setting.host.stop().unwrap();
+}
+
+/// How often the log says that the diary's data are begun anew.
+fn begun(setting: &Setting) -> usize {
+    let log = setting.host.log();
+    log.matches("is made anew beside the running one").count()
+}
+
+#[test]
+fn what_is_being_made_is_begun_once_and_dropped_with_its_file() {
+    let mut setting = Setting::toiling(100);
+    let (file, anew) = (setting.file(), built("diary-anew"));
+    replace(&file, &anew);
+    setting.reloaded(&anew, "building");
+    // Other changes of the configuration, and of the folder, have nothing to do with it.
+    setting.change_config("[plugins]\n", "[plugins]\nrehearse_blocks = 5\n");
+    replace(&file, &anew);
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(setting.asked()["state_version"], 1, "it is not made yet");
+    setting.reloaded(&anew, "swapped");
+    assert_eq!(begun(&setting), 1, "{}", setting.host.log());
+    assert_eq!(setting.asked()["state_version"], 3);
+
+    // The old version is offered, and taken back before its data are made.
+    replace(&file, &built("diary"));
+    setting.reloaded(&built("diary"), "building");
+    replace(&file, &anew);
+    let message = setting.reloaded(&anew, "reverted");
+    assert!(message.contains("is back"), "{message}");
+    let log = setting.host.log();
+    setting.devnet.mine(2).unwrap();
+    setting.check_rows("diary_anew");
+    assert_eq!(setting.asked()["state_version"], 3, "{log}");
+    setting.host.stop().unwrap();
+}
+
+#[test]
+fn settings_that_change_while_data_are_made_are_those_they_are_made_with() {
+    let mut setting = Setting::toiling(100);
+    let (done, text) = setting.command(&["plugin", "rebuild", "diary"]);
+    assert!(done, "{text}");
+    setting.reloaded(&built("diary"), "building");
+    setting.change_config("colour = 0", "colour = 7");
+    setting.reloaded(&built("diary"), "swapped");
+    assert_eq!(setting.asked()["colour"], 7);
     setting.check_rows("diary");
     setting.host.stop().unwrap();
 }

@@ -2,6 +2,7 @@
 
 use super::Manager;
 use crate::lane::{LaneKind, LaneShared, Order, Program, Waiting};
+use crate::node::lanes;
 use crate::plugin::{Instance, LaneSpace};
 use crate::status::ReloadState;
 use crate::store::{OtherSet, PluginNote, other_rows};
@@ -123,6 +124,12 @@ impl Manager {
         Ok(Some(at.height))
     }
 
+    /// What a plugin's data are being made for, if they are.
+    pub(super) fn building(&self, name: &str) -> Option<Arc<Program>> {
+        let building = self.building.get(name);
+        building.map(|building| building.program.clone())
+    }
+
     /// Ends what is being made of a plugin's data, if anything is.
     pub(super) fn abandon_building(&mut self, name: &str) -> Result<()> {
         if self.building.remove(name).is_none() {
@@ -210,13 +217,25 @@ impl Manager {
         self.start
             .lanes
             .end_one(name, LaneKind::Building, &self.start.feed)?;
+        let done = self.exchange(name, &building.program);
+        if done.is_err() {
+            self.drop_unfinished(name)?;
+        }
+        done
+    }
+
+    /// Lets the serving lane go on with the data that were made, as the configuration wants it now.
+    fn exchange(&self, name: &str, made: &Arc<Program>) -> Result<()> {
+        let plugin = self.wanted(name)?;
+        let sha256 = made.compiled.sha256.to_string();
+        plugin.check_pin(&sha256).map_err(anyhow::Error::msg)?;
+        let program = lanes::program(&plugin, made.compiled.clone(), made.descriptor.clone());
         let lane = self.running(name)?;
         let note = self.note(name)?;
-        let sha256 = building.program.compiled.sha256.to_string();
         let before = lane.program().compiled.sha256.to_string();
         let after = PluginNote {
             slot: note.slot.other(),
-            state_version: building.program.descriptor.state_version,
+            state_version: program.descriptor.state_version,
             previous_sha256: match before == sha256 {
                 true => note.previous_sha256.clone(),
                 false => Some(before),
@@ -228,11 +247,7 @@ impl Manager {
             }),
             set_aside: None,
         };
-        let done = self.order(&lane, Order::Exchange(building.program, after));
-        if done.is_err() {
-            self.drop_unfinished(name)?;
-        }
-        done
+        self.order(&lane, Order::Exchange(program, after))
     }
 
     /// Makes the data of a running plugin anew from the first block.

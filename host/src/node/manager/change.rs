@@ -27,6 +27,8 @@ enum Outcome {
     Swapped(String),
     /// Its data are being made anew.
     Building(String),
+    /// What runs goes on, and nothing else is made ready.
+    Kept(String),
 }
 
 impl Manager {
@@ -65,11 +67,19 @@ impl Manager {
                 self.board
                     .say(name, ReloadState::Building, &sha256, message.clone());
             }
+            Ok(Outcome::Kept(message)) => {
+                tracing::info!(plugin = name, sha256, message, "plugin goes on as it is");
+                self.board
+                    .say(name, ReloadState::Reverted, &sha256, message.clone());
+                self.forget_components();
+            }
             Err(error) => self.refused(name, &sha256, error),
         }
         match outcome? {
             Outcome::Same => Ok(NOTHING.to_owned()),
-            Outcome::Swapped(message) | Outcome::Building(message) => Ok(message),
+            Outcome::Swapped(message) | Outcome::Building(message) | Outcome::Kept(message) => {
+                Ok(message)
+            }
         }
     }
 
@@ -103,12 +113,17 @@ impl Manager {
         let current = lane.program();
         let note = self.note(&plugin.name)?;
         let set_aside = note.set_aside.as_ref() == Some(sha256);
-        if set_aside && !asked {
-            // A file that was taken back: only its settings may have changed.
-            return self.other_settings(plugin, &lane, &current, note);
+        // Of a file that was taken back only the settings may have changed.
+        if hash == current.compiled.sha256 || (set_aside && !asked) {
+            let outcome = self.other_settings(plugin, &lane, &current, note)?;
+            return self.for_what_is_made(plugin, &lane, outcome);
         }
-        if hash == current.compiled.sha256 {
-            return self.other_settings(plugin, &lane, &current, note);
+        if let Some(made) = self.building(&plugin.name)
+            && made.compiled.sha256 == hash
+            && made.compiled.wasi == plugin.wasi
+            && made.settings == plugin.settings
+        {
+            return Ok(Outcome::Same);
         }
         let program = self.load(plugin, &bytes)?;
         self.components.keep(sha256, &bytes)?;
@@ -148,6 +163,32 @@ impl Manager {
         };
         self.order(&lane, Order::Replace(program, note))?;
         Ok(Outcome::Swapped(format!("rehearsal: {rehearsal}")))
+    }
+
+    /// What the component that runs on means for data that are being made: those for another component are not wanted any
+    /// more, and those for this one are made with its settings.
+    fn for_what_is_made(
+        &mut self,
+        plugin: &EnabledPlugin,
+        lane: &Arc<LaneShared>,
+        outcome: Outcome,
+    ) -> Result<Outcome> {
+        let Some(made) = self.building(&plugin.name) else {
+            return Ok(outcome);
+        };
+        let current = lane.program();
+        if made.compiled.sha256 != current.compiled.sha256 {
+            self.abandon_building(&plugin.name)?;
+            return Ok(Outcome::Kept(
+                "the file that runs is back: what was being made for another is dropped".to_owned(),
+            ));
+        }
+        if made.settings == current.settings && made.compiled.wasi == current.compiled.wasi {
+            return Ok(outcome);
+        }
+        let note = self.note(&plugin.name)?;
+        self.begin_building(lane, current, &note, false)
+            .map(Outcome::Building)
     }
 
     /// The same component with what the configuration says now.

@@ -8,6 +8,8 @@ use blockmill_sdk::table;
 /// The plugin.
 pub struct Diary {
     pages: Pages,
+    colour: u64,
+    toil: u64,
 }
 
 impl Processor for Diary {
@@ -20,10 +22,14 @@ impl Processor for Diary {
     fn start(info: &StartInfo) -> Result<Self, String> {
         let mut settings = info.settings()?;
         // Only there to be changed.
-        settings.number("colour", 0)?;
+        let colour = settings.number("colour", 0)?;
+        // Thousands of steps that do nothing but take time, for each block.
+        let toil = settings.number("toil", 0)?;
         settings.finish()?;
         Ok(Self {
             pages: Pages::of::<Self>(),
+            colour,
+            toil,
         })
     }
 
@@ -38,6 +44,9 @@ impl Processor for Diary {
     }
 
     fn end_block(&mut self, _block: &Block) -> Result<(), BlockError> {
+        for step in 0..self.toil * 1_000 {
+            std::hint::black_box(step);
+        }
         self.pages.clear();
         let calls = COUNT.get()?.unwrap_or(0);
         COUNT.put(&(calls + 1));
@@ -49,7 +58,7 @@ impl Processor for Diary {
     }
 
     fn query(&self, _path: &str, _params: &Params) -> Result<Json, QueryError> {
-        Ok(json!({ "state_version": STATE_VERSION, "calls": COUNT.get()? }))
+        Ok(json!({ "state_version": STATE_VERSION, "calls": COUNT.get()?, "colour": self.colour }))
     }
 }
 
