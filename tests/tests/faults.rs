@@ -393,6 +393,23 @@ fn the_same_blocks_give_the_same_state_under_load_with_less_memory_and_after_res
 }
 
 #[test]
+fn a_new_file_ends_the_quarantine() {
+    let devnet = Devnet::new(9).unwrap();
+    devnet.mine(BAD + 3).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ledger.wasm");
+    std::fs::copy(wasm("ledger"), &file).unwrap();
+    let table = ledger("trap", "").replace("\"test/ledger.wasm\"", &format!("{file:?}"));
+    let mut host = installation(&devnet, &table).start().unwrap();
+    quarantined(&mut host, "ledger");
+    let beside = folder.path().join("mended");
+    std::fs::copy(wasm("ledger-mended"), &beside).unwrap();
+    std::fs::rename(&beside, &file).unwrap();
+    wait_for_height(&mut host, "ledger", BAD + 3);
+    host.stop().unwrap();
+}
+
+#[test]
 fn a_run_to_a_height_ends_when_a_plugin_stands_below_it_and_a_retry_ends_the_quarantine() {
     let devnet = Devnet::new(9).unwrap();
     devnet.mine(BAD + 3).unwrap();

@@ -198,7 +198,7 @@ fn blocks_flow_on_through_many_swaps_and_none_is_skipped_or_given_twice() {
     );
     let (_, metrics) = setting.host.get_text("/metrics").unwrap();
     assert!(
-        !metrics.contains("outcome=\"refused\"} 1"),
+        !metrics.contains("outcome=\"refused\""),
         "a file was loaded while it was written"
     );
     // The same content again is no change.
@@ -345,14 +345,17 @@ fn a_change_while_the_plugin_is_far_behind_the_tip_skips_nothing() {
     let plugins = tempfile::tempdir().unwrap();
     let file = plugins.path().join("diary.wasm");
     fs::write(&file, built("diary")).unwrap();
-    let host = installation(&devnet, plugins.path()).start().unwrap();
-    let next = twin(built("diary"), 9);
-    replace(&file, &next);
+    let slow = "[plugins.diary.settings]\ntoil = 5000\n";
+    let installation = installation(&devnet, plugins.path()).plugins(slow);
     let mut setting = Setting {
         devnet,
-        host,
+        host: installation.start().unwrap(),
         plugins,
     };
+    let height = setting.diary()["height"].as_u64().unwrap_or(0);
+    assert!(height < 200, "{height} of 400 blocks are there already");
+    let next = twin(built("diary"), 9);
+    replace(&file, &next);
     setting.reloaded(&next, "swapped");
     setting.check_rows("diary");
     setting.host.stop().unwrap();
@@ -562,5 +565,51 @@ fn settings_that_change_while_data_are_made_are_those_they_are_made_with() {
     setting.reloaded(&built("diary"), "swapped");
     assert_eq!(setting.asked()["colour"], 7);
     setting.check_rows("diary");
+    setting.host.stop().unwrap();
+}
+
+#[test]
+fn a_version_that_fails_where_the_old_one_does_not_is_found_in_the_rehearsal() {
+    let mut setting = Setting::with(10, "block_time_limit = \"500ms\"\n");
+    let file = setting.file();
+    for (name, why) in [
+        ("diary-torn", "trapped"),
+        ("diary-endless", "block_time_limit"),
+    ] {
+        replace(&file, &built(name));
+        let message = setting.reloaded(&built(name), "refused");
+        assert!(message.contains(why), "{name}: {message}");
+        setting.devnet.mine(2).unwrap();
+        setting.check_rows("diary");
+        let diary = setting.diary();
+        assert_eq!(diary["sha256"], sha256(&built("diary")).as_str());
+        assert_eq!(diary["attempts"], 0, "nobody was hurt: {diary}");
+        let (_, list) = setting.command(&["plugin", "list"]);
+        assert!(list.contains("refused: it fails at block"), "{list}");
+    }
+    setting.host.stop().unwrap();
+}
+
+#[test]
+fn a_change_in_the_middle_of_a_reorg_skips_nothing() {
+    let mut setting = Setting::toiling(30);
+    let file = setting.file();
+    for mark in 0..6 {
+        let next = twin(built("diary"), mark);
+        // Some blocks are taken back, some are given again, and the file is there somewhere in between.
+        setting.devnet.reorg(5, 6).unwrap();
+        thread::sleep(Duration::from_millis(40 * u64::from(mark)));
+        replace(&file, &next);
+        setting.devnet.reorg(2, 3).unwrap();
+        setting.reloaded(&next, "swapped");
+        setting.check_rows("diary");
+    }
+    // And while data are being made.
+    let anew = built("diary-anew");
+    replace(&file, &anew);
+    setting.reloaded(&anew, "building");
+    setting.devnet.reorg(8, 9).unwrap();
+    setting.reloaded(&anew, "swapped");
+    setting.check_rows("diary_anew");
     setting.host.stop().unwrap();
 }

@@ -2,6 +2,7 @@
 
 const STATE_VERSION: u32 = 3;
 const SHIFT: i64 = 0;
+const FAULT: Fault = Fault::None;
 const MIGRATES: bool = false;
 const COUNT: Single<u64> = Single::new(b"calls");
 

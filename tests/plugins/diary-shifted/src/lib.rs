@@ -2,6 +2,7 @@
 
 const STATE_VERSION: u32 = 1;
 const SHIFT: i64 = 1000;
+const FAULT: Fault = Fault::None;
 const MIGRATES: bool = false;
 const COUNT: Single<u64> = Single::new(b"calls");
 

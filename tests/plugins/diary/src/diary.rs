@@ -5,6 +5,15 @@ use blockmill_sdk::prelude::*;
 use blockmill_sdk::rows::Integer;
 use blockmill_sdk::table;
 
+/// What a version does with blocks that the first one takes.
+#[allow(dead_code, reason = "each version has one of them")]
+#[derive(PartialEq)]
+enum Fault {
+    None,
+    Trap,
+    Endless,
+}
+
 /// The plugin.
 pub struct Diary {
     pages: Pages,
@@ -44,6 +53,10 @@ impl Processor for Diary {
     }
 
     fn end_block(&mut self, _block: &Block) -> Result<(), BlockError> {
+        assert!(FAULT != Fault::Trap, "torn out");
+        while FAULT == Fault::Endless {
+            std::hint::black_box(());
+        }
         for step in 0..self.toil * 1_000 {
             std::hint::black_box(step);
         }
