@@ -252,7 +252,7 @@ pub struct Database {
 pub struct Mempool {
     /// Whether unconfirmed transactions are kept at all.
     pub enabled: bool,
-    /// Above so many bytes of serialized transactions the worst paying ones leave.
+    /// Above so many bytes of memory, as estimated, the worst paying transactions leave: several times what they are serialized.
     #[serde(with = "size")]
     pub max_size: u64,
     /// A transaction that waited for so long leaves.

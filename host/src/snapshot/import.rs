@@ -104,9 +104,14 @@ pub fn open(
         && (known.block != displayed(header.cursor.hash)
             || header.coins != internal(known.hash_serialized_3))
     {
+        let coins = header.coins.map_or_else(|| "none".to_owned(), displayed);
         return other(format!(
-            "block {} of {} has the hash {}, and its coins {}: the file is of another chain",
-            known.height, known.network, known.block, known.hash_serialized_3
+            "block {} of {} has the hash {}, and its coins {}; the file says {} and {coins}: it is of another chain",
+            known.height,
+            known.network,
+            known.block,
+            known.hash_serialized_3,
+            displayed(header.cursor.hash)
         ));
     }
     Ok(reader)
@@ -185,4 +190,62 @@ fn check(
         hash_serialized_3: set.map(|set| set.hash_serialized_3),
         vouched,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+    use std::io::{Seek as _, Write as _};
+
+    use super::*;
+    use crate::network::Network;
+    use crate::store::Cursor;
+
+    const COINS: &str = "a2a5521b1b5ab65f67818e5e8eccabb7171a517f9e2382208f77687310768f96";
+    const BLOCK: &str = "0000000000000000000320283a032748cef8227873ff4872689bf23f1cda83a5";
+    const OTHER: &str = "00000000000000000000000000000000000000000000000000000000000000aa";
+
+    /// What is said of a file of the main network whose header claims this block and these coins.
+    fn said(height: u32, block: &str, coins: &str) -> Result<(), String> {
+        let header = Header {
+            magic: Network::Mainnet.params().magic,
+            plugin: "utxo-tracker".to_owned(),
+            state_version: 1,
+            component: [3; 32],
+            cursor: Cursor {
+                height,
+                hash: internal(block).unwrap(),
+            },
+            entries: 0,
+            state_hash: [4; 32],
+            coins: internal(coins),
+        };
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&header.encode()).unwrap();
+        file.rewind().unwrap();
+        let wanted = Wanted {
+            params: Network::Mainnet.params(),
+            plugin: "utxo-tracker",
+            state_version: 1,
+            coins: true,
+            expect: None,
+        };
+        let opened = open(file, &wanted);
+        opened.map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_claim_about_a_block_whose_coins_are_known_is_compared_with_what_core_has() {
+        assert_eq!(said(840_000, BLOCK, COINS), Ok(()));
+        // Of this height nothing is known.
+        assert_eq!(said(840_001, OTHER, OTHER), Ok(()));
+        for (block, coins) in [(OTHER, COINS), (BLOCK, OTHER)] {
+            let error = said(840_000, block, coins).unwrap_err();
+            for hash in [BLOCK, COINS, OTHER] {
+                assert!(error.contains(hash), "{error}");
+            }
+            assert!(error.contains("840000"), "{error}");
+        }
+    }
 }

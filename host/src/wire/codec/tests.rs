@@ -107,17 +107,58 @@ fn a_malformed_command_is_refused() {
 
 #[test]
 fn a_payload_longer_than_its_kind_may_be_is_refused_before_it_comes() {
+    // In numbers, so that a change of one is seen. What is small by nature has a small bound.
+    const WHOLE: usize = 4_000_000;
     for (name, limit) in [
-        ("block", MAX_PAYLOAD),
+        ("version", 1_024),
+        ("verack", 64),
+        ("wtxidrelay", 64),
+        ("sendaddrv2", 64),
+        ("sendheaders", 64),
+        ("sendcmpct", 64),
+        ("feefilter", 64),
         ("ping", 64),
-        ("inv", 1_800_005),
+        ("pong", 64),
+        ("getaddr", 64),
+        ("mempool", 64),
+        ("filterclear", 64),
+        ("protoconf", 1_048_576),
         ("headers", 162_003),
+        ("getheaders", 3_271),
+        ("getblocks", 3_271),
+        ("inv", 1_800_005),
+        ("getdata", 1_800_005),
+        ("notfound", 1_800_005),
+        ("addr", 30_003),
+        ("addrv2", 531_003),
+        ("block", WHOLE),
+        ("tx", WHOLE),
+        ("cmpctblock", WHOLE),
+        ("getblocktxn", WHOLE),
+        ("blocktxn", WHOLE),
+        ("merkleblock", WHOLE),
+        ("filterload", WHOLE),
+        ("reject", WHOLE),
+        ("nobodyknows", WHOLE),
+        ("", WHOLE),
     ] {
-        let mut frame = encode_frame(MAGIC, name, &[]).to_vec();
-        frame[16..20].copy_from_slice(&(limit as u32 + 1).to_le_bytes());
-        let error = refused(&frame);
+        let with_length = |length: usize| {
+            let mut frame = encode_frame(MAGIC, name, &[]).to_vec();
+            frame[16..20].copy_from_slice(&(length as u32).to_le_bytes());
+            frame
+        };
+        for length in [limit + 1, u32::MAX as usize] {
+            let error = refused(&with_length(length));
+            assert!(
+                matches!(error, WireError::TooLong { length: is, limit: at, .. } if is == length && at == limit),
+                "{name}: {error}"
+            );
+        }
+        let mut decoder = Decoder::new(MAGIC);
+        decoder.feed(&with_length(limit));
         assert!(
-            matches!(error, WireError::TooLong { length, limit: at, .. } if length == limit + 1 && at == limit)
+            matches!(decoder.next(), Ok(None)),
+            "{name}: the longest is waited for"
         );
     }
 }
