@@ -292,6 +292,12 @@ impl Sync {
         self.pump(now);
     }
 
+    /// Too much waits to be sent to a peer, which does not read it.
+    pub fn does_not_read(&mut self, peer: PeerId, now: Moment) {
+        self.drop_peer(peer, DropReason::DoesNotRead, now);
+        self.pump(now);
+    }
+
     /// Time passed. To be called about every 100 ms, and at least every second.
     pub fn tick(&mut self, now: Moment) {
         // A clock that was put back makes every timer as wrong as a sleep does.

@@ -238,6 +238,9 @@ pub enum DropReason {
     /// It told or asked more than it may.
     #[error("too much that was not asked for")]
     Flooding,
+    /// It asks and does not read the answers.
+    #[error("does not read what it asks for")]
+    DoesNotRead,
     /// It may not connect.
     #[error("banned")]
     Banned,
