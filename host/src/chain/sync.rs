@@ -112,6 +112,14 @@ pub struct Sync {
     /// When our chain was last known to be the network's.
     last_synced: Option<Moment>,
     was_synced: bool,
+    said: Said,
+}
+
+/// What is said once.
+#[derive(Debug, Default)]
+struct Said {
+    /// There are blocks that are too long for us.
+    huge_block: bool,
 }
 
 impl Sync {
@@ -182,6 +190,7 @@ impl Sync {
             last_tick: now,
             last_synced: None,
             was_synced: false,
+            said: Said::default(),
         }
     }
 
@@ -556,6 +565,9 @@ impl Sync {
             return;
         };
         let addr = session.peer.addr();
+        if reason.is_huge_block() && !std::mem::replace(&mut self.said.huge_block, true) {
+            tracing::warn!(peer = %addr, %reason, "blocks of 4 GiB and more are not taken");
+        }
         tracing::debug!(peer = %addr, %reason, "peer dropped");
         self.event(addr, "dropped", reason.to_string());
         self.outputs
