@@ -118,6 +118,8 @@ pub struct Sync {
 /// What is said once.
 #[derive(Debug, Default)]
 struct Said {
+    /// The header tree is full.
+    tree_full: bool,
     /// There are blocks that are too long for us.
     huge_block: bool,
 }
