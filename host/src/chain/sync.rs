@@ -262,7 +262,7 @@ impl Sync {
             return;
         };
         session.peer.feed(bytes, now);
-        self.count_bytes(peer, bytes.len(), now);
+        session.life.unasked += bytes.len();
         let mut moved = false;
         // Gone, if the last message got it dropped.
         while let Some(session) = self.peers.get_mut(&peer) {
@@ -273,6 +273,7 @@ impl Sync {
             }
             moved = true;
         }
+        self.count_unasked(peer, now);
         self.flush(peer);
         if moved {
             self.pump(now);
@@ -286,13 +287,14 @@ impl Sync {
             return;
         };
         let length = HEADER_SIZE + raw.payload.len();
+        session.life.unasked += length;
         let received = session.peer.receive(raw, now);
-        self.count_bytes(peer, length, now);
         match received {
             Ok(Some(step)) => self.step(peer, step, now),
             Ok(None) => {}
             Err(error) => self.drop_peer(peer, error.into(), now),
         }
+        self.count_unasked(peer, now);
         self.flush(peer);
         self.pump(now);
     }
@@ -418,7 +420,13 @@ impl Sync {
         {
             self.event(session.peer.addr(), "received", message.summary());
         }
-        self.count_message(peer, &message, now);
+        self.note_message(peer, &message, now);
+        let question = self.question_of(peer, &message);
+        self.take_message(peer, message, now);
+        self.count_answer(peer, question);
+    }
+
+    fn take_message(&mut self, peer: PeerId, message: Message, now: Moment) {
         match message {
             Message::Headers(headers) => {
                 let work = self.tree.best_work();
