@@ -322,6 +322,33 @@ fn who_connects_to_us_is_shown_banned_when_it_misbehaves_and_let_in_when_that_is
 }
 
 #[test]
+fn who_floods_pings_and_never_reads_is_not_read_either() {
+    let listen = free_address().unwrap();
+    let installation = Installation::new("regtest", &[])
+        .unwrap()
+        .key("peers", &format!("listen = \"{listen}\""))
+        .key("peers", "incoming_rate = \"10 GB\"");
+    let host = installation.start().unwrap();
+    let mut client = Client::handshake(listen);
+    let ping = serialize(&RawNetworkMessage::new(
+        Magic::REGTEST,
+        NetworkMessage::Ping(7),
+    ));
+    let pings = ping.repeat(8_192);
+    let patience = Some(Duration::from_secs(10));
+    client.0.set_write_timeout(patience).unwrap();
+    // The buffers of both sockets and what waits for the machine take some of it.
+    let mut sent = 0;
+    while client.0.write_all(&pings).is_ok() {
+        sent += pings.len();
+        assert!(sent < 256 << 20, "the host goes on reading, and answering");
+    }
+    // The host is there for others.
+    Client::handshake(listen);
+    host.stop().unwrap();
+}
+
+#[test]
 fn an_address_that_somebody_tells_leads_to_the_chain_and_is_known_after_a_restart() {
     let devnet = Devnet::new(5).unwrap();
     devnet.mine(7).unwrap();

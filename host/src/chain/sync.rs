@@ -112,6 +112,16 @@ pub struct Sync {
     /// When our chain was last known to be the network's.
     last_synced: Option<Moment>,
     was_synced: bool,
+    said: Said,
+}
+
+/// What is said once.
+#[derive(Debug, Default)]
+struct Said {
+    /// The header tree is full.
+    tree_full: bool,
+    /// There are blocks that are too long for us.
+    huge_block: bool,
 }
 
 impl Sync {
@@ -182,6 +192,7 @@ impl Sync {
             last_tick: now,
             last_synced: None,
             was_synced: false,
+            said: Said::default(),
         }
     }
 
@@ -251,7 +262,7 @@ impl Sync {
             return;
         };
         session.peer.feed(bytes, now);
-        self.count_bytes(peer, bytes.len(), now);
+        session.life.unasked += bytes.len();
         let mut moved = false;
         // Gone, if the last message got it dropped.
         while let Some(session) = self.peers.get_mut(&peer) {
@@ -262,6 +273,7 @@ impl Sync {
             }
             moved = true;
         }
+        self.count_unasked(peer, now);
         self.flush(peer);
         if moved {
             self.pump(now);
@@ -275,13 +287,14 @@ impl Sync {
             return;
         };
         let length = HEADER_SIZE + raw.payload.len();
+        session.life.unasked += length;
         let received = session.peer.receive(raw, now);
-        self.count_bytes(peer, length, now);
         match received {
             Ok(Some(step)) => self.step(peer, step, now),
             Ok(None) => {}
             Err(error) => self.drop_peer(peer, error.into(), now),
         }
+        self.count_unasked(peer, now);
         self.flush(peer);
         self.pump(now);
     }
@@ -289,6 +302,12 @@ impl Sync {
     /// The framing of a peer broke in the shell's own decoder.
     pub fn failed(&mut self, peer: PeerId, error: Misbehaviour, now: Moment) {
         self.drop_peer(peer, error.into(), now);
+        self.pump(now);
+    }
+
+    /// Too much waits to be sent to a peer, which does not read it.
+    pub fn does_not_read(&mut self, peer: PeerId, now: Moment) {
+        self.drop_peer(peer, DropReason::DoesNotRead, now);
         self.pump(now);
     }
 
@@ -401,7 +420,13 @@ impl Sync {
         {
             self.event(session.peer.addr(), "received", message.summary());
         }
-        self.count_message(peer, &message, now);
+        self.note_message(peer, &message, now);
+        let question = self.question_of(peer, &message);
+        self.take_message(peer, message, now);
+        self.count_answer(peer, question);
+    }
+
+    fn take_message(&mut self, peer: PeerId, message: Message, now: Moment) {
         match message {
             Message::Headers(headers) => {
                 let work = self.tree.best_work();
@@ -550,6 +575,9 @@ impl Sync {
             return;
         };
         let addr = session.peer.addr();
+        if reason.is_huge_block() && !std::mem::replace(&mut self.said.huge_block, true) {
+            tracing::warn!(peer = %addr, %reason, "blocks of 4 GiB and more are not taken");
+        }
         tracing::debug!(peer = %addr, %reason, "peer dropped");
         self.event(addr, "dropped", reason.to_string());
         self.outputs

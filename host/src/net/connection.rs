@@ -7,6 +7,7 @@ use crate::chain::sync::book::NetAddress;
 use bytes::Bytes;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -18,6 +19,13 @@ const READ: usize = 256 << 10;
 
 /// How long a socket is not read before it is looked again whether its pieces were checked.
 const GATE_PAUSE: Duration = Duration::from_millis(5);
+
+/// Bytes that may wait to be sent before the peer is not read any more: it gets no more answers than it takes (Core's
+/// `DEFAULT_MAXSENDBUFFER`).
+const PAUSE_ABOVE: usize = 1_000_000;
+/// Bytes that may wait to be sent at all. What was read before the pause is still answered, and the longest message has
+/// half of this.
+const MAX_QUEUED: usize = 8_000_000;
 
 /// What happens on a connection.
 pub(super) enum SocketEvent {
@@ -62,14 +70,22 @@ pub(super) struct Connection {
     /// What of it waits to be checked.
     pub(super) gate: Arc<Gate>,
     outgoing: mpsc::UnboundedSender<Bytes>,
+    /// Bytes in `outgoing`, the piece that is being written included.
+    queued: Arc<AtomicUsize>,
     reader: JoinHandle<()>,
     writer: JoinHandle<()>,
 }
 
 impl Connection {
-    /// Queues bytes; a closed connection swallows them.
-    pub(super) fn send(&self, bytes: Bytes) {
+    /// Queues bytes; a closed connection swallows them. False when too many wait: they are not queued, and the
+    /// connection is of no use any more.
+    pub(super) fn send(&self, bytes: Bytes) -> bool {
+        let length = bytes.len();
+        if self.queued.fetch_add(length, Ordering::AcqRel) + length > MAX_QUEUED {
+            return false;
+        }
         let _ = self.outgoing.send(bytes);
+        true
     }
 }
 
@@ -122,10 +138,12 @@ pub(super) fn open(
     let (outgoing, mut queue) = mpsc::unbounded_channel::<Bytes>();
     let gate = Arc::new(Gate::default());
     let held_back = gate.clone();
+    let queued = Arc::new(AtomicUsize::new(0));
+    let (unsent, written) = (queued.clone(), queued.clone());
     let reader = tokio::spawn(async move {
         let mut buffer = bytes::BytesMut::with_capacity(READ);
         loop {
-            while held_back.is_full() {
+            while held_back.is_full() || unsent.load(Ordering::Acquire) > PAUSE_ABOVE {
                 tokio::time::sleep(GATE_PAUSE).await;
             }
             buffer.reserve(READ);
@@ -151,13 +169,18 @@ pub(super) fn open(
             if write.write_all(&bytes).await.is_err() {
                 return;
             }
+            written.fetch_sub(bytes.len(), Ordering::AcqRel);
         }
     });
     Connection {
         addr,
         gate,
         outgoing,
+        queued,
         reader,
         writer,
     }
 }
+
+#[cfg(test)]
+mod tests;

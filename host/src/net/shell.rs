@@ -357,8 +357,10 @@ impl Net {
             match output {
                 Output::Send { peer, bytes } => {
                     self.gone.1 += bytes.len() as u64;
-                    if let Some(connection) = self.connections.get(&peer) {
-                        connection.send(bytes);
+                    if let Some(connection) = self.connections.get(&peer)
+                        && !connection.send(bytes)
+                    {
+                        self.machine.does_not_read(peer, now());
                     }
                 }
                 Output::Disconnect { peer, reason } => {

@@ -101,6 +101,15 @@ pub enum WireError {
     Checksum(Command),
 }
 
+impl WireError {
+    /// Whether it is a block of 4 GiB or more. Only an extended header can announce one, so it may well be an honest one
+    /// of a chain that has such messages.
+    pub fn is_huge_block(&self) -> bool {
+        matches!(self, WireError::TooLong { command, length, .. }
+            if command.as_str() == "block" && u32::try_from(*length).is_err())
+    }
+}
+
 /// The longest payload of a command. What is small by nature gets a small bound, so that a peer cannot make us buffer
 /// megabytes for a ping.
 pub(super) fn payload_limit(command: &str) -> usize {
@@ -221,6 +230,11 @@ impl Decoder {
             self.stream = None;
         }
         Some(piece)
+    }
+
+    /// Bytes of a message that is not whole yet, its header perhaps not included.
+    pub fn buffered(&self) -> usize {
+        self.buffer.len()
     }
 
     /// Takes bytes as they came.

@@ -179,6 +179,8 @@ pub struct Peer {
     latency: Option<Duration>,
     bytes_in: u64,
     bytes_out: u64,
+    /// Bytes of the last message.
+    message_length: usize,
 }
 
 impl Peer {
@@ -227,6 +229,7 @@ impl Peer {
             latency: None,
             bytes_in: 0,
             bytes_out: 0,
+            message_length: 0,
         };
         peer.transport
             .set_verify_blocks(peer.config.verify_block_checksums);
@@ -437,12 +440,27 @@ impl Peer {
         self.bytes_in
     }
 
+    /// Bytes that came and are no whole message yet.
+    pub fn buffered(&self) -> usize {
+        self.transport.buffered()
+    }
+
+    /// Bytes of the last message that came, with the header that version 1 of the transport gives it.
+    pub fn message_length(&self) -> usize {
+        self.message_length
+    }
+
     /// Bytes sent.
     pub fn bytes_out(&self) -> u64 {
         self.bytes_out
     }
 
     fn handle(&mut self, raw: RawMessage, now: Moment) -> Result<Option<PeerStep>, Misbehaviour> {
+        self.message_length = HEADER_SIZE + raw.payload.len();
+        // A second one is passed over unread, as Core does.
+        if self.version.is_some() && raw.command.as_str() == "version" {
+            return Ok(None);
+        }
         let message = Message::read(raw)?;
         match self.handshake {
             Handshake::AwaitingVersion => self.handle_version(message, now),
@@ -509,7 +527,6 @@ impl Peer {
                 self.send_ping(now);
                 return Ok(Some(PeerStep::Ready));
             }
-            Message::Version(_) => return Err(Misbehaviour::OutOfOrder("a second version")),
             Message::WtxidRelay => {
                 self.wtxid_relay = self.protocol_version() >= WTXID_RELAY_VERSION
             }
@@ -518,6 +535,8 @@ impl Peer {
             Message::FeeFilter(rate) => self.fee_filter = rate,
             Message::Protoconf(length) => self.longest_payload = length,
             Message::Ping(nonce) => self.send(&Message::Pong(nonce)),
+            // Some say it before verack, and it counts, as with Core.
+            message @ Message::SendCmpct { .. } => return Ok(Some(PeerStep::Message(message))),
             _ => self.count_early("a message before verack")?,
         }
         Ok(None)
@@ -529,7 +548,6 @@ impl Peer {
         now: Moment,
     ) -> Result<Option<PeerStep>, Misbehaviour> {
         match message {
-            Message::Version(_) => return Err(Misbehaviour::OutOfOrder("a second version")),
             Message::WtxidRelay => return Err(Misbehaviour::OutOfOrder("wtxidrelay after verack")),
             Message::SendAddrV2 => return Err(Misbehaviour::OutOfOrder("sendaddrv2 after verack")),
             Message::Verack => {}

@@ -216,6 +216,15 @@ impl Transport {
         }
     }
 
+    /// Bytes of a message or packet that is not whole yet.
+    pub fn buffered(&self) -> usize {
+        match &self.state {
+            State::Clear(decoder) => decoder.buffered(),
+            State::Encrypted(packets) => packets.buffered(),
+            State::Undecided { .. } | State::Handshake(_) => 0,
+        }
+    }
+
     /// The next whole message; nothing when more bytes are needed. After an error it returns the same error again.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Option<RawMessage>, TransportError> {

@@ -368,9 +368,14 @@ impl Sync {
             let again = self.tree.id(&hash);
             if !again.is_some_and(|block| self.on_block_again(peer, block, &raw, now)) {
                 self.on_unrequested_block(peer, now);
+            } else if let Some(session) = self.peers.get_mut(&peer) {
+                session.life.gave_block(now);
             }
             return;
         };
+        if let Some(session) = self.peers.get_mut(&peer) {
+            session.life.gave_block(now);
+        }
         if asked.peer != peer {
             // It came late, and yet before the other's.
             for (id, late) in [(peer, true), (asked.peer, false)] {

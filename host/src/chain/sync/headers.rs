@@ -25,8 +25,8 @@ const WORK_MARGIN: u64 = 144;
 struct Taken {
     /// The last that is in the tree.
     last: Option<BlockHash>,
-    /// The rest was passed over, being more than two hours ahead.
-    ahead_of_time: bool,
+    /// The rest was passed over, being more than two hours ahead, or because there is no room.
+    passed_over: bool,
 }
 
 impl Sync {
@@ -169,7 +169,7 @@ impl Sync {
             self.peer_has(peer, last);
         }
         match last {
-            Some(last) if headers.len() >= MAX_HEADERS_RESULTS && !taken.ahead_of_time => {
+            Some(last) if headers.len() >= MAX_HEADERS_RESULTS && !taken.passed_over => {
                 self.ask_for_headers_from(peer, last, now);
             }
             _ if self.is_measured(peer) => {}
@@ -255,11 +255,11 @@ impl Sync {
         let more = headers.len() >= MAX_HEADERS_RESULTS;
         match presync.read(headers, more) {
             Advance::Ask => self.ask_on(peer, now),
-            Advance::Take(good) => {
-                if self.take_headers(peer, &good, now).is_some() {
-                    self.ask_on(peer, now);
-                }
-            }
+            Advance::Take(good) => match self.take_headers(peer, &good, now) {
+                Some(taken) if taken.passed_over => self.headers_end(peer, now),
+                Some(_) => self.ask_on(peer, now),
+                None => {}
+            },
             Advance::Done(good) => {
                 session.presync = None;
                 self.take_measured(peer, &good, more, now);
@@ -283,9 +283,7 @@ impl Sync {
             self.peer_has(peer, last);
         }
         match last {
-            Some(last) if more && !taken.ahead_of_time => {
-                self.ask_for_headers_from(peer, last, now)
-            }
+            Some(last) if more && !taken.passed_over => self.ask_for_headers_from(peer, last, now),
             _ => self.headers_end(peer, now),
         }
     }
@@ -338,7 +336,7 @@ impl Sync {
         let mut new = Vec::new();
         let mut last = None;
         let mut fault = None;
-        let mut ahead_of_time = false;
+        let mut passed_over = false;
         for header in headers {
             if last.is_some_and(|last: BlockHash| last != header.prev_blockhash) {
                 fault = Some(DropReason::BrokenHeaders);
@@ -357,7 +355,18 @@ impl Sync {
                 // Not the peer's fault, perhaps ours: our clock may be slow.
                 Err(HeaderError::TooNew { time, .. }) => {
                     tracing::warn!(%hash, time, "a header more than two hours ahead is passed over");
-                    ahead_of_time = true;
+                    passed_over = true;
+                    break;
+                }
+                // Nobody's fault. What we have stays, and the chain goes on in it.
+                Err(HeaderError::TreeFull) => {
+                    if !std::mem::replace(&mut self.said.tree_full, true) {
+                        tracing::warn!(
+                            headers = self.tree.len(),
+                            "no room for more headers: they are passed over"
+                        );
+                    }
+                    passed_over = true;
                     break;
                 }
                 Err(error) => {
@@ -388,10 +397,7 @@ impl Sync {
             self.drop_peer(peer, fault, now);
             return None;
         }
-        Some(Taken {
-            last,
-            ahead_of_time,
-        })
+        Some(Taken { last, passed_over })
     }
 
     /// The peer has no more headers than it showed.

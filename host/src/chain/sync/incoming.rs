@@ -23,6 +23,28 @@ pub(super) const BURST: f64 = 30.0;
 /// Small offences until a peer is dropped.
 const MAX_MISBEHAVIOUR: u32 = 100;
 
+/// What of our questions a message may answer, and how many bytes it has.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Question {
+    None,
+    Asked(usize),
+    Block {
+        bytes: usize,
+        /// Blocks that nobody asked for, before.
+        unrequested: u32,
+    },
+    Transaction {
+        bytes: usize,
+        /// Transactions that the peer was asked for, before.
+        in_flight: usize,
+    },
+    Headers {
+        bytes: usize,
+        /// When the peer was asked.
+        asked: Option<Moment>,
+    },
+}
+
 /// How often addresses connect to us.
 #[derive(Debug, Default)]
 pub(super) struct Knocks(BTreeMap<Subnet, Allowance>);
@@ -106,14 +128,17 @@ impl Sync {
             .collect()
     }
 
-    /// Counts bytes of a peer that connected to us.
-    pub(super) fn count_bytes(&mut self, id: PeerId, bytes: usize, now: Moment) {
+    /// Counts what came of a peer that connected to us and answers nothing. The message that is still coming waits until
+    /// it shows what it is.
+    pub(super) fn count_unasked(&mut self, id: PeerId, now: Moment) {
         let rate = self.config.incoming_rate as f64;
         let Some(session) = self.peers.get_mut(&id) else {
             return;
         };
-        // What we asked for may be as big as it is.
-        if session.life.kind != ConnectionKind::Incoming || !session.in_flight.is_empty() {
+        let waits = session.life.unasked.min(session.peer.buffered());
+        let bytes = session.life.unasked - waits;
+        session.life.unasked = waits;
+        if session.life.kind != ConnectionKind::Incoming {
             return;
         }
         session.life.bytes.refill(rate, rate * BURST, now);
@@ -122,19 +147,72 @@ impl Sync {
         }
     }
 
-    /// Remembers what a peer is good for.
-    pub(super) fn count_message(&mut self, id: PeerId, message: &Message, now: Moment) {
+    /// What of our questions `message` may answer, before it is taken.
+    pub(super) fn question_of(&self, id: PeerId, message: &Message) -> Question {
+        let Some(session) = self.peers.get(&id) else {
+            return Question::None;
+        };
+        let bytes = session.peer.message_length();
+        let if_asked = |asked| match asked {
+            true => Question::Asked(bytes),
+            false => Question::None,
+        };
+        match message {
+            // Only what is there to be taken shows whether it was asked for.
+            Message::Block(_) => Question::Block {
+                bytes,
+                unrequested: session.unrequested_blocks,
+            },
+            Message::Tx(_) => Question::Transaction {
+                bytes,
+                in_flight: self.transactions.in_flight_of(id),
+            },
+            Message::Headers(_) => Question::Headers {
+                bytes,
+                asked: session.headers_asked,
+            },
+            Message::CmpctBlock(compact) => {
+                let block = self.tree.id(&compact.header.block_hash());
+                if_asked(block.is_some_and(|block| session.in_flight.contains(&block)))
+            }
+            Message::BlockTxn(answer) => {
+                let block = self.tree.id(&answer.block_hash);
+                let partial = session.partial.as_ref();
+                if_asked(
+                    block.is_some_and(|block| partial.is_some_and(|partial| partial.is_of(block))),
+                )
+            }
+            _ => Question::None,
+        }
+    }
+
+    /// The message was taken: if it was asked for, it is not counted.
+    pub(super) fn count_answer(&mut self, id: PeerId, question: Question) {
+        let in_flight_now = self.transactions.in_flight_of(id);
         let Some(session) = self.peers.get_mut(&id) else {
             return;
         };
-        let life = &mut session.life;
-        match message {
-            Message::Block(_) => {
-                life.blocks += 1;
-                life.last_block = now;
+        let answered = match question {
+            Question::None => return,
+            Question::Asked(bytes) => Some(bytes),
+            Question::Block { bytes, unrequested } => {
+                (session.unrequested_blocks == unrequested).then_some(bytes)
             }
-            Message::Tx(_) => life.last_transaction = now,
-            _ => {}
+            Question::Transaction { bytes, in_flight } => {
+                (in_flight_now < in_flight).then_some(bytes)
+            }
+            // Where the question still stands, this was something else in between.
+            Question::Headers { bytes, asked } => {
+                (asked.is_some() && session.headers_asked != asked).then_some(bytes)
+            }
+        };
+        session.life.answered(answered.unwrap_or(0));
+    }
+
+    /// Remembers what a peer is good for.
+    pub(super) fn note_message(&mut self, id: PeerId, message: &Message, now: Moment) {
+        if let (Message::Tx(_), Some(session)) = (message, self.peers.get_mut(&id)) {
+            session.life.last_transaction = now;
         }
     }
 

@@ -76,9 +76,9 @@ impl Allowance {
 #[derive(Debug)]
 pub(super) struct Life {
     pub(super) kind: ConnectionKind,
-    /// Blocks that it sent.
+    /// Blocks that it was asked for and sent.
     pub(super) blocks: u64,
-    /// When it last sent a block.
+    /// When it last sent such a block.
     pub(super) last_block: Moment,
     /// When it last sent a transaction.
     pub(super) last_transaction: Moment,
@@ -92,11 +92,24 @@ pub(super) struct Life {
     pub(super) addresses_told: bool,
     /// Bytes that it may send unasked.
     pub(super) bytes: Allowance,
-    /// Offences that are too small to be dropped for.
+    /// Bytes that came and answer nothing so far.
+    pub(super) unasked: usize,
+    /// Offences that are too small to be dropped for: of a peer that connected to us, since those we chose are not held to a rate.
     pub(super) misbehaviour: u32,
 }
 
 impl Life {
+    /// So many of the bytes that came were asked for.
+    pub(super) fn answered(&mut self, bytes: usize) {
+        self.unasked = self.unasked.saturating_sub(bytes);
+    }
+
+    /// It sent a block that was asked for, whole, in pieces or in its compact form.
+    pub(super) fn gave_block(&mut self, now: Moment) {
+        self.blocks += 1;
+        self.last_block = now;
+    }
+
     pub(super) fn new(kind: ConnectionKind, bytes: f64, now: Moment) -> Life {
         Life {
             kind,
@@ -108,6 +121,7 @@ impl Life {
             addresses_over: 0,
             addresses_told: false,
             bytes: Allowance::new(bytes, now),
+            unasked: 0,
             misbehaviour: 0,
         }
     }

@@ -14,6 +14,7 @@ use super::life::ConnectionKind;
 use crate::chain::block_check::{BadBlock, BlockContext};
 use crate::chain::header_rules::HeaderError;
 use crate::chain::header_tree::TipChange;
+use crate::wire::codec::WireError;
 use crate::wire::{Misbehaviour, Moment, TransportKind};
 
 /// One connection; chosen by the shell, never used twice.
@@ -238,6 +239,9 @@ pub enum DropReason {
     /// It told or asked more than it may.
     #[error("too much that was not asked for")]
     Flooding,
+    /// It asks and does not read the answers.
+    #[error("does not read what it asks for")]
+    DoesNotRead,
     /// It may not connect.
     #[error("banned")]
     Banned,
@@ -292,19 +296,26 @@ impl DropReason {
         )
     }
 
+    /// Whether it sent a block of 4 GiB or more, which may be a good one.
+    pub(super) fn is_huge_block(&self) -> bool {
+        matches!(self, DropReason::Misbehaviour(Misbehaviour::Wire(error)) if error.is_huge_block())
+    }
+
     /// Whether no honest peer does so, so that it is banned.
     pub fn is_offence(&self) -> bool {
         match self {
-            DropReason::Misbehaviour(
-                Misbehaviour::Wire(_) | Misbehaviour::Payload(_) | Misbehaviour::OutOfOrder(_),
-            )
+            // Core passes over a message with a wrong checksum, and one that it cannot read: the line may have spoiled
+            // the one, and the other may be of a later protocol.
+            DropReason::Misbehaviour(Misbehaviour::Wire(WireError::Checksum(_))) => false,
+            // Longer than we take: only an extended header can say so, and the block may be good.
+            DropReason::Misbehaviour(Misbehaviour::Wire(error)) => !error.is_huge_block(),
+            DropReason::Misbehaviour(Misbehaviour::OutOfOrder(_))
             | DropReason::BadHeader { .. }
             | DropReason::BrokenHeaders
             | DropReason::UnconnectedHeaders
             | DropReason::HeaderFlood
             | DropReason::BadBlock { .. }
             | DropReason::MalformedBlock
-            | DropReason::MalformedTransaction
             | DropReason::MalformedCompactBlock
             | DropReason::UnrequestedBlocks
             | DropReason::Flooding => true,
@@ -374,7 +385,7 @@ pub struct PeerInfo {
     pub inflight: usize,
     /// Blocks that it sent.
     pub blocks: u64,
-    /// What it did that is too little to be dropped for; at 100 it is.
+    /// How often it sent more than it may unasked, where it connected to us; at 100 it is dropped.
     pub misbehaviour: u32,
     /// Addresses of other peers that were passed over, being too many at once.
     pub addresses_over: u64,

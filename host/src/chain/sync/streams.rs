@@ -11,6 +11,7 @@ use super::session::Session;
 use super::{DropReason, Output, PeerId, Sync};
 use crate::chain::block_check::BlockContext;
 use crate::chain::header_tree::{Id, Status};
+use crate::wire::codec::HEADER_SIZE;
 use crate::wire::{BlockPiece, Moment};
 
 /// The slowest line that a block is taken over, in bytes a second: over the time that the peer could have sent, our own
@@ -76,6 +77,11 @@ impl Sync {
         if wanted {
             session.last_block = now;
             session.stalling_since = None;
+            let header = start.as_ref().map_or(0, |_| HEADER_SIZE);
+            session.life.answered(header + piece.bytes.len());
+            if piece.last {
+                session.life.gave_block(now);
+            }
             self.outputs.push_back(Output::BlockPiece {
                 peer,
                 hash,

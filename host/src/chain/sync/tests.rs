@@ -4,6 +4,7 @@ mod blocks;
 mod compact;
 mod connections;
 mod headers;
+mod hostile;
 mod network;
 mod peers;
 mod presync;

@@ -259,6 +259,11 @@ impl TxRequests {
         }
     }
 
+    /// How many transactions a peer was asked for and has not sent.
+    pub(super) fn in_flight_of(&self, peer: PeerId) -> usize {
+        self.in_flight.get(&peer).copied().unwrap_or(0)
+    }
+
     fn freed(&mut self, peer: PeerId) {
         if let Some(in_flight) = self.in_flight.get_mut(&peer) {
             *in_flight = in_flight.saturating_sub(1);

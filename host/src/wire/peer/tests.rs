@@ -186,17 +186,7 @@ fn who_is_ourselves_or_too_old_or_serves_nothing_is_refused() {
 
 #[test]
 fn messages_out_of_order_are_refused() {
-    let mut peer = peer(true);
-    say_version(&mut peer, version()).unwrap();
-    assert!(matches!(
-        say_version(&mut peer, version()),
-        Err(Misbehaviour::OutOfOrder(_))
-    ));
-    for message in [
-        Message::Version(Box::new(version())),
-        Message::WtxidRelay,
-        Message::SendAddrV2,
-    ] {
+    for message in [Message::WtxidRelay, Message::SendAddrV2] {
         assert!(matches!(
             give(&mut ready(), &message, START),
             Err(Misbehaviour::OutOfOrder(_))
@@ -208,6 +198,49 @@ fn messages_out_of_order_are_refused() {
             .unwrap()
             .is_empty()
     );
+}
+
+#[test]
+fn a_second_version_is_passed_over_and_changes_nothing() {
+    let mut peer = peer(true);
+    say_version(&mut peer, version()).unwrap();
+    sent(&mut peer);
+    let other = Version {
+        user_agent: b"/other/".to_vec(),
+        start_height: 7,
+        services: ServiceFlags::NONE,
+        nonce: OUR_NONCE,
+        ..version()
+    };
+    for _ in 0..2 * MAX_EARLY_MESSAGES {
+        assert!(say_version(&mut peer, other.clone()).unwrap().is_empty());
+    }
+    assert_eq!(sent(&mut peer), []);
+    let steps = give(&mut peer, &Message::Verack, START).unwrap();
+    assert!(matches!(steps[..], [PeerStep::Ready]));
+    assert!(say_version(&mut peer, other).unwrap().is_empty());
+    // Not even read.
+    peer.feed(&encode_frame(MAGIC, "version", &[1]), START);
+    assert!(peer.next(START).unwrap().is_none());
+    assert_eq!(
+        (peer.user_agent(), peer.start_height(), peer.services()),
+        ("/Satoshi:31.0.0/", 130, version().services)
+    );
+}
+
+#[test]
+fn compact_blocks_may_be_offered_before_verack() {
+    let mut peer = peer(true);
+    say_version(&mut peer, version()).unwrap();
+    let offer = Message::SendCmpct {
+        announce: false,
+        version: 2,
+    };
+    let steps = give(&mut peer, &offer, START).unwrap();
+    assert!(matches!(
+        steps[..],
+        [PeerStep::Message(Message::SendCmpct { version: 2, .. })]
+    ));
 }
 
 #[test]

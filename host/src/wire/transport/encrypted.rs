@@ -62,6 +62,10 @@ impl Packets {
         self.session_id
     }
 
+    pub(super) fn buffered(&self) -> usize {
+        self.buffer.len()
+    }
+
     pub(super) fn feed(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }

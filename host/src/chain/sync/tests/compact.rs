@@ -67,10 +67,15 @@ fn pool(block: &Block, which: impl Fn(usize) -> bool) -> Vec<Transaction> {
 fn a_block_whose_transactions_are_in_the_pool_needs_no_more_than_its_short_ids() {
     let (mut sim, block) = at_the_tip(31, Faults::default());
     sim.pool = pool(&block, |_| true);
+    assert_eq!(sim.sync.peers()[0].blocks, 10);
     announce(&mut sim, &block);
     sim.run_to_tip(&block);
     assert_eq!(kinds(&sim.peers[0]), (1, 10));
     assert!(transactions_asked(&sim.peers[0]).is_empty());
+    // It counts as any other.
+    assert_eq!(sim.sync.peers()[0].blocks, 11);
+    let session = sim.sync.peers.values().next().unwrap();
+    assert!(sim.now.since(session.life.last_block) < MINUTE);
 }
 
 #[test]
