@@ -54,8 +54,10 @@ impl Processor for Diary {
 
     fn end_block(&mut self, _block: &Block) -> Result<(), BlockError> {
         assert!(FAULT != Fault::Trap, "torn out");
-        while FAULT == Fault::Endless {
-            std::hint::black_box(());
+        if FAULT == Fault::Endless {
+            loop {
+                std::hint::black_box(());
+            }
         }
         for step in 0..self.toil * 1_000 {
             std::hint::black_box(step);
