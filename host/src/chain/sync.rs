@@ -207,7 +207,9 @@ impl Sync {
         };
         let (height, _) = self.tree.tip();
         let config = match kind {
-            ConnectionKind::BlockOnly | ConnectionKind::Feeler => &self.block_only_config,
+            ConnectionKind::BlockOnly | ConnectionKind::Feeler | ConnectionKind::AddressFetch => {
+                &self.block_only_config
+            }
             _ => &self.peer_config,
         };
         let config = Arc::clone(config);
@@ -402,6 +404,12 @@ impl Sync {
             self.event(session.peer.addr(), "received", message.summary());
         }
         self.count_message(peer, &message, now);
+        let session = self.peers.get(&peer);
+        if session.is_some_and(|session| session.life.kind == ConnectionKind::AddressFetch)
+            && !matches!(message, Message::Addr(_) | Message::AddrV2(_))
+        {
+            return;
+        }
         match message {
             Message::Headers(headers) => {
                 let work = self.tree.best_work();
