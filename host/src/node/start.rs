@@ -404,3 +404,6 @@ fn sync_config(
         ..defaults
     }
 }
+
+#[cfg(test)]
+mod tests;
