@@ -218,7 +218,9 @@ impl Sync {
         };
         let (height, _) = self.tree.tip();
         let config = match kind {
-            ConnectionKind::BlockOnly | ConnectionKind::Feeler => &self.block_only_config,
+            ConnectionKind::BlockOnly | ConnectionKind::Feeler | ConnectionKind::AddressFetch => {
+                &self.block_only_config
+            }
             _ => &self.peer_config,
         };
         let config = Arc::clone(config);
@@ -421,6 +423,12 @@ impl Sync {
             self.event(session.peer.addr(), "received", message.summary());
         }
         self.note_message(peer, &message, now);
+        let session = self.peers.get(&peer);
+        if session.is_some_and(|session| session.life.kind == ConnectionKind::AddressFetch)
+            && !matches!(message, Message::Addr(_) | Message::AddrV2(_))
+        {
+            return;
+        }
         let question = self.question_of(peer, &message);
         self.take_message(peer, message, now);
         self.count_answer(peer, question);

@@ -95,6 +95,8 @@ pub(super) fn values(config: &Config) -> Result<(), ConfigError> {
         ("peers.lag_timeout", peers.lag_timeout),
         ("peers.block_timeout", peers.block_timeout),
         ("peers.feeler_interval", peers.feeler_interval),
+        ("peers.address_answer_life", peers.address_answer_life),
+        ("peers.addresses_again", peers.addresses_again),
         ("peers.save_interval", peers.save_interval),
         ("peers.ban_first", peers.ban_first),
         ("peers.stall_timeout", peers.stall_timeout),

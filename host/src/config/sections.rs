@@ -51,6 +51,12 @@ pub struct Peers {
     /// Mean time between two connections that test whether somebody is at an address.
     #[serde(with = "units::span")]
     pub feeler_interval: Duration,
+    /// How long all who ask us for addresses are told the same.
+    #[serde(with = "units::span")]
+    pub address_answer_life: Duration,
+    /// While there are fewer peers than wanted: how long after a question for addresses a peer is asked again.
+    #[serde(with = "units::span")]
+    pub addresses_again: Duration,
     /// How often the peer book is written.
     #[serde(with = "units::span")]
     pub save_interval: Duration,
@@ -414,6 +420,8 @@ impl Default for Peers {
             max_block_only: 2,
             dns_seeds: true,
             feeler_interval: seconds(2 * 60),
+            address_answer_life: seconds(24 * 60 * 60),
+            addresses_again: seconds(30 * 60),
             save_interval: seconds(15 * 60),
             listen: String::new(),
             max_incoming: 32,

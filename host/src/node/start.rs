@@ -136,15 +136,8 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
     if let Some(name) = &coins {
         open::keep_coins_lane(&folder, name)?;
     }
-    let pool = (coins.is_some() && config.mempool.enabled).then(|| {
-        Arc::new(PoolFeed::new(Mempool::new(MempoolConfig {
-            max_bytes: usize::try_from(config.mempool.max_size).unwrap_or(usize::MAX),
-            expiry_seconds: config.mempool.expiry.as_secs(),
-            min_relay_fee: config.mempool.min_relay_fee,
-            mining_floor: config.mempool.mining_floor,
-            ..MempoolConfig::default()
-        })))
-    });
+    let pool = (coins.is_some() && config.mempool.enabled)
+        .then(|| Arc::new(PoolFeed::new(Mempool::new(mempool_config(&config)))));
     let start = LaneStart::new(
         &config,
         params,
@@ -332,6 +325,16 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
     synced
 }
 
+fn mempool_config(config: &Config) -> MempoolConfig {
+    MempoolConfig {
+        max_bytes: usize::try_from(config.mempool.max_size).unwrap_or(usize::MAX),
+        expiry_seconds: config.mempool.expiry.as_secs(),
+        min_relay_fee: config.mempool.min_relay_fee,
+        mining_floor: config.mempool.mining_floor,
+        ..MempoolConfig::default()
+    }
+}
+
 fn sync_config(
     config: &Config,
     params: &'static Params,
@@ -354,6 +357,8 @@ fn sync_config(
             false => Vec::new(),
         },
         feeler_interval: peers.feeler_interval,
+        address_answer_life: peers.address_answer_life,
+        addresses_again: peers.addresses_again,
         max_incoming: peers.max_incoming.into(),
         max_incoming_per_address: peers.max_incoming_per_address.into(),
         incoming_rate: peers.incoming_rate,
@@ -399,3 +404,6 @@ fn sync_config(
         ..defaults
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,8 +16,8 @@ use crate::ALLOCATOR;
 pub enum Wish {
     /// Send these bytes.
     Send(PeerId, Bytes),
-    /// Close the connection, for this reason, which is the peer's fault or not.
-    Disconnect(PeerId, String, bool),
+    /// Close the connection, for this reason: whether it is the peer's fault, and whether one to be banned for.
+    Disconnect(PeerId, String, bool, bool),
     /// Connect.
     Connect(SocketAddr),
     /// Look up this DNS seed.
@@ -72,7 +72,8 @@ impl Host {
                 Output::Send { peer, bytes } => Some(Wish::Send(*peer, copy(bytes))),
                 Output::Disconnect { peer, reason } => {
                     let fault = reason.is_fault() && !matches!(reason, DropReason::Slept(_));
-                    Some(Wish::Disconnect(*peer, reason.to_string(), fault))
+                    let offence = reason.is_offence();
+                    Some(Wish::Disconnect(*peer, reason.to_string(), fault, offence))
                 }
                 Output::Connect { addr, .. } => Some(Wish::Connect(*addr)),
                 Output::Resolve { name, .. } => Some(Wish::Resolve(name.clone())),

@@ -39,6 +39,8 @@ pub enum Kind {
     Crawler,
     /// Says that it has a million blocks more, and shows none.
     Boaster,
+    /// Says that it has nothing, and shows all of it when asked.
+    Understater,
     /// Sends long branches with little work, asked or not.
     Flooder,
     /// Sends blocks that are not what their header says.
@@ -61,7 +63,7 @@ pub enum Kind {
 
 impl Kind {
     /// All that are not honest.
-    pub const BAD: [Kind; 12] = [
+    pub const BAD: [Kind; 13] = [
         Kind::Staller,
         Kind::Crawler,
         Kind::Boaster,
@@ -74,6 +76,7 @@ impl Kind {
         Kind::Vanisher,
         Kind::Contrarian,
         Kind::Skewed,
+        Kind::Understater,
     ];
 
     /// Whether the host has no reason to drop it.
@@ -327,7 +330,11 @@ impl Node {
             sender: unspecified(ServiceFlags::NONE),
             nonce: chance.random(),
             user_agent: format!("/{:?}/", self.kind).into_bytes(),
-            start_height: (self.height + boast) as i32,
+            start_height: match self.kind {
+                // Some say so with a number that is none.
+                Kind::Understater => chance.random_range(-1..2),
+                _ => (self.height + boast) as i32,
+            },
             relay: true,
         }))
     }

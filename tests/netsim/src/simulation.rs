@@ -67,6 +67,8 @@ struct Connection {
 struct Dropped {
     kind: Kind,
     reason: String,
+    /// It was banned for it.
+    offence: bool,
 }
 
 /// What came of a run.
@@ -209,8 +211,26 @@ impl Simulation {
             ));
         }
         for dropped in &self.dropped {
-            if dropped.kind == Kind::Honest {
+            // On a bad line a peer may be too slow, and is never banned for it.
+            let wronged = match dropped.kind {
+                Kind::Slow => dropped.offence,
+                kind => kind.is_honest(),
+            };
+            if wronged {
                 failures.push(format!("an honest peer was dropped: {}", dropped.reason));
+            }
+        }
+        for node in self
+            .scenario
+            .nodes
+            .iter()
+            .filter(|node| node.kind.is_honest())
+        {
+            if let Some((subnet, ban)) = machine.bans().of(node.addr.ip(), self.now.secs()) {
+                failures.push(format!(
+                    "an honest peer is banned ({subnet}): {}",
+                    ban.reason
+                ));
             }
         }
         let honest = self
@@ -328,13 +348,17 @@ impl Simulation {
                         self.at(at, Event::ToNode(peer, piece));
                     }
                 }
-                Wish::Disconnect(peer, reason, fault) => {
+                Wish::Disconnect(peer, reason, fault, offence) => {
                     (self.now.0, peer.0, "disconnect").hash(&mut self.trace);
                     if let Some(connection) = self.connections.remove(&peer)
                         && let Some(kind) = self.kind(connection.node)
                         && fault
                     {
-                        self.dropped.push(Dropped { kind, reason });
+                        self.dropped.push(Dropped {
+                            kind,
+                            reason,
+                            offence,
+                        });
                     }
                 }
                 Wish::Connect(addr) => self.connect(addr),

@@ -27,6 +27,10 @@ pub struct SyncConfig {
     pub dns_seeds: Vec<String>,
     /// The mean time between two connections that only test an address.
     pub feeler_interval: Duration,
+    /// How long all who ask for addresses hear the same, so that asking again and again does not show the whole book.
+    pub address_answer_life: Duration,
+    /// While there are fewer full peers than wanted: how long after a question for addresses a peer is asked again.
+    pub addresses_again: Duration,
     /// Which networks can be reached.
     pub reach: Reach,
     /// The most connections that others make.
@@ -124,6 +128,8 @@ impl SyncConfig {
             max_block_only: 2,
             dns_seeds: Vec::new(),
             feeler_interval: Duration::from_secs(2 * 60),
+            address_answer_life: Duration::from_secs(24 * 60 * 60),
+            addresses_again: Duration::from_secs(30 * 60),
             reach: Reach {
                 local: params.base == Network::Regtest,
                 ..Reach::INTERNET

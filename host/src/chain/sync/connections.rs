@@ -170,8 +170,8 @@ impl Sync {
         self.connections.book.good(&addr, services, now.secs());
         match kind {
             ConnectionKind::Feeler => self.drop_peer(id, DropReason::FeelerDone, now),
-            ConnectionKind::Full => self.ask_for_addresses(id),
-            ConnectionKind::Manual if !self.only_named() => self.ask_for_addresses(id),
+            ConnectionKind::Full | ConnectionKind::AddressFetch => self.ask_for_addresses(id, now),
+            ConnectionKind::Manual if !self.only_named() => self.ask_for_addresses(id, now),
             _ => {}
         }
     }
@@ -206,7 +206,8 @@ impl Sync {
             .book
             .get(&addr)
             .is_some_and(|record| record.address.host_name().is_some());
-        let spared = kind == ConnectionKind::Manual
+        // The name of a seed leads to somebody else the next time.
+        let spared = matches!(kind, ConnectionKind::Manual | ConnectionKind::AddressFetch)
             || hidden
             || (super::book::is_local(addr.ip()) && !self.config.reach.local);
         if spared {

@@ -10,7 +10,7 @@ use super::book::{HEARSAY_PENALTY, NetAddress};
 use super::connections::Answer;
 use super::life::ConnectionKind;
 use super::outgoing::shuffle;
-use super::{PeerId, Sync};
+use super::{DropReason, PeerId, Sync};
 use crate::wire::Moment;
 use crate::wire::message::Message;
 
@@ -20,19 +20,52 @@ const ADDRESSES_PER_SECOND: f64 = 0.1;
 const MAX_ADDRESSES_AT_ONCE: f64 = 1_000.0;
 /// So many more are taken of a peer that was asked.
 const ASKED: f64 = 1_000.0;
-/// All who ask within this hear the same, so that asking again and again does not show the whole book (as Core).
-const ANSWER_HOLDS: Duration = Duration::from_secs(24 * 60 * 60);
+/// Whom a DNS seed's name leads to has so long to tell addresses (Core: ten times the mean time between its announcements).
+const FETCH_TIME: Duration = Duration::from_secs(5 * 60);
 /// A time before this, or after now, is none (as Core).
 const FIRST_TIME: u64 = 100_000_000;
 const CLOCKS_DIFFER: u64 = 10 * 60;
 const AGE_OF_NO_TIME: u64 = 5 * 24 * 60 * 60;
 
 impl Sync {
-    /// Asks for addresses, once.
-    pub(super) fn ask_for_addresses(&mut self, id: PeerId) {
+    /// Asks for addresses.
+    pub(super) fn ask_for_addresses(&mut self, id: PeerId, now: Moment) {
         if let Some(session) = self.peers.get_mut(&id) {
+            session.life.addresses_asked = Some(now);
             session.life.addresses.grant(ASKED);
             self.send(id, &Message::GetAddr);
+        }
+    }
+
+    /// While there are fewer peers than wanted, those that are there are asked again now and then; and those that were
+    /// connected to for their addresses alone go when they say nothing.
+    pub(super) fn tick_addresses(&mut self, now: Moment) {
+        let full = self
+            .peers
+            .values()
+            .filter(|session| session.life.kind == ConnectionKind::Full && session.peer.is_ready());
+        let short = full.count() < self.config.max_outbound;
+        let again = self.config.addresses_again;
+        let (mut ask, mut done) = (Vec::new(), Vec::new());
+        for (id, session) in &self.peers {
+            match session.life.kind {
+                ConnectionKind::Full | ConnectionKind::Manual if short => {
+                    let asked = session.life.addresses_asked;
+                    if asked.is_some_and(|asked| now.since(asked) >= again) {
+                        ask.push(*id);
+                    }
+                }
+                ConnectionKind::AddressFetch if now.since(session.peer.since()) >= FETCH_TIME => {
+                    done.push(*id);
+                }
+                _ => {}
+            }
+        }
+        for id in ask {
+            self.ask_for_addresses(id, now);
+        }
+        for id in done {
+            self.drop_peer(id, DropReason::AddressFetchDone, now);
         }
     }
 
@@ -77,10 +110,15 @@ impl Sync {
             .refill(ADDRESSES_PER_SECOND, MAX_ADDRESSES_AT_ONCE, now);
         // Which of too many are taken is not the peer's choice.
         shuffle(&mut list, &mut self.connections.chance);
-        let source = match self.connections.book.get(&from) {
-            Some(record) => record.address.group(),
-            None => NetAddress::ip(from).group(),
+        let fetched = life.kind == ConnectionKind::AddressFetch;
+        let seed = self.connections.seeds.stand_ins.get(&from);
+        let source = match (seed, self.connections.book.get(&from)) {
+            (Some(seed), _) if fetched => *seed,
+            (_, Some(record)) => record.address.group(),
+            (_, None) => NetAddress::ip(from).group(),
         };
+        // One address is most likely its own.
+        let answer = list.len() > 1;
         let secs = now.secs();
         let mut taken = 0;
         for (address, services, time) in list {
@@ -109,6 +147,9 @@ impl Sync {
         if taken > 0 {
             tracing::debug!(peer = %from, new = taken, book = self.connections.book.len(), "addresses");
         }
+        if fetched && answer {
+            self.drop_peer(id, DropReason::AddressFetchDone, now);
+        }
     }
 
     /// A peer wants addresses. Only who connected to us is told, once: to others the answer would show whom we know.
@@ -133,7 +174,7 @@ impl Sync {
                 (seen, record.services, record.address)
             });
             connections.answer = Some(Answer {
-                until: now + ANSWER_HOLDS,
+                until: now + self.config.address_answer_life,
                 addresses: addresses.collect(),
             });
         }

@@ -36,7 +36,7 @@ impl Sync {
             .peers
             .iter()
             .filter(|(_, session)| {
-                session.peer.is_ready()
+                session.is_for_blocks()
                     && !session.exhausted
                     && session.headers_asked.is_none()
                     && session.headers_retry <= now
@@ -456,7 +456,7 @@ impl Sync {
             if self
                 .peers
                 .values()
-                .filter(|session| session.peer.is_ready())
+                .filter(|session| session.is_for_blocks())
                 .count()
                 > 1
             {
@@ -479,7 +479,7 @@ impl Sync {
         let (best_height, _) = self.tree.best_header();
         self.peers
             .values()
-            .filter(|session| session.peer.is_ready())
+            .filter(|session| session.is_for_blocks())
             .all(|session| {
                 session.exhausted
                     && (session.best.is_some() || session.claimed_height() <= best_height)

@@ -13,6 +13,8 @@ pub enum ConnectionKind {
     BlockOnly,
     /// Only to see whether somebody is there.
     Feeler,
+    /// Only to be told addresses: whom a proxy finds under the name of a DNS seed.
+    AddressFetch,
     /// The peer connected to us.
     Incoming,
 }
@@ -25,6 +27,7 @@ impl ConnectionKind {
             ConnectionKind::Full => "full",
             ConnectionKind::BlockOnly => "block-only",
             ConnectionKind::Feeler => "feeler",
+            ConnectionKind::AddressFetch => "address-fetch",
             ConnectionKind::Incoming => "incoming",
         }
     }
@@ -88,6 +91,8 @@ pub(super) struct Life {
     pub(super) addresses: Allowance,
     /// Addresses that were passed over, being too many.
     pub(super) addresses_over: u64,
+    /// When it was last asked for addresses.
+    pub(super) addresses_asked: Option<Moment>,
     /// It was told addresses.
     pub(super) addresses_told: bool,
     /// Bytes that it may send unasked.
@@ -119,6 +124,7 @@ impl Life {
             last_news: Moment(0),
             addresses: Allowance::new(1.0, now),
             addresses_over: 0,
+            addresses_asked: None,
             addresses_told: false,
             bytes: Allowance::new(bytes, now),
             unasked: 0,

@@ -4,7 +4,7 @@
 //! or so a feeler, which only sees whether somebody is there. When no block comes for too long, one full peer more is
 //! tried, and the one whose news are oldest goes. DNS seeds are asked while the book does not lead to enough peers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -85,6 +85,8 @@ pub(super) struct Seeds {
     /// Nothing before the first look.
     due: Option<Moment>,
     left: Vec<String>,
+    /// The addresses that stand for names of seeds which only a proxy looks up, and whence what is told there comes.
+    pub(super) stand_ins: BTreeMap<SocketAddr, Group>,
 }
 
 impl Sync {
@@ -117,6 +119,22 @@ impl Sync {
         );
     }
 
+    /// A DNS seed that only a proxy can look up: whoever it connects to under that name is asked for addresses, once, and
+    /// let go (Core's address-fetch connections). `addr` stands for the name.
+    pub fn ask_seed_by_proxy(&mut self, name: &str, addr: SocketAddr, now: Moment) {
+        let there = self.connections.pending.contains_key(&addr)
+            || self.addresses.contains(&addr)
+            || self.peers.values().any(|s| s.peer.addr() == addr);
+        if there || self.only_named() {
+            return;
+        }
+        let (kind, group) = (ConnectionKind::AddressFetch, Group::of_name(name));
+        self.connections.seeds.stand_ins.insert(addr, group);
+        let pending = Pending { kind, since: now };
+        self.connections.pending.insert(addr, pending);
+        self.connect(addr);
+    }
+
     pub(super) fn tick_connections(&mut self, now: Moment) {
         for addr in self.addresses.due(self.config.max_outbound, now) {
             self.connections.book.tried(&addr, now.secs());
@@ -135,6 +153,7 @@ impl Sync {
             .pending
             .retain(|_, pending| !given_up(pending.since));
         self.watch_tip(now);
+        self.tick_addresses(now);
         self.ask_seeds(now);
         if now >= self.connections.next_outgoing
             && let Some((address, kind)) = self.next_connection(now)
@@ -260,7 +279,10 @@ impl Sync {
     /// The groups of our outgoing connections. Incoming ones do not count: who makes them chooses where from.
     fn taken_groups(&self) -> BTreeSet<Group> {
         let counts = |kind: ConnectionKind| {
-            kind != ConnectionKind::Incoming && kind != ConnectionKind::Feeler
+            !matches!(
+                kind,
+                ConnectionKind::Incoming | ConnectionKind::Feeler | ConnectionKind::AddressFetch
+            )
         };
         let made = self
             .peers

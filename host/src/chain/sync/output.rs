@@ -266,6 +266,9 @@ pub enum DropReason {
     /// Somebody is there: that is all that was to be found out.
     #[error("tested")]
     FeelerDone,
+    /// It told addresses, or had none, and was connected to for nothing else.
+    #[error("asked for addresses")]
+    AddressFetchDone,
     /// Its news were the oldest when a peer more was tried.
     #[error("one peer too many, and its news the oldest")]
     TooManyPeers,
@@ -291,6 +294,7 @@ impl DropReason {
                 | DropReason::Duplicate
                 | DropReason::NotNeeded
                 | DropReason::FeelerDone
+                | DropReason::AddressFetchDone
                 | DropReason::TooManyPeers
                 | DropReason::ByOperator
         )

@@ -97,6 +97,11 @@ impl Session {
         }
     }
 
+    /// Whether it is there to be asked for headers and blocks.
+    pub(super) fn is_for_blocks(&self) -> bool {
+        self.peer.is_ready() && self.life.kind != ConnectionKind::AddressFetch
+    }
+
     /// The height that it says it has, while that is believed.
     pub(super) fn claimed_height(&self) -> u32 {
         self.keeping_up.claimed(self.peer.start_height())

@@ -445,7 +445,10 @@ impl Sync {
     fn ask_for_pool(&mut self, id: PeerId) {
         if let Some(session) = self.peers.get_mut(&id)
             && !session.pool_asked
-            && session.life.kind != ConnectionKind::BlockOnly
+            && !matches!(
+                session.life.kind,
+                ConnectionKind::BlockOnly | ConnectionKind::AddressFetch
+            )
             && session.peer.services().has(ServiceFlags::BLOOM)
         {
             session.pool_asked = true;

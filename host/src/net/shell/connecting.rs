@@ -69,9 +69,9 @@ impl Net {
     /// Asks a DNS seed, in the background.
     pub(super) fn ask_seed(&mut self, name: String, port: u16) {
         if self.config.proxy.is_some() {
-            // Nothing is looked up here: the proxy connects to whom the seed names, and that peer is asked for addresses.
-            let address = NetAddress::ip(self.names.address(&name, port));
-            self.machine.add_peer(address, now());
+            // Nothing is looked up here.
+            let addr = self.names.address(&name, port);
+            self.machine.ask_seed_by_proxy(&name, addr, now());
             return;
         }
         let sockets = self.sockets.clone();

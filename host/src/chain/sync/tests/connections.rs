@@ -443,6 +443,147 @@ fn seeds_are_asked_when_the_book_is_empty_and_not_when_it_leads_to_peers() {
 }
 
 #[test]
+fn whom_a_proxy_finds_under_a_seeds_name_is_asked_for_addresses_once_and_let_go() {
+    let chain = chain(5);
+    let stand_in = |n: u16| addr(&format!("[fd62:6d69:6c6c::{n}]:18444"));
+    // One that answers, one that says nothing but its own address, one that breaks the rules, one that is not there.
+    let mut addrs: Vec<SocketAddr> = (1..=4).map(stand_in).collect();
+    addrs.extend(many(12));
+    let mut sim = Sim::new(15, peers_at(&addrs, &chain), |config| {
+        config.connect.clear();
+    });
+    sim.peers[3].reachable = false;
+    let ask = |sim: &mut Sim| {
+        for n in 1..=4 {
+            let now = sim.now;
+            sim.sync
+                .ask_seed_by_proxy(&format!("seed{n}.example.org"), stand_in(n), now);
+        }
+        sim.settle();
+    };
+    ask(&mut sim);
+    // Asking twice at a time makes no second connection.
+    ask(&mut sim);
+    sim.run_until("three fetches", MINUTE, |sim| {
+        kinds(sim, ConnectionKind::AddressFetch).len() == 3
+    });
+    let tries = |sim: &Sim, n: u16| {
+        let tries = sim.connects.iter().filter(|(addr, _)| *addr == stand_in(n));
+        tries.count()
+    };
+    assert_eq!([1, 2, 3].map(|n| tries(&sim, n)), [1, 1, 1]);
+    let failed = tries(&sim, 4);
+    assert_eq!(heard(&sim, &Message::GetAddr), 3);
+    let services = ServiceFlags::NETWORK | ServiceFlags::WITNESS;
+    let seen = sim.now.secs() as u32;
+    let list = |addrs: &[SocketAddr]| {
+        let list = addrs.iter().map(|addr| NetAddress::ip(*addr));
+        Message::AddrV2(list.map(|addr| addr.to_v2(seen, services)).collect())
+    };
+    sim.peers[1].say(&list(&many(1)));
+    sim.peers[2].say_bytes(&[0xee; 40]);
+    sim.run_for(2 * SECOND);
+    sim.peers[0].say(&list(&many(12)));
+    // They lead to the peers of the network, whose places the stand-ins do not take.
+    sim.run_until("peers", MINUTE, |sim| {
+        kinds(sim, ConnectionKind::Full).len() == 8
+            && kinds(sim, ConnectionKind::BlockOnly).len() == 2
+    });
+    sim.run_to_tip(&chain[4]);
+    assert!(
+        sim.sync.synced(sim.now),
+        "the one that says nothing is no reason to wait"
+    );
+    assert_eq!(kinds(&sim, ConnectionKind::AddressFetch), [stand_in(2)]);
+    sim.coast(5 * MINUTE);
+    assert!(kinds(&sim, ConnectionKind::AddressFetch).is_empty());
+    let gone = |n: u16| {
+        let dropped = sim.dropped.iter().find(|(addr, _)| *addr == stand_in(n));
+        &dropped.unwrap().1
+    };
+    assert!(matches!(gone(1), DropReason::AddressFetchDone));
+    assert!(matches!(gone(2), DropReason::AddressFetchDone));
+    assert!(matches!(gone(3), DropReason::Misbehaviour(_)));
+    // They were asked for nothing else, none is named, kept, banned or connected to again.
+    for peer in &sim.peers[..4] {
+        let other = peer.heard.iter().find(|message| {
+            matches!(
+                message,
+                Message::GetHeaders(_) | Message::GetData(_) | Message::MemPool
+            )
+        });
+        assert!(other.is_none(), "{other:?}");
+    }
+    sim.coast(HOUR);
+    for n in 1..=4 {
+        assert!(sim.sync.book().get(&stand_in(n)).is_none());
+        assert_eq!(tries(&sim, n), if n == 4 { failed } else { 1 });
+    }
+    assert_eq!(sim.sync.pinned().count(), 0);
+    assert_eq!(sim.sync.bans().all().count(), 0);
+    // When the seeds are to be asked again, they are.
+    ask(&mut sim);
+    assert_eq!(tries(&sim, 1), 2);
+    sim.check_outputs();
+}
+
+#[test]
+fn while_peers_are_short_those_that_are_there_are_asked_for_addresses_again() {
+    let chain = chain(5);
+    let asked = |peers: usize| {
+        let mut sim = sim(16, &many(peers), &chain, |config| {
+            config.max_outbound = 4;
+            config.max_block_only = 0;
+            config.addresses_again = 30 * MINUTE;
+            config.stale_tip = 1_000 * HOUR;
+            config.feeler_interval = 1_000 * HOUR;
+        });
+        sim.run_until("peers", MINUTE, |sim| {
+            kinds(sim, ConnectionKind::Full).len() == peers.min(4)
+        });
+        let at_once = heard(&sim, &Message::GetAddr);
+        assert_eq!(at_once, peers.min(4));
+        sim.coast(2 * HOUR + MINUTE);
+        heard(&sim, &Message::GetAddr) - at_once
+    };
+    assert_eq!(asked(3), 3 * 4);
+    assert_eq!(asked(4), 0);
+}
+
+#[test]
+fn the_answer_to_who_asks_for_addresses_is_the_same_for_as_long_as_is_set() {
+    let chain = chain(5);
+    let asking: Vec<SocketAddr> = (1..=3).map(|n| addr(&format!("50.{n}.1.1:5"))).collect();
+    let mut sim = Sim::new(22, peers_at(&asking, &chain), |config| {
+        config.connect.clear();
+        config.address_answer_life = HOUR;
+    });
+    for n in 0..400 {
+        know(&mut sim, &[public(n)]);
+    }
+    let mut answers = Vec::new();
+    for (peer, wait) in [30 * MINUTE, 40 * MINUTE, MINUTE].into_iter().enumerate() {
+        sim.connect_inbound(peer);
+        sim.run_for(SECOND);
+        sim.peers[peer].say(&Message::GetAddr);
+        sim.run_for(SECOND);
+        let heard = sim.peers[peer].heard.iter();
+        let told: Vec<SocketAddr> = heard
+            .filter_map(|message| match message {
+                Message::Addr(list) => Some(list.iter().map(|(_, a)| a.socket_addr().unwrap())),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        answers.push(told);
+        sim.coast(wait);
+    }
+    assert!(!answers[0].is_empty());
+    assert_eq!(answers[0], answers[1], "within the hour");
+    assert_ne!(answers[0], answers[2], "after it");
+}
+
+#[test]
 fn peers_that_are_added_come_beside_the_chosen_ones_and_named_ones_are_the_only_ones() {
     let chain = chain(5);
     let added = public(50);

@@ -265,3 +265,47 @@ fn a_header_from_the_future_is_passed_over_without_blame() {
     assert!(sim.dropped.is_empty());
     assert_eq!(sim.sync.best_header().0, 10);
 }
+
+#[test]
+fn at_the_tip_peers_are_asked_for_headers_now_and_then_and_not_again_and_again() {
+    let long = chain(300);
+    let questions = |claims: &[Option<i32>], silent: bool| {
+        let peers = claims.iter().enumerate().map(|(n, claim)| {
+            let mut peer = FakePeer::new(n as u16 + 1, long.clone()).with(Faults {
+                silent_when_empty: silent,
+                ..Faults::default()
+            });
+            peer.start_height = *claim;
+            peer
+        });
+        let mut sim = Sim::new(77, peers.collect(), |_| {});
+        sim.run_to_tip(&long[299]);
+        let count = |peer: &FakePeer| {
+            let heard = peer.heard.iter();
+            heard
+                .filter(|message| matches!(message, Message::GetHeaders(_)))
+                .count()
+        };
+        let before: Vec<usize> = sim.peers.iter().map(count).collect();
+        sim.coast(60 * MINUTE);
+        assert_eq!(sim.sync.tip().0, 300);
+        let after = sim.peers.iter().map(count);
+        let asked: Vec<usize> = after
+            .zip(before)
+            .map(|(after, before)| after - before)
+            .collect();
+        println!("{claims:?} silent {silent}: {asked:?}");
+        asked
+    };
+    // Bitcoin SV nodes drop who asks them for the tip again and again. No block comes in this hour, so every peer is asked
+    // when the tip is stale, each twenty minutes; one that claims more than it has, a few times more before its claim counts for
+    // nothing.
+    for silent in [false, true] {
+        for asked in questions(&[None, None, None], silent) {
+            assert!(asked <= 4, "{asked} questions in an hour");
+        }
+        for asked in questions(&[Some(1_000_000), Some(301), None], silent) {
+            assert!(asked <= 8, "{asked} questions in an hour");
+        }
+    }
+}
