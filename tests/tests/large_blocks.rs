@@ -207,6 +207,19 @@ fn a_plugin_that_takes_no_parts_stands_still_and_the_others_go_on() {
     host.stop().unwrap();
 }
 
+#[test]
+fn a_block_with_the_extended_header_is_taken() {
+    let peer = LargePeer::start(MAGIC, Recipe::of(7_000_000, 100)).unwrap();
+    peer.frame_extended();
+    let installation =
+        installation(&peer, "[plugins.utxo-tracker]\n").key("chain", "large_block = \"2 MB\"");
+    let mut host = installation.start().unwrap();
+    host.coins_at(&peer.tip().to_string(), LIMIT).unwrap();
+    assert!(installation.log().contains("a large block comes in pieces"));
+    assert_eq!((peer.asked(), peer.sent_extended()), (1, 1));
+    host.stop().unwrap();
+}
+
 /// Run by `cargo xtask large-block`, in release, where a gigabyte takes a minute.
 #[test]
 #[ignore = "takes a gigabyte of disk"]
