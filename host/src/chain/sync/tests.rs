@@ -9,5 +9,6 @@ mod peers;
 mod presync;
 mod refetch;
 mod source;
+mod streams;
 mod throughput;
 mod transactions;
