@@ -207,7 +207,50 @@ fn a_plugin_that_takes_no_parts_stands_still_and_the_others_go_on() {
     host.stop().unwrap();
 }
 
-/// Run by `cargo xtask large-block`, in release, where a gigabyte takes a minute.
+#[test]
+fn a_block_with_the_extended_header_is_taken() {
+    let peer = LargePeer::start(MAGIC, Recipe::of(7_000_000, 100)).unwrap();
+    peer.frame_extended();
+    let installation =
+        installation(&peer, "[plugins.utxo-tracker]\n").key("chain", "large_block = \"2 MB\"");
+    let mut host = installation.start().unwrap();
+    host.coins_at(&peer.tip().to_string(), LIMIT).unwrap();
+    assert!(installation.log().contains("a large block comes in pieces"));
+    assert_eq!((peer.asked(), peer.sent_extended()), (1, 1));
+    host.stop().unwrap();
+}
+
+#[test]
+fn a_block_with_too_long_a_transaction_is_loaded_once_and_health_says_what_helps() {
+    let peer = LargePeer::start(MAGIC, Recipe::of(7_000_000, 100)).unwrap();
+    let plugins = "[plugins.utxo-tracker]\n";
+    let small = installation(&peer, plugins)
+        .key("chain", "large_block = \"2 MB\"")
+        .key("chain", "longest_transaction = \"1 MB\"");
+    let host = small.start().unwrap();
+    let end = Instant::now() + LIMIT;
+    let why = loop {
+        let (_, health) = host.get_text("/health").unwrap();
+        if health.contains("chain.longest_transaction") {
+            break health;
+        }
+        assert!(Instant::now() < end, "{health}\n{}", host.log());
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    assert!(why.contains("block 111 cannot be taken"), "{why}");
+    // Blocks that could not be kept are asked for again every two seconds; this one is not.
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(peer.asked(), 1);
+    host.stop().unwrap();
+
+    let enough = small.key("chain", "longest_transaction = \"10 MB\"");
+    let mut host = enough.start().unwrap();
+    host.coins_at(&peer.tip().to_string(), LIMIT).unwrap();
+    assert_eq!(peer.asked(), 2);
+    host.stop().unwrap();
+}
+
+/// Run by `cargo xtask large-block` and `cargo xtask soak`, in release, where a gigabyte takes a minute.
 #[test]
 #[ignore = "takes a gigabyte of disk"]
 fn a_gigabyte_goes_through_600_megabytes() {

@@ -70,11 +70,13 @@ enum Command {
         #[command(flatten)]
         wasm: Wasm,
     },
-    /// Run what takes long: simulated networks of hundreds of peers, good and bad, one a seed, and the fuzz targets
+    /// Run what takes long: simulated networks of hundreds of peers, good and bad, one a seed, a block of a gigabyte, and the fuzz
+    /// targets
     #[command(
-        long_about = "Run simulated networks of hundreds of peers, good and bad, one a seed; then the fuzz targets of tests/fuzz, \
-                      a minute each, which takes a nightly compiler and cargo-fuzz.",
+        long_about = "Run simulated networks of hundreds of peers, good and bad, one a seed; then a block of more than a \
+                      gigabyte, as `cargo xtask large-block`, in 3 GB of disk; then the fuzz targets of tests/fuzz, a minute each, which takes a nightly compiler and cargo-fuzz.",
         after_help = "Examples:\n  cargo xtask soak\n  cargo xtask soak --only networks --first 17 --seeds 1\n  \
+                      cargo xtask soak --only large-block\n  \
                       cargo xtask soak --only fuzz --fuzz-seconds 600\n  cargo xtask soak --target block --target sync"
     )]
     Soak {
@@ -124,6 +126,8 @@ enum Command {
 enum SoakPart {
     /// Simulated networks
     Networks,
+    /// A block of more than a gigabyte
+    LargeBlock,
     /// Fuzz targets
     Fuzz,
 }
@@ -152,6 +156,19 @@ fn soak_networks(root: &Path, first: u64, seeds: u64) -> Result<bool> {
     let status = std::process::Command::new(networks)
         .args(["--first", &first.to_string()])
         .args(["--seeds", &seeds.to_string()])
+        .status()?;
+    Ok(status.success())
+}
+
+/// A gigabyte in one block; `false` when it went wrong.
+fn large_block(root: &Path, toolchain: &WasmToolchain) -> Result<bool> {
+    plugins::build(root, toolchain)?;
+    let host = programs::build(root, "blockmill", Profile::Release)?;
+    let status = std::process::Command::new("cargo")
+        .current_dir(root)
+        .args(["test", "--workspace", "--test", "large_blocks"])
+        .args(["--", "--ignored", "--nocapture"])
+        .env("BLOCKMILL_BIN", host)
         .status()?;
     Ok(status.success())
 }
@@ -208,9 +225,15 @@ fn run(cli: Cli) -> Result<bool> {
             fuzz_seconds,
             target,
         } => {
-            let networks = only != Some(SoakPart::Fuzz) && target.is_empty() && seeds > 0;
+            let part = |part| only.is_none_or(|only| only == part);
+            let networks = part(SoakPart::Networks) && target.is_empty() && seeds > 0;
             // What is missing is said before half an hour has passed.
-            let fuzz = if only != Some(SoakPart::Networks) && fuzz_seconds > 0 {
+            let large = if part(SoakPart::LargeBlock) && target.is_empty() {
+                Some(WasmToolchain::find(Source::Auto)?)
+            } else {
+                None
+            };
+            let fuzz = if part(SoakPart::Fuzz) && fuzz_seconds > 0 {
                 Some(Fuzz::prepare(&root, &target, fuzz_seconds)?)
             } else {
                 None
@@ -219,6 +242,9 @@ fn run(cli: Cli) -> Result<bool> {
             if networks {
                 good &= soak_networks(&root, first, seeds)?;
             }
+            if let Some(toolchain) = large {
+                good &= large_block(&root, &toolchain)?;
+            }
             if let Some(fuzz) = fuzz {
                 good &= fuzz.run()?;
             }
@@ -226,15 +252,7 @@ fn run(cli: Cli) -> Result<bool> {
         }
         Command::LargeBlock { wasm } => {
             let toolchain = WasmToolchain::find(wasm.toolchain)?;
-            plugins::build(&root, &toolchain)?;
-            let host = programs::build(&root, "blockmill", Profile::Release)?;
-            let status = std::process::Command::new("cargo")
-                .current_dir(&root)
-                .args(["test", "--workspace", "--test", "large_blocks"])
-                .args(["--", "--ignored", "--nocapture"])
-                .env("BLOCKMILL_BIN", host)
-                .status()?;
-            Ok(status.success())
+            large_block(&root, &toolchain)
         }
         Command::Test { only, wasm, args } => test::run(&root, &only, wasm.toolchain, &args),
     }

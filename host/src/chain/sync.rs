@@ -66,6 +66,7 @@ use refetch::Refetch;
 use session::Session;
 use source::SourceBlocks;
 pub use source::SourceView;
+use streams::Streams;
 pub use transactions::PoolVerdict;
 use transactions::TxRequests;
 use transports::Transports;
@@ -88,6 +89,7 @@ pub struct Sync {
     /// For peers that are to tell us of blocks alone.
     block_only_config: Arc<PeerConfig>,
     downloads: Downloads,
+    streams: Streams,
     refetch: Refetch,
     transactions: TxRequests,
     /// Blocks that were put together once, and are not asked for in their compact form again.
@@ -166,6 +168,7 @@ impl Sync {
             connections: Connections::new(seed, tree.best_id(), now),
             block_only_config: Arc::new(block_only_config),
             downloads: Downloads::new(config.stall_timeout),
+            streams: Streams::default(),
             refetch: Refetch::new(),
             transactions: TxRequests::new(
                 seed,

@@ -34,6 +34,8 @@ struct Inner {
     /// The next block of each lane that reads what blocks spend.
     spent_needs: HashMap<String, Need>,
     unavailable: Option<u32>,
+    /// Blocks that are too large to come once more.
+    too_large: Vec<u32>,
 }
 
 /// See the module's page.
@@ -156,6 +158,19 @@ impl Again {
     pub(super) fn set_unavailable(&self, height: Option<u32>) -> bool {
         let mut inner = self.lock();
         std::mem::replace(&mut inner.unavailable, height) != height
+    }
+
+    /// Whether the block at a height is too large to come once more.
+    pub(super) fn is_too_large(&self, height: u32) -> bool {
+        self.lock().too_large.contains(&height)
+    }
+
+    /// Says which are; whether it is news.
+    pub(super) fn set_too_large(&self, heights: Vec<u32>) -> bool {
+        let mut inner = self.lock();
+        let news = inner.too_large != heights;
+        inner.too_large = heights;
+        news
     }
 
     /// Bytes of blocks at hand, and how many may be.

@@ -65,6 +65,8 @@ pub enum Verdict {
     },
     /// It could not be kept: the disk is full or broken. It has to be asked for again.
     NotKept,
+    /// It may be good, but not for this host as it is set up: why. Asked for again it would be the same.
+    Untakable(String),
     /// The source does not have it any more.
     Lost,
 }
@@ -107,7 +109,12 @@ impl Checker {
                     pool,
                     metrics,
                 };
-                let mut large = Large::new(&worker.log, &worker.metrics, longest_transaction);
+                let mut large = Large::new(
+                    &worker.feed,
+                    &worker.log,
+                    &worker.metrics,
+                    longest_transaction,
+                );
                 // Whole blocks that came while another was written in pieces: the log takes one at a time.
                 let mut later: VecDeque<ToCheck> = VecDeque::new();
                 for work in queue {

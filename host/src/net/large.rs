@@ -5,6 +5,7 @@ use super::gate::Waiting;
 use crate::block_log::{BlockFrames, BlockLog, LargeAppend};
 use crate::chain::block_stream::{BlockStream, StreamError};
 use crate::chain::sync::StreamStart;
+use crate::lane::Feed;
 use crate::metrics::{Metrics, Stage};
 use bitcoin::BlockHash;
 use bytes::Bytes;
@@ -23,6 +24,7 @@ pub struct Piece {
 
 /// The blocks whose pieces come now: as many as there are peers that send one.
 pub(super) struct Large<'l> {
+    feed: &'l Feed,
     log: &'l BlockLog,
     metrics: &'l Metrics,
     /// Bytes of the longest transaction that is held.
@@ -39,8 +41,14 @@ pub(super) struct Large<'l> {
 }
 
 impl<'l> Large<'l> {
-    pub(super) fn new(log: &'l BlockLog, metrics: &'l Metrics, longest: usize) -> Self {
+    pub(super) fn new(
+        feed: &'l Feed,
+        log: &'l BlockLog,
+        metrics: &'l Metrics,
+        longest: usize,
+    ) -> Self {
         Self {
+            feed,
             log,
             metrics,
             longest,
@@ -82,8 +90,7 @@ impl<'l> Large<'l> {
             {
                 Ok(append) => append,
                 Err(error) => {
-                    tracing::error!(height = start.height, %error, "a block cannot be kept");
-                    return Some(Verdict::NotKept);
+                    return Some(self.not_kept(start.height, &error));
                 }
             };
             tracing::info!(
@@ -107,12 +114,11 @@ impl<'l> Large<'l> {
             Err(StreamError::Bad(bad)) => return Some(Verdict::Bad(bad)),
             Err(error) => {
                 tracing::error!(height, %error, "a block cannot be taken: chain.longest_transaction is too small for it");
-                return Some(Verdict::NotKept);
+                return Some(Verdict::Untakable(error.to_string()));
             }
         }
         if let Err(error) = written {
-            tracing::error!(height, %error, "a block cannot be kept");
-            return Some(Verdict::NotKept);
+            return Some(self.not_kept(height, &error));
         }
         if !piece.last {
             return None;
@@ -126,12 +132,26 @@ impl<'l> Large<'l> {
         if let Some(append) = append
             && let Err(error) = time(Stage::Log).time(|| append.commit())
         {
-            tracing::error!(height, %error, "a block cannot be kept");
-            return Some(Verdict::NotKept);
+            return Some(self.not_kept(height, &error));
+        }
+        if self.feed.set_not_kept(None) {
+            tracing::info!(height, "blocks can be kept again");
         }
         self.metrics.blocks.inc();
         self.metrics.transactions.inc_by(passed.transactions);
         Some(Verdict::Good)
+    }
+
+    fn not_kept(&self, height: u32, error: &dyn std::fmt::Display) -> Verdict {
+        let why = error.to_string();
+        if self.feed.set_not_kept(Some(why.clone())) {
+            tracing::error!(
+                height,
+                error = why,
+                "blocks cannot be kept: they wait, and are asked for again"
+            );
+        }
+        Verdict::NotKept
     }
 
     /// The pieces of a block end here: the peer is gone.

@@ -98,6 +98,8 @@ pub struct Net {
     dropped: u64,
     /// Blocks that the disk did not take, until they are asked for again.
     unkept: Vec<BlockHash>,
+    /// Blocks that this host cannot take, and why.
+    untakable: HashMap<BlockHash, String>,
     /// Headers that the disk did not take yet.
     unwritten: Vec<Header>,
     headers_wait: bool,
@@ -203,6 +205,7 @@ impl Net {
             gone: (0, 0),
             dropped: 0,
             unkept: Vec::new(),
+            untakable: HashMap::new(),
             unwritten: Vec::new(),
             headers_wait: false,
             kept_again: Instant::now(),
@@ -287,6 +290,10 @@ impl Net {
                     .compact_found(peer, checked.hash, transactions, now());
             }
             Verdict::NotKept => self.unkept.push(checked.hash),
+            Verdict::Untakable(why) => {
+                self.machine.block_untakable(checked.hash, now());
+                self.untakable.insert(checked.hash, why);
+            }
             Verdict::Lost => self.machine.source_lost(checked.hash, now()),
         }
     }
@@ -331,6 +338,7 @@ impl Net {
         self.machine.set_refetch(&self.feed.wanted_again(), now());
         self.feed
             .set_unavailable(self.machine.refetch_unavailable());
+        self.feed.set_too_large(self.machine.refetch_too_large());
     }
 
     /// Blocks are checked twice: here, and by the coins lane. The first check does not run ahead of the second by more

@@ -286,6 +286,9 @@ impl Backend for NodeBackend {
         if let Some(why) = self.feed.not_kept() {
             return Health::NotFollowing(format!("blocks cannot be kept: {why}"));
         }
+        if let Some(why) = net.held_up {
+            return Health::NotFollowing(why);
+        }
         if net.peers.is_empty() && !(self.source.is_some() && self.feed.synced()) {
             return Health::NotFollowing("no peer is connected".to_owned());
         }

@@ -269,6 +269,10 @@ struct Chain {
     cut_after: AtomicU64,
     /// How often the large block was asked for.
     asked: AtomicU64,
+    /// The large block comes with the extended header, to hosts that take it.
+    extended: AtomicBool,
+    /// How often it did.
+    sent_extended: AtomicU64,
     stop: AtomicBool,
     streams: Mutex<Vec<TcpStream>>,
 }
@@ -332,6 +336,8 @@ impl LargePeer {
             checksum: [a, b, c, d],
             cut_after: AtomicU64::new(0),
             asked: AtomicU64::new(0),
+            extended: AtomicBool::new(false),
+            sent_extended: AtomicU64::new(0),
             stop: AtomicBool::new(false),
             streams: Mutex::default(),
         });
@@ -391,6 +397,17 @@ impl LargePeer {
     /// The next time the large block is asked for, the connection ends after so many bytes of it.
     pub fn cut_once_after(&self, bytes: u64) {
         self.chain.cut_after.store(bytes, Ordering::SeqCst);
+    }
+
+    /// From now on the large block has the extended header, as real nodes give blocks of 4 GiB and more: for hosts of protocol
+    /// 70,016 that sent `protoconf`.
+    pub fn frame_extended(&self) {
+        self.chain.extended.store(true, Ordering::SeqCst);
+    }
+
+    /// How often the large block was sent so.
+    pub fn sent_extended(&self) -> u64 {
+        self.chain.sent_extended.load(Ordering::SeqCst)
     }
 
     /// How often the large block was asked for.
@@ -476,14 +493,24 @@ impl Chain {
         stream.set_nodelay(true)?;
         let mut reader = BufReader::new(stream);
         let mut writer = BufWriter::with_capacity(1 << 16, stream);
+        // Whether the host takes the extended header: its version, and that it knows of such limits.
+        let (mut version, mut protoconf) = (0, false);
         while let Some(message) = frame::read(&mut reader, self.magic)? {
-            self.answer(message, &mut writer)?;
+            match &message {
+                NetworkMessage::Version(theirs) => version = theirs.version,
+                NetworkMessage::Unknown { command, .. } => {
+                    protoconf |= command.as_ref() == "protoconf";
+                }
+                _ => {}
+            }
+            let extended = version >= 70_016 && protoconf && self.extended.load(Ordering::SeqCst);
+            self.answer(message, extended, &mut writer)?;
             writer.flush()?;
         }
         Ok(())
     }
 
-    fn answer(&self, message: NetworkMessage, to: &mut impl Write) -> Result<()> {
+    fn answer(&self, message: NetworkMessage, extended: bool, to: &mut impl Write) -> Result<()> {
         let mut say = |message| to.write_all(&frame::encode(self.magic, message));
         match message {
             NetworkMessage::Version(theirs) => {
@@ -517,7 +544,7 @@ impl Chain {
             NetworkMessage::GetData(wanted) => {
                 for item in wanted {
                     if let Inventory::Block(hash) = item {
-                        self.block(hash, to)?;
+                        self.block(hash, extended, to)?;
                     }
                 }
             }
@@ -526,13 +553,22 @@ impl Chain {
         Ok(())
     }
 
-    fn block(&self, hash: BlockHash, to: &mut impl Write) -> Result<()> {
+    fn block(&self, hash: BlockHash, extended: bool, to: &mut impl Write) -> Result<()> {
         if hash == self.large.hash {
             self.asked.fetch_add(1, Ordering::SeqCst);
             to.write_all(&self.magic.to_bytes())?;
-            to.write_all(b"block\0\0\0\0\0\0\0")?;
-            to.write_all(&u32::try_from(self.large.size)?.to_le_bytes())?;
-            to.write_all(&self.checksum)?;
+            if extended {
+                self.sent_extended.fetch_add(1, Ordering::SeqCst);
+                to.write_all(b"extmsg\0\0\0\0\0\0")?;
+                to.write_all(&u32::MAX.to_le_bytes())?;
+                to.write_all(&[0; 4])?;
+                to.write_all(b"block\0\0\0\0\0\0\0")?;
+                to.write_all(&self.large.size.to_le_bytes())?;
+            } else {
+                to.write_all(b"block\0\0\0\0\0\0\0")?;
+                to.write_all(&u32::try_from(self.large.size)?.to_le_bytes())?;
+                to.write_all(&self.checksum)?;
+            }
             let left = match self.cut_after.swap(0, Ordering::SeqCst) {
                 0 => u64::MAX,
                 left => left,

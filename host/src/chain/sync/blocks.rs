@@ -95,6 +95,11 @@ impl Downloads {
         self.held.insert(block, held);
     }
 
+    /// Whether it is.
+    pub(super) fn holds(&self, block: Id) -> bool {
+        self.held.contains_key(&block)
+    }
+
     /// It is no more. Whether it was.
     pub(super) fn let_go(&mut self, block: Id) -> bool {
         let held = self.held.remove(&block);
@@ -294,7 +299,7 @@ impl Sync {
         wanted
     }
 
-    fn request(&mut self, id: PeerId, blocks: &[Id], moves: u32, now: Moment) {
+    pub(super) fn request(&mut self, id: PeerId, blocks: &[Id], moves: u32, now: Moment) {
         let witness = self.params.segwit && self.has_service(id, ServiceFlags::WITNESS);
         let compact = self.wants_compact(id, blocks);
         let Some(session) = self.peers.get_mut(&id) else {

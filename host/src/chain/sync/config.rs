@@ -94,6 +94,10 @@ pub struct SyncConfig {
     pub max_again_bytes: usize,
     /// A block of more bytes than this is taken in pieces, never held as a whole.
     pub stream_above: usize,
+    /// Bytes a second: a block that comes in pieces and slower is taken from another peer, when there is one that has it.
+    pub stream_floor: u64,
+    /// How long it may be slower.
+    pub stream_patience: Duration,
     /// How long a peer may hold up the window, to begin with; doubles with every peer that is dropped for it.
     pub stall_timeout: Duration,
     /// The end of that doubling.
@@ -170,6 +174,8 @@ impl SyncConfig {
             max_unchecked_bytes: 128 << 20,
             max_again_bytes: 16 << 20,
             stream_above: 32_000_000,
+            stream_floor: 100_000,
+            stream_patience: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(2),
             max_stall_timeout: Duration::from_secs(64),
             block_timeout: Duration::from_secs(120),

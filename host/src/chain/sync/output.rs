@@ -233,6 +233,9 @@ pub enum DropReason {
     /// It held up the download.
     #[error("held up the download for {0:?}")]
     Stalled(Duration),
+    /// It sends a large block much slower than another peer would.
+    #[error("a large block at {0} bytes a second, where others are faster")]
+    SlowStream(u64),
     /// It sent none of the blocks it was asked for.
     #[error("no block in time")]
     BlockTimeout,

@@ -50,6 +50,8 @@ pub(super) struct Refetch {
     usual_bytes: usize,
     /// The most needed block that no peer has.
     unavailable: Option<u32>,
+    /// Blocks that come in pieces, which nobody takes once more.
+    too_large: BTreeMap<u32, Id>,
 }
 
 /// What one peer was asked for once more.
@@ -69,6 +71,11 @@ impl Portion {
     pub(super) fn len(&self) -> usize {
         self.blocks.len()
     }
+
+    /// The peer is at what it was asked for.
+    pub(super) fn sends(&mut self, now: Moment) {
+        self.last = now;
+    }
 }
 
 impl Refetch {
@@ -80,7 +87,12 @@ impl Refetch {
             held_bytes: 0,
             usual_bytes: 1 << 20,
             unavailable: None,
+            too_large: BTreeMap::new(),
         }
+    }
+
+    fn is_too_large(&self, block: Id) -> bool {
+        self.too_large.values().any(|large| *large == block)
     }
 
     fn has_room(&self, max_bytes: usize) -> bool {
@@ -162,6 +174,46 @@ impl Sync {
         self.refetch.unavailable
     }
 
+    /// The heights of blocks that were wanted once more and are larger than what is held as a whole: no peer is asked for them.
+    pub fn refetch_too_large(&self) -> Vec<u32> {
+        let active = |block: &Id| self.tree.is_active(&self.tree.node(*block).hash);
+        let large = self.refetch.too_large.iter();
+        large
+            .filter(|(_, block)| active(block))
+            .map(|(height, _)| *height)
+            .collect()
+    }
+
+    /// A block of so many bytes begins to come in pieces. If it was asked for once more it is given up, since it could be given
+    /// to lanes only whole: whether it was.
+    pub(super) fn again_too_large(&mut self, peer: PeerId, block: Id, length: u64) -> bool {
+        let Some(session) = self.peers.get_mut(&peer) else {
+            return false;
+        };
+        let asked = self.refetch.asked.get(&block);
+        let of_it = asked.is_some_and(|asked| asked.peer == peer);
+        let late = session.given_up > 0 && self.refetch.wanted.contains(&block);
+        if !of_it && !late {
+            return false;
+        }
+        if of_it {
+            self.refetch.asked.remove(&block);
+            session.again.blocks.retain(|other| *other != block);
+        } else {
+            session.given_up -= 1;
+            self.give_up(block);
+        }
+        let height = self.tree.node(block).height;
+        if self.refetch.too_large.insert(height, block) != Some(block) {
+            tracing::warn!(
+                height,
+                bytes = length,
+                "a pruned block is larger than chain.large_block: it is not taken from peers once more"
+            );
+        }
+        true
+    }
+
     /// Asks peers with free slots for what is wanted.
     pub(super) fn ask_again(&mut self, now: Moment) {
         self.refetch.unavailable = None;
@@ -173,6 +225,9 @@ impl Sync {
         let mut first = true;
         for &block in &wanted {
             let refetch = &self.refetch;
+            if refetch.is_too_large(block) {
+                continue;
+            }
             if refetch.asked.contains_key(&block) || refetch.held.contains_key(&block) {
                 first = false;
                 continue;

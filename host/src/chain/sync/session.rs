@@ -5,7 +5,7 @@ use super::lagging::KeepingUp;
 use super::life::{ConnectionKind, Life};
 use super::presync::Presync;
 use super::refetch::Portion;
-use super::streams::Stream;
+use super::streams::{Shown, Stream};
 use crate::chain::header_tree::Id;
 use crate::wire::{Moment, Peer};
 
@@ -59,6 +59,8 @@ pub(super) struct Session {
     pub(super) unrequested_blocks: u32,
     /// The block that it is sending in pieces.
     pub(super) stream: Option<Stream>,
+    /// How fast it sent one lately.
+    pub(super) shown: Option<Shown>,
     /// It was asked for its whole pool.
     pub(super) pool_asked: bool,
     /// It gave us a header or a block that was good.
@@ -92,6 +94,7 @@ impl Session {
             given_up: 0,
             unrequested_blocks: 0,
             stream: None,
+            shown: None,
             pool_asked: false,
             useful: false,
         }

@@ -10,5 +10,6 @@ mod peers;
 mod presync;
 mod refetch;
 mod source;
+mod streams;
 mod throughput;
 mod transactions;

@@ -19,6 +19,8 @@ type Fetched = (Arc<Frame>, Option<Instant>);
 pub enum Waiting {
     /// The block was pruned: peers are asked for it again. Whether none of those that are connected has it.
     Block { height: u32, nobody: bool },
+    /// The block was pruned, and is so large that it would come in pieces.
+    LargeBlock { height: u32 },
     /// What the block spends was pruned.
     Spent { height: u32 },
     /// Other lanes, which read what this one gives, are so far behind.
@@ -35,6 +37,11 @@ impl std::fmt::Display for Waiting {
                     false => Ok(()),
                 }
             }
+            Self::LargeBlock { height } => write!(
+                f,
+                "waiting: block {height} was pruned here and is larger than chain.large_block, and such a block is not taken from \
+                 peers once more; set chain.large_block above its size, where the memory allows, and restart"
+            ),
             Self::Spent { height } => write!(
                 f,
                 "waiting for what block {height} spends: it was pruned with the block (chain.keep_spent), and no peer has it; the \
@@ -69,6 +76,9 @@ impl Feed {
         }
         Ok(match self.again.need(lane, position) {
             Some(frame) => Ok((frame, None)),
+            None if self.again.is_too_large(position.height) => Err(Waiting::LargeBlock {
+                height: position.height,
+            }),
             None => Err(Waiting::Block {
                 height: position.height,
                 nobody: self
@@ -103,6 +113,13 @@ impl Feed {
     /// Says which of the blocks that are asked for again no peer has.
     pub fn set_unavailable(&self, height: Option<u32>) {
         if self.again.set_unavailable(height) {
+            self.wake();
+        }
+    }
+
+    /// Says which of them are too large to be held, so that they do not come.
+    pub fn set_too_large(&self, heights: Vec<u32>) {
+        if self.again.set_too_large(heights) {
             self.wake();
         }
     }

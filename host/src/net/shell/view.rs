@@ -19,6 +19,8 @@ pub struct NetView {
     pub book: BookCounts,
     pub best_header: u32,
     pub synced: bool,
+    /// Why the tip cannot move on with the host as it is set up.
+    pub held_up: Option<String>,
     pub reorgs: u64,
     pub source: SourceView,
     pub bytes_in: u64,
@@ -52,6 +54,16 @@ impl NetHandle {
 }
 
 impl Net {
+    /// The first block of the best branch that cannot be taken, why, and what helps.
+    fn held_up(&self) -> Option<String> {
+        let height = self.machine.untakable()?;
+        let hash = self.machine.tree().best_hash_at(height)?;
+        let why = self.untakable.get(&hash)?;
+        Some(format!(
+            "block {height} cannot be taken: {why}; set chain.longest_transaction higher and restart"
+        ))
+    }
+
     pub(super) fn show(&mut self, best_header: u32, synced: bool) {
         let peers: Vec<PeerInfo> = self
             .machine
@@ -84,6 +96,7 @@ impl Net {
             book,
             best_header,
             synced,
+            held_up: self.held_up(),
             reorgs: self.reorgs,
             source: self.machine.source_view(),
             bytes_in: self.gone.0,

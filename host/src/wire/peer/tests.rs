@@ -417,3 +417,31 @@ fn pieces_of_a_block_come_after_the_handshake_and_keep_a_peer_alive() {
         Err(Misbehaviour::OutOfOrder(_))
     ));
 }
+
+#[test]
+fn the_extended_header_is_for_peers_of_protocol_70016_and_above() {
+    let block = vec![3; 200_000];
+    let mut name = [0; 12];
+    name[..5].copy_from_slice(b"block");
+    let frame = [
+        &MAGIC[..],
+        b"extmsg\0\0\0\0\0\0",
+        &[0xff; 4],
+        &[0; 4],
+        &name,
+        &(block.len() as u64).to_le_bytes(),
+        &block,
+    ]
+    .concat();
+    let (mut new, _) = agreed(70_016);
+    new.feed(&frame, START);
+    let mut come = 0;
+    while let Some(PeerStep::Piece(piece)) = new.next(START).unwrap() {
+        come += piece.bytes.len();
+    }
+    assert_eq!(come, block.len());
+
+    let (mut old, _) = agreed(70_015);
+    old.feed(&frame, START);
+    assert!(matches!(old.next(START), Err(Misbehaviour::Wire(_))));
+}
