@@ -101,6 +101,7 @@ pub(super) fn values(config: &Config) -> Result<(), ConfigError> {
         ("peers.ban_first", peers.ban_first),
         ("peers.stall_timeout", peers.stall_timeout),
         ("peers.stale_tip_timeout", peers.stale_tip_timeout),
+        ("peers.stream_patience", peers.stream_patience),
         ("peers.late_tick", peers.late_tick),
         ("peers.reconnect_pause", peers.reconnect_pause),
         ("database.flush_interval", config.database.flush_interval),

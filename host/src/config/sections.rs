@@ -116,6 +116,12 @@ pub struct Peers {
     /// No new block for so long: another peer is asked.
     #[serde(with = "units::span")]
     pub stale_tip_timeout: Duration,
+    /// Bytes a second: a block that comes in pieces and slower than this is asked of another peer that has it.
+    #[serde(with = "size")]
+    pub stream_floor: u64,
+    /// How long it may be slower.
+    #[serde(with = "units::span")]
+    pub stream_patience: Duration,
     /// A tick that comes so much too late means that the machine slept: all peers are stale.
     #[serde(with = "units::span")]
     pub late_tick: Duration,
@@ -443,6 +449,8 @@ impl Default for Peers {
             stall_timeout: seconds(2),
             stall_timeout_max: seconds(64),
             stale_tip_timeout: seconds(30 * 60),
+            stream_floor: 100_000,
+            stream_patience: seconds(30),
             late_tick: seconds(30),
             reconnect_pause: seconds(1),
             reconnect_pause_max: seconds(5 * 60),

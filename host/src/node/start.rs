@@ -396,6 +396,8 @@ fn sync_config(
         stall_timeout: peers.stall_timeout,
         max_stall_timeout: peers.stall_timeout_max,
         stale_tip: peers.stale_tip_timeout,
+        stream_floor: peers.stream_floor,
+        stream_patience: peers.stream_patience,
         late_tick: peers.late_tick,
         reconnect_delay: peers.reconnect_pause,
         max_reconnect_delay: peers.reconnect_pause_max,

@@ -45,6 +45,8 @@ fn every_key_of_the_peers_reaches_the_network_machine() {
         stall_timeout: seconds(116),
         stall_timeout_max: seconds(117),
         stale_tip_timeout: seconds(118),
+        stream_floor: 4_321,
+        stream_patience: seconds(122),
         late_tick: seconds(119),
         reconnect_pause: seconds(120),
         reconnect_pause_max: seconds(121),
@@ -110,6 +112,8 @@ fn every_key_of_the_peers_reaches_the_network_machine() {
         reconnect_delay,
         max_reconnect_delay,
         late_tick,
+        stream_floor,
+        stream_patience,
     } = sync_config(&config, params, false, true);
 
     assert_eq!((max_outbound, max_block_only), (3, 5));
@@ -134,6 +138,7 @@ fn every_key_of_the_peers_reaches_the_network_machine() {
     assert_eq!(max_stall_timeout, seconds(117));
     assert_eq!(stale_tip, seconds(118));
     assert_eq!(late_tick, seconds(119));
+    assert_eq!((stream_floor, stream_patience), (4_321, seconds(122)));
     assert_eq!(reconnect_delay, seconds(120));
     assert_eq!(max_reconnect_delay, seconds(121));
     assert!(user_agent.ends_with("(mine)/"), "{user_agent}");
