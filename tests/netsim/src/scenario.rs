@@ -41,13 +41,15 @@ impl Scenario {
         let honest = chance.random_range(30..120);
         let slow = chance.random_range(0..15);
         let bad = chance.random_range(20..120);
-        // A few kinds at a time, so that each has a say.
-        let kinds: Vec<Kind> = (0..chance.random_range(1..6))
+        // A few kinds at a time, so that each has a say; one by turns, so that few seeds meet all.
+        let turn = (seed % Kind::BAD.len() as u64) as usize;
+        let kinds: Vec<Kind> = (0..chance.random_range(0..5))
             .filter_map(|_| {
                 Kind::BAD
                     .get(chance.random_range(0..Kind::BAD.len()))
                     .copied()
             })
+            .chain(Kind::BAD.get(turn).copied())
             .collect();
         let mut all = vec![Kind::Honest; honest];
         all.extend(vec![Kind::Slow; slow]);
