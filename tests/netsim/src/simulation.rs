@@ -195,6 +195,7 @@ impl Simulation {
         let tip = self.world.tip(Side::Main);
         let tip = tip.map(|tip| tip.header.block_hash());
         !self.trouble
+            && self.asleep.is_none()
             && Some(self.host.machine().tip().1) == tip
             && self.host.machine().synced(self.now)
     }
