@@ -115,6 +115,8 @@ pub struct Node {
     flood: Vec<Header>,
     decoder: Decoder,
     ready: bool,
+    /// The host wants transactions on this connection.
+    relay: bool,
     /// Messages sent on this connection.
     sent: u32,
 }
@@ -144,6 +146,7 @@ impl Node {
             flood: Vec::new(),
             decoder: Decoder::new(MAGIC),
             ready: false,
+            relay: false,
             sent: 0,
         }
     }
@@ -160,6 +163,7 @@ impl Node {
     pub fn connected(&mut self) {
         self.decoder = Decoder::new(MAGIC);
         self.ready = false;
+        self.relay = false;
         self.sent = 0;
     }
 
@@ -207,7 +211,7 @@ impl Node {
     ) -> Vec<Act> {
         let wtxid = transaction.compute_wtxid();
         self.pool.insert(wtxid.to_byte_array(), transaction.clone());
-        if !self.ready {
+        if !self.ready || !self.relay {
             return Vec::new();
         }
         vec![self.put(
@@ -279,7 +283,8 @@ impl Node {
         answers: &mut Vec<Message>,
     ) {
         match message {
-            Message::Version(_) => {
+            Message::Version(version) => {
+                self.relay = version.relay;
                 answers.push(self.version(now, chance));
                 answers.push(Message::WtxidRelay);
                 answers.push(Message::SendAddrV2);
