@@ -613,3 +613,20 @@ fn a_change_in_the_middle_of_a_reorg_skips_nothing() {
     setting.check_rows("diary_anew");
     setting.host.stop().unwrap();
 }
+
+#[test]
+fn a_file_that_was_taken_back_and_is_asked_for_again_is_made_to_its_end() {
+    let mut setting = Setting::toiling(100);
+    let (file, anew) = (setting.file(), built("diary-anew"));
+    replace(&file, &anew);
+    setting.reloaded(&anew, "swapped");
+    let (done, text) = setting.command(&["plugin", "revert", "diary"]);
+    assert!(done, "{text}");
+    let (done, text) = setting.command(&["plugin", "reload", "diary"]);
+    assert!(done && text.contains("made anew"), "{text}");
+    setting.change_config("[plugins]\n", "[plugins]\nrehearse_blocks = 5\n");
+    setting.reloaded(&anew, "swapped");
+    assert_eq!(setting.asked()["state_version"], 3);
+    setting.check_rows("diary_anew");
+    setting.host.stop().unwrap();
+}

@@ -112,18 +112,16 @@ impl Manager {
         };
         let current = lane.program();
         let note = self.note(&plugin.name)?;
-        let set_aside = note.set_aside.as_ref() == Some(sha256);
-        // Of a file that was taken back only the settings may have changed.
-        if hash == current.compiled.sha256 || (set_aside && !asked) {
+        let serves = hash == current.compiled.sha256;
+        let made = self.building(&plugin.name);
+        if let Some(made) = made.filter(|made| !serves && made.compiled.sha256 == hash) {
+            if made.compiled.wasi == plugin.wasi && made.settings == plugin.settings {
+                return Ok(Outcome::Same);
+            }
+        } else if serves || (note.set_aside.as_ref() == Some(sha256) && !asked) {
+            // Of a file that was taken back only the settings may have changed.
             let outcome = self.other_settings(plugin, &lane, &current, note)?;
-            return self.for_what_is_made(plugin, &lane, outcome);
-        }
-        if let Some(made) = self.building(&plugin.name)
-            && made.compiled.sha256 == hash
-            && made.compiled.wasi == plugin.wasi
-            && made.settings == plugin.settings
-        {
-            return Ok(Outcome::Same);
+            return self.bring_building_in_line(plugin, &lane, outcome);
         }
         let program = self.load(plugin, &bytes)?;
         self.components.keep(sha256, &bytes)?;
@@ -167,7 +165,7 @@ impl Manager {
 
     /// What the component that runs on means for data that are being made: those for another component are not wanted any
     /// more, and those for this one are made with its settings.
-    fn for_what_is_made(
+    fn bring_building_in_line(
         &mut self,
         plugin: &EnabledPlugin,
         lane: &Arc<LaneShared>,
