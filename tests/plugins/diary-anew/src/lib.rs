@@ -2,7 +2,8 @@
 
 const STATE_VERSION: u32 = 3;
 const SHIFT: i64 = 0;
-const FAULT: Fault = Fault::None;
+const TRAPS: bool = false;
+const ENDLESS: bool = false;
 const MIGRATES: bool = false;
 const COUNT: Single<u64> = Single::new(b"calls");
 

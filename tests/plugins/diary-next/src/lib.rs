@@ -2,17 +2,10 @@
 
 const STATE_VERSION: u32 = 2;
 const SHIFT: i64 = 0;
-const FAULT: Fault = Fault::None;
+const TRAPS: bool = false;
+const ENDLESS: bool = false;
 const MIGRATES: bool = true;
 const COUNT: Single<u64> = Single::new(b"count");
 
-table! {
-    /// One row a call.
-    pub table Pages of Page: Anchored "diary" {
-        call: Integer,
-    }
-    key [];
-    indexes [[call]];
-}
-
+include!("../../diary/src/table.rs");
 include!("../../diary/src/diary.rs");

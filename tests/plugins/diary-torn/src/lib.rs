@@ -2,17 +2,10 @@
 
 const STATE_VERSION: u32 = 1;
 const SHIFT: i64 = 0;
-const FAULT: Fault = Fault::Trap;
+const TRAPS: bool = true;
+const ENDLESS: bool = false;
 const MIGRATES: bool = false;
 const COUNT: Single<u64> = Single::new(b"calls");
 
-table! {
-    /// One row a call.
-    pub table Pages of Page: Anchored "diary" {
-        call: Integer,
-    }
-    key [];
-    indexes [[call]];
-}
-
+include!("../../diary/src/table.rs");
 include!("../../diary/src/diary.rs");

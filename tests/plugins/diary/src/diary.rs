@@ -5,15 +5,6 @@ use blockmill_sdk::prelude::*;
 use blockmill_sdk::rows::Integer;
 use blockmill_sdk::table;
 
-/// What a version does with blocks that the first one takes.
-#[allow(dead_code, reason = "each version has one of them")]
-#[derive(PartialEq)]
-enum Fault {
-    None,
-    Trap,
-    Endless,
-}
-
 /// The plugin.
 pub struct Diary {
     pages: Pages,
@@ -53,8 +44,8 @@ impl Processor for Diary {
     }
 
     fn end_block(&mut self, _block: &Block) -> Result<(), BlockError> {
-        assert!(FAULT != Fault::Trap, "torn out");
-        if FAULT == Fault::Endless {
+        assert!(!TRAPS, "torn out");
+        if ENDLESS {
             loop {
                 std::hint::black_box(());
             }
