@@ -1,10 +1,11 @@
 //! Addresses: a script as people write it, and back. P2PKH, P2SH, and witness programs of every version (BIP173, BIP350).
-//!
-//! Both ways of writing are done here because they are little for what an address can be; crates for all that can be written in
-//! them are four times the code in each plugin.
 
-mod base58;
-mod bech32;
+use bech32::hrp::Hrp;
+use bech32::primitives::decode::SegwitHrpstring;
+use bech32::primitives::gf32::Fe32;
+
+/// The longest address (BIP173). Longer text is refused at once: base58 takes the square of its length.
+const MAX_LENGTH: usize = 90;
 
 /// Version bytes and prefix of a network's addresses.
 struct Format {
@@ -39,18 +40,19 @@ fn format(network: &str) -> Format {
 pub fn from_script(script: &[u8], network: &str) -> Option<String> {
     let format = format(network);
     match script {
-        [0x76, 0xa9, 20, hash @ .., 0x88, 0xac] => {
-            Some(base58::encode(format.pubkey_hash, hash.try_into().ok()?))
+        [0x76, 0xa9, 20, hash @ .., 0x88, 0xac] if hash.len() == 20 => {
+            Some(base58(format.pubkey_hash, hash))
         }
-        [0xa9, 20, hash @ .., 0x87] => {
-            Some(base58::encode(format.script_hash, hash.try_into().ok()?))
-        }
+        [0xa9, 20, hash @ .., 0x87] if hash.len() == 20 => Some(base58(format.script_hash, hash)),
         [version @ (0 | 0x51..=0x60), length, program @ ..]
-            if program.len() == usize::from(*length) =>
+            if program.len() == usize::from(*length) && (2..=40).contains(&program.len()) =>
         {
             let version = version.saturating_sub(0x50);
-            bech32::is_program(version, program.len())
-                .then(|| bech32::encode(format.prefix, version, program))
+            if version == 0 && program.len() != 20 && program.len() != 32 {
+                return None;
+            }
+            let hrp = Hrp::parse(format.prefix).ok()?;
+            bech32::segwit::encode(hrp, Fe32::try_from(version).ok()?, program).ok()
         }
         _ => None,
     }
@@ -58,18 +60,38 @@ pub fn from_script(script: &[u8], network: &str) -> Option<String> {
 
 /// The script of an address on a network. None for text that is not an address of that network.
 pub fn to_script(address: &str, network: &str) -> Option<Vec<u8>> {
-    let format = format(network);
-    if let Some((version, program)) = bech32::decode(address, format.prefix) {
-        let opcode = if version == 0 { 0 } else { 0x50 + version };
-        return Some([&[opcode, program.len() as u8], program.as_slice()].concat());
+    if address.len() > MAX_LENGTH {
+        return None;
     }
-    let (version, hash) = base58::decode(address)?;
-    let (before, after): (&[u8], &[u8]) = match version {
+    let format = format(network);
+    if let Ok(segwit) = SegwitHrpstring::new(address) {
+        if !segwit.hrp().as_str().eq_ignore_ascii_case(format.prefix) {
+            return None;
+        }
+        let version = segwit.witness_version().to_u8();
+        let program: Vec<u8> = segwit.byte_iter().collect();
+        let opcode = if version == 0 { 0 } else { 0x50 + version };
+        let mut script = vec![opcode, u8::try_from(program.len()).ok()?];
+        script.extend_from_slice(&program);
+        return Some(script);
+    }
+    let decoded = base58ck::decode_check(address).ok()?;
+    let (version, hash) = decoded.split_first()?;
+    if hash.len() != 20 {
+        return None;
+    }
+    let (before, after): (&[u8], &[u8]) = match *version {
         version if version == format.pubkey_hash => (&[0x76, 0xa9, 20], &[0x88, 0xac]),
         version if version == format.script_hash => (&[0xa9, 20], &[0x87]),
         _ => return None,
     };
-    Some([before, &hash, after].concat())
+    Some([before, hash, after].concat())
+}
+
+fn base58(version: u8, hash: &[u8]) -> String {
+    let mut bytes = vec![version];
+    bytes.extend_from_slice(hash);
+    base58ck::encode_check(&bytes)
 }
 
 #[cfg(test)]
