@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+use super::messages::MAX_EARLY_MESSAGES;
 use super::*;
 use crate::wire::codec::{Decoder, encode_frame};
+use crate::wire::message::{PROTOCOL_VERSION, unspecified};
 
 const MAGIC: [u8; 4] = [0xfa, 0xbf, 0xb5, 0xda];
 const OUR_NONCE: u64 = 77;
