@@ -12,5 +12,6 @@ pub mod libtest;
 pub mod plugins;
 pub mod process;
 pub mod programs;
+pub mod soak;
 pub mod test;
 pub mod workspace;

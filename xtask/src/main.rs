@@ -1,6 +1,6 @@
 //! `cargo xtask`: the commands of this workspace.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use xtask::demo::{self, Options};
 use xtask::fuzz::Fuzz;
 use xtask::programs::{self, Profile};
 use xtask::test::{self, Step};
-use xtask::{bench, plugins, workspace};
+use xtask::{bench, plugins, soak, workspace};
 
 /// Build, test and try Blockmill.
 #[derive(Parser)]
@@ -150,29 +150,6 @@ fn main() -> ExitCode {
     }
 }
 
-/// Simulated networks; `false` when one went wrong.
-fn soak_networks(root: &Path, first: u64, seeds: u64) -> Result<bool> {
-    let networks = programs::build(root, "netsim", Profile::Release)?;
-    let status = std::process::Command::new(networks)
-        .args(["--first", &first.to_string()])
-        .args(["--seeds", &seeds.to_string()])
-        .status()?;
-    Ok(status.success())
-}
-
-/// A gigabyte in one block; `false` when it went wrong.
-fn large_block(root: &Path, toolchain: &WasmToolchain) -> Result<bool> {
-    plugins::build(root, toolchain)?;
-    let host = programs::build(root, "blockmill", Profile::Release)?;
-    let status = std::process::Command::new("cargo")
-        .current_dir(root)
-        .args(["test", "--workspace", "--test", "large_blocks"])
-        .args(["--", "--ignored", "--nocapture"])
-        .env("BLOCKMILL_BIN", host)
-        .status()?;
-    Ok(status.success())
-}
-
 /// Runs one command; `false` when it ran and found something wrong.
 fn run(cli: Cli) -> Result<bool> {
     let root = workspace::root();
@@ -240,10 +217,10 @@ fn run(cli: Cli) -> Result<bool> {
             };
             let mut good = true;
             if networks {
-                good &= soak_networks(&root, first, seeds)?;
+                good &= soak::networks(&root, first, seeds)?;
             }
             if let Some(toolchain) = large {
-                good &= large_block(&root, &toolchain)?;
+                good &= soak::large_block(&root, &toolchain)?;
             }
             if let Some(fuzz) = fuzz {
                 good &= fuzz.run()?;
@@ -252,7 +229,7 @@ fn run(cli: Cli) -> Result<bool> {
         }
         Command::LargeBlock { wasm } => {
             let toolchain = WasmToolchain::find(wasm.toolchain)?;
-            large_block(&root, &toolchain)
+            soak::large_block(&root, &toolchain)
         }
         Command::Test { only, wasm, args } => test::run(&root, &only, wasm.toolchain, &args),
     }
