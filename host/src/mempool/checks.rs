@@ -3,10 +3,10 @@
 use bitcoin::{Amount, OutPoint, Transaction, Txid, Wtxid};
 use bytes::Bytes;
 
-use super::COINBASE_MATURITY;
 use super::coins::{CoinLookup, Tip};
 use super::entry::{Entry, Figures, Locks};
 use super::graph::Graph;
+use super::{COINBASE_MATURITY, MempoolConfig};
 
 /// Core's `MAX_STANDARD_TX_WEIGHT`, in weight units.
 const MAX_WEIGHT: u64 = 400_000;
@@ -18,10 +18,11 @@ const MIN_BASE_BYTES: usize = 65;
 /// Lock times below this are heights, from it on unix times.
 const LOCK_TIME_THRESHOLD: u32 = 500_000_000;
 
-/// BIP68: set, the sequence is no lock; set, it is a lock by time; the value.
+/// BIP68: set, the sequence is no lock; set, it is a lock by time; the value, which of a lock by time counts 512 seconds.
 const SEQUENCE_NO_LOCK: u32 = 1 << 31;
 const SEQUENCE_TIME: u32 = 1 << 22;
 const SEQUENCE_VALUE: u32 = 0xffff;
+const SEQUENCE_GRANULARITY: u32 = 9;
 
 /// How a transaction breaks a rule that holds whatever the chain is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -82,7 +83,7 @@ pub enum Refused {
         /// Sum of the inputs, in sat.
         available: u64,
     },
-    /// Its lock time, or a relative lock by height (BIP68), keeps it out of the next block.
+    /// Its lock time, or a relative lock (BIP68), keeps it out of the next block.
     #[error("it is locked beyond the next block")]
     Locked,
     /// Less than the minimum fee rate.
@@ -179,10 +180,11 @@ impl Candidate {
     pub(super) fn price(
         self,
         graph: &Graph,
+        rules: &MempoolConfig,
         coins: &dyn CoinLookup,
         tip: Tip,
     ) -> Result<Entry, Refused> {
-        self.price_with(graph, None, coins, tip)
+        self.price_with(graph, None, rules, coins, tip)
     }
 
     /// As [`price`](Self::price), as if `parent` were in the pool already.
@@ -190,6 +192,7 @@ impl Candidate {
         self,
         graph: &Graph,
         parent: Option<&Entry>,
+        rules: &MempoolConfig,
         coins: &dyn CoinLookup,
         tip: Tip,
     ) -> Result<Entry, Refused> {
@@ -255,7 +258,9 @@ impl Candidate {
         }
 
         let spent: Vec<(u64, u32)> = spent.into_iter().flatten().collect();
-        self.add_relative_locks(&mut locks, &spent);
+        if rules.relative_locks {
+            self.add_relative_locks(&mut locks, &spent, coins)?;
+        }
         if !locks.are_open(tip) {
             return Err(Refused::Locked);
         }
@@ -315,25 +320,43 @@ impl Candidate {
         if lock_time < LOCK_TIME_THRESHOLD {
             locks.not_before(lock_time + 1);
         } else {
-            locks.after_time = lock_time;
+            locks.not_until(lock_time);
         }
         locks
     }
 
-    /// What its inputs say, given the value and height of what each spends (BIP68).
-    fn add_relative_locks(&self, locks: &mut Locks, spent: &[(u64, u32)]) {
+    /// What its inputs say, given the value and height of what each spends (BIP68; Core's `CalculateSequenceLocks`).
+    fn add_relative_locks(
+        &self,
+        locks: &mut Locks,
+        spent: &[(u64, u32)],
+        coins: &dyn CoinLookup,
+    ) -> Result<(), Refused> {
         // Core compares the version as unsigned.
         if (self.tx.version.0 as u32) < 2 {
-            return;
+            return Ok(());
         }
         for (input, (_, height)) in self.tx.input.iter().zip(spent) {
             let sequence = input.sequence.to_consensus_u32();
             let lock = sequence & SEQUENCE_VALUE;
-            if sequence & (SEQUENCE_NO_LOCK | SEQUENCE_TIME) == 0 && lock > 0 {
-                locks.relative = true;
-                locks.not_before(height.saturating_add(lock));
+            // A lock of nothing is open wherever the coin is: median times never fall along a chain.
+            if sequence & SEQUENCE_NO_LOCK != 0 || lock == 0 {
+                continue;
             }
+            locks.relative = true;
+            if sequence & SEQUENCE_TIME == 0 {
+                locks.not_before(height.saturating_add(lock));
+                continue;
+            }
+            // From the block before the one that holds the coin, or would hold it.
+            let from = coins
+                .median_time_at(height.saturating_sub(1))
+                .map_err(Refused::Coins)?;
+            // The last second at which it is closed: BIP68 has the meaning of lock times.
+            let closed = from.saturating_add((lock << SEQUENCE_GRANULARITY) - 1);
+            locks.not_until(closed);
         }
+        Ok(())
     }
 }
 

@@ -22,7 +22,7 @@ pub struct Tip {
     pub median_time: u32,
 }
 
-/// The set of coins at the tip, as whoever has the role `coins` keeps it.
+/// The set of coins at the tip, as whoever has the role `coins` keeps it, and the times of the chain below it.
 ///
 /// Scripts are not asked for, as they are not run.
 pub trait CoinLookup {
@@ -45,4 +45,12 @@ pub trait CoinLookup {
             .map(|outpoint| self.coin(outpoint))
             .collect()
     }
+
+    /// The median time past of the tip's ancestor at this height, in unix seconds (BIP113): relative locks by time count from
+    /// there (BIP68). Asked for no height above the tip's.
+    ///
+    /// # Errors
+    ///
+    /// As [`coin`](Self::coin).
+    fn median_time_at(&self, height: u32) -> anyhow::Result<u32>;
 }

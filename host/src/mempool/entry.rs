@@ -40,9 +40,9 @@ impl Figures {
 pub(super) struct Locks {
     /// The lowest height of such a block: lock time by height, coinbase maturity, relative locks.
     pub(super) from_height: u32,
-    /// The median time past before such a block is above this (BIP113), if it is not 0.
+    /// The median time past before such a block is above this (BIP113), if it is not 0: lock time, relative locks.
     pub(super) after_time: u32,
-    /// It has a relative lock by height (BIP68), which moves when what it spends moves.
+    /// It has a relative lock (BIP68), which moves when what it spends moves.
     pub(super) relative: bool,
 }
 
@@ -55,6 +55,10 @@ impl Locks {
 
     pub(super) fn not_before(&mut self, height: u32) {
         self.from_height = self.from_height.max(height);
+    }
+
+    pub(super) fn not_until(&mut self, time: u32) {
+        self.after_time = self.after_time.max(time);
     }
 }
 

@@ -4,6 +4,7 @@ mod arrivals;
 pub(super) mod chain;
 mod departures;
 mod honest;
+mod locks;
 mod measure;
 mod random;
 mod regtest_pool;

@@ -51,6 +51,10 @@ impl CoinLookup for Coins {
             coinbase: false,
         }))
     }
+
+    fn median_time_at(&self, _: u32) -> Result<u32> {
+        Ok(0)
+    }
 }
 
 /// Prints the table.

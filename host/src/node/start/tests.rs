@@ -202,7 +202,8 @@ fn every_key_of_the_mempool_reaches_the_pool() {
         max_orphans,
         max_orphan_bytes,
         orphan_expiry_seconds,
-    } = mempool_config(&config);
+        relative_locks,
+    } = mempool_config(&config, Network::Mainnet.params());
     assert_eq!(max_bytes, 5_000_001);
     assert_eq!(expiry_seconds, 5_002);
     assert_eq!(min_relay_fee, 5_003);
@@ -213,6 +214,9 @@ fn every_key_of_the_mempool_reaches_the_pool() {
     assert_eq!(max_orphans, defaults.max_orphans);
     assert_eq!(max_orphan_bytes, defaults.max_orphan_bytes);
     assert_eq!(orphan_expiry_seconds, defaults.orphan_expiry_seconds);
+    assert!(relative_locks);
+    let bsv: Network = "bsv-main".parse().unwrap();
+    assert!(!mempool_config(&config, bsv.params()).relative_locks);
 }
 
 /// In numbers, so that nobody changes one in passing.
