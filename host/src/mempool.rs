@@ -8,7 +8,7 @@
 //!
 //! # What is checked
 //!
-//! Form (as Bitcoin Core's `CheckTransaction`), standard weight, every input exists and is not
+//! Form (as Bitcoin Core's `CheckTransaction`), standard weight and number of operations on signatures, every input exists and is not
 //! spent by another entry, coinbase maturity, no more out than in, lock times, relative locks (BIP68),
 //! the minimum fee rate, limits on clusters of dependent entries, and the terms of a replacement.
 //!
@@ -44,6 +44,7 @@ mod replacement;
 mod returned;
 mod short_ids;
 mod sightings;
+mod sigops;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -107,6 +108,8 @@ pub struct MempoolConfig {
     pub orphan_expiry_seconds: u64,
     /// Whether the chain has relative locks (BIP68).
     pub relative_locks: bool,
+    /// Whether the chain limits operations on signatures: then they count in the virtual size.
+    pub sigops: bool,
 }
 
 impl Default for MempoolConfig {
@@ -123,6 +126,7 @@ impl Default for MempoolConfig {
             max_orphan_bytes: 10_000_000,
             orphan_expiry_seconds: 20 * 60,
             relative_locks: true,
+            sigops: true,
         }
     }
 }

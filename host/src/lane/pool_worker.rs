@@ -17,7 +17,7 @@ use crate::plugin::WantedColumns;
 use crate::store::{CoinView, OutPointKey};
 use anyhow::{Context, Result};
 use bitcoin::hashes::Hash;
-use bitcoin::{OutPoint, Txid};
+use bitcoin::{OutPoint, ScriptBuf, Txid};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -91,6 +91,7 @@ impl CoinLookup for Lookup {
             value: coin.value,
             height: coin.height,
             coinbase: coin.coinbase,
+            script: ScriptBuf::from_bytes(coin.script),
         }))
     }
 

@@ -8,6 +8,7 @@ mod locks;
 mod measure;
 mod random;
 mod regtest_pool;
+mod sigops;
 
 use bitcoin::Transaction;
 

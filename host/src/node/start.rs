@@ -331,8 +331,9 @@ fn mempool_config(config: &Config, params: &Params) -> MempoolConfig {
         expiry_seconds: config.mempool.expiry.as_secs(),
         min_relay_fee: config.mempool.min_relay_fee,
         mining_floor: config.mempool.mining_floor,
-        // Who has no segregated witness is of Bitcoin SV's family, which gave relative locks up (its Genesis upgrade, 2020).
+        // Who has no segregated witness is of Bitcoin SV's family, which gave both up (its Genesis upgrade, 2020).
         relative_locks: params.segwit,
+        sigops: params.segwit,
         ..MempoolConfig::default()
     }
 }

@@ -49,6 +49,7 @@ impl CoinLookup for Coins {
             value: coin.value,
             height: coin.height,
             coinbase: coin.coinbase,
+            script: bitcoin::ScriptBuf::from_bytes(coin.script.to_vec()),
         }))
     }
 

@@ -49,6 +49,7 @@ impl CoinLookup for Coins {
             value: COIN,
             height: 1,
             coinbase: false,
+            script: ScriptBuf::new(),
         }))
     }
 

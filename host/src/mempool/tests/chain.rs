@@ -29,7 +29,7 @@ pub(in super::super) struct Chain {
 impl CoinLookup for Chain {
     fn coin(&self, outpoint: &OutPoint) -> anyhow::Result<Option<Coin>> {
         anyhow::ensure!(!self.broken, "the coins are away");
-        Ok(self.coins.get(outpoint).copied())
+        Ok(self.coins.get(outpoint).cloned())
     }
 
     fn median_time_at(&self, height: u32) -> anyhow::Result<u32> {
@@ -59,6 +59,7 @@ impl Chain {
                     value,
                     height: 1,
                     coinbase: false,
+                    script: ScriptBuf::new(),
                 },
             );
         }
@@ -102,6 +103,7 @@ impl Chain {
                     value: output.value.to_sat(),
                     height,
                     coinbase: tx.is_coinbase(),
+                    script: output.script_pubkey.clone(),
                 };
                 self.coins.insert(OutPoint::new(txid, vout as u32), coin);
             }

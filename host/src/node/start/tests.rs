@@ -203,6 +203,7 @@ fn every_key_of_the_mempool_reaches_the_pool() {
         max_orphan_bytes,
         orphan_expiry_seconds,
         relative_locks,
+        sigops,
     } = mempool_config(&config, Network::Mainnet.params());
     assert_eq!(max_bytes, 5_000_001);
     assert_eq!(expiry_seconds, 5_002);
@@ -214,9 +215,10 @@ fn every_key_of_the_mempool_reaches_the_pool() {
     assert_eq!(max_orphans, defaults.max_orphans);
     assert_eq!(max_orphan_bytes, defaults.max_orphan_bytes);
     assert_eq!(orphan_expiry_seconds, defaults.orphan_expiry_seconds);
-    assert!(relative_locks);
+    assert!(relative_locks && sigops);
     let bsv: Network = "bsv-main".parse().unwrap();
-    assert!(!mempool_config(&config, bsv.params()).relative_locks);
+    let bsv = mempool_config(&config, bsv.params());
+    assert!(!bsv.relative_locks && !bsv.sigops);
 }
 
 /// In numbers, so that nobody changes one in passing.
