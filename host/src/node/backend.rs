@@ -269,6 +269,10 @@ impl Backend for NodeBackend {
             },
             tip,
             synced: self.synced(),
+            not_following: match self.health() {
+                Health::NotFollowing(why) => Some(why),
+                Health::Following | Health::Degraded(_) => None,
+            },
             peers: peers.collect(),
             mempool: mempool.unwrap_or_default(),
             plugins: self.plugins(),
