@@ -8,15 +8,13 @@
 //!
 //! # What is checked
 //!
-//! Form (as Bitcoin Core's `CheckTransaction`), standard weight, every input exists and is not
-//! spent by another entry, coinbase maturity, no more out than in, lock times, relative locks by
-//! height, the minimum fee rate, limits on clusters of dependent entries, and the terms of a
-//! replacement.
+//! Form (as Bitcoin Core's `CheckTransaction`), standard weight and number of operations on signatures, every input exists and is not
+//! spent by another entry, coinbase maturity, no more out than in, lock times, relative locks (BIP68),
+//! the minimum fee rate, limits on clusters of dependent entries, and the terms of a replacement.
 //!
 //! # What is not checked
 //!
-//! Scripts and signatures are not run, relative locks by time (BIP68) are not computed, and Core's
-//! standardness rules on scripts are not applied. So a peer can make us hold a transaction that no
+//! Scripts and signatures are not run, and Core's standardness rules on scripts are not applied. So a peer can make us hold a transaction that no
 //! miner will take: an input it does not own, spent with a fee it names. It must name a coin that is
 //! there, one for each such transaction, and outbid what the pool has for that coin; there is room for
 //! no more of them than for others. Such an entry never confirms; it leaves when a block spends its
@@ -46,6 +44,7 @@ mod replacement;
 mod returned;
 mod short_ids;
 mod sightings;
+mod sigops;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -107,6 +106,10 @@ pub struct MempoolConfig {
     pub max_orphan_bytes: usize,
     /// Seconds an orphan waits.
     pub orphan_expiry_seconds: u64,
+    /// Whether the chain has relative locks (BIP68).
+    pub relative_locks: bool,
+    /// Whether the chain limits operations on signatures: then they count in the virtual size.
+    pub sigops: bool,
 }
 
 impl Default for MempoolConfig {
@@ -122,6 +125,8 @@ impl Default for MempoolConfig {
             max_orphans: 100,
             max_orphan_bytes: 10_000_000,
             orphan_expiry_seconds: 20 * 60,
+            relative_locks: true,
+            sigops: true,
         }
     }
 }
@@ -369,7 +374,7 @@ impl Mempool {
         if self.graph.contains(&txid) {
             return Err(Refused::Known);
         }
-        let priced = candidate.price(&self.graph, coins, tip)?;
+        let priced = candidate.price(&self.graph, &self.config, coins, tip)?;
         // What was in a block paid enough for a miner once.
         if origin != Origin::Returned {
             let minimum = self.min_fee_rate(now);

@@ -21,6 +21,9 @@ pub struct Status {
     pub headers: Headers,
     /// Whether the tip is the end of the best chain and every running plugin follows it.
     pub synced: bool,
+    /// Why the host does not follow the chain, in the words of `GET /health`; none when it does.
+    #[serde(default)]
+    pub not_following: Option<String>,
     /// The peers that have finished their handshake.
     pub peers: Vec<Peer>,
     /// Unconfirmed transactions.
@@ -542,6 +545,11 @@ pub(crate) mod tests {
             },
             headers: Headers { height: 140 },
             synced: false,
+            not_following: Some(
+                "block 133 cannot be taken: a transaction of 5 bytes is longer than what is held; set \
+                 chain.longest_transaction higher and restart"
+                    .to_owned(),
+            ),
             peers: vec![Peer {
                 addr: "127.0.0.1:18444".to_owned(),
                 user_agent: "/Satoshi:31.0.0/".to_owned(),

@@ -214,3 +214,112 @@ fn a_pool_that_cannot_be_journaled_is_saved_as_soon_as_there_is_room() {
     pool(&mut host, txs);
     host.stop().unwrap();
 }
+
+#[test]
+fn a_log_of_spent_outputs_that_has_no_room_holds_up_who_needs_it_and_loses_nothing() {
+    let tables = format!("{TABLES}\n[plugins.tx-writer]\n");
+    let on = |devnet: &Devnet| {
+        Installation::new("regtest", &[devnet.p2p_addr()])
+            .unwrap()
+            .key("plugins", "retry_pause = \"100ms\"")
+            .plugins(&tables)
+    };
+    let devnet = Devnet::new(6).unwrap();
+    devnet.mine(108).unwrap();
+    let ours = on(&devnet);
+    let mut host = ours.start().unwrap();
+    host.coins_at(&devnet.status().tip.to_string(), LIMIT)
+        .unwrap();
+    host.stop().unwrap();
+    // The log of spent outputs alone moves to a disk of its own.
+    let other = ours.folder().join("other");
+    let Some(disk) = Disk::mount(&other) else {
+        println!("skipped: this machine lets nobody mount a disk");
+        return;
+    };
+    let spent = ours.data().join("blocks/spent00000.dat");
+    let moved = other.join("spent00000.dat");
+    fs::copy(&spent, &moved).unwrap();
+    fs::remove_file(&spent).unwrap();
+    std::os::unix::fs::symlink(&moved, &spent).unwrap();
+
+    let mut host = ours.start().unwrap();
+    host.wait_for_height(108, LIMIT).unwrap();
+    disk.fill(0);
+    let before = moved.metadata().unwrap().len();
+    // Together they spend more than the last page of the file has room for.
+    let mined = devnet.mine(20).unwrap();
+    let tip = mined.last().unwrap().to_string();
+    let waits = host
+        .wait_for("a lane that waits for the disk", LIMIT, |status| {
+            let coins = plugin(status, "utxo-tracker");
+            (coins["state"] == "waiting-for-host").then(|| coins.clone())
+        })
+        .unwrap();
+    let error = waits["last_error"].as_str().unwrap();
+    assert!(error.contains("failed to keep what block"), "{error}");
+    assert!(error.contains("spent00000.dat"), "{error}");
+    assert!(error.contains("No space left"), "{error}");
+    // Not that another plugin is behind, which waits for this one.
+    host.wait_for("the reason", LIMIT, |status| {
+        let why = status["not_following"].as_str()?;
+        (why.starts_with("plugin utxo-tracker waits for the host: ")
+            && why.contains("failed to keep what block"))
+        .then_some(())
+    })
+    .unwrap();
+    // Who does not need it goes on, and blocks are kept; who does, waits for it.
+    host.wait_for("the ledger at the tip", LIMIT, |status| {
+        (plugin(status, "ledger")["height"] == 128).then_some(())
+    })
+    .unwrap();
+    // Longer than it takes to try again a few times.
+    std::thread::sleep(Duration::from_secs(5));
+    let status = host.get("status").unwrap();
+    assert_eq!(status["tip"]["height"], 128);
+    for name in ["utxo-tracker", "tx-writer"] {
+        let plugin = plugin(&status, name);
+        let height = plugin["height"].as_u64().unwrap();
+        assert!((108..128).contains(&height), "{plugin}");
+        assert!(plugin["capsule"].is_null(), "{plugin}");
+    }
+    assert!(host.log().matches("failed to keep what block").count() < 20);
+    // A kill in this state leaves only what is whole.
+    host.kill9().unwrap();
+    let mut host = ours.start().unwrap();
+    disk.empty();
+    let level = |host: &mut Host| {
+        host.wait_for("all at the tip", LIMIT, |status| {
+            let mut plugins = status["plugins"].as_array()?.iter();
+            plugins
+                .all(|plugin| plugin["hash"] == tip.as_str())
+                .then_some(())
+        })
+        .unwrap();
+        host.coins_at(&tip, LIMIT).unwrap()
+    };
+    let coins = level(&mut host);
+    assert!(moved.metadata().unwrap().len() > before);
+    assert!(!host.log().contains("quarantined"), "{}", host.log());
+    host.stop().unwrap();
+    // And what is on that disk is whole.
+    let mut host = ours.start().unwrap();
+    assert_eq!(level(&mut host), coins);
+    host.stop().unwrap();
+    for torn in ["is damaged", "dropped index records"] {
+        assert!(!ours.log().contains(torn), "{}", ours.log());
+    }
+
+    let calm = on(&devnet);
+    let mut host = calm.start().unwrap();
+    assert_eq!(level(&mut host), coins);
+    host.stop().unwrap();
+    // What blocks spend shows in the fees.
+    let fees = |of: &Installation| {
+        let sql = "SELECT height, position, hex(txid), fee FROM tx ORDER BY height, position";
+        rows::query(&of.database(), sql).unwrap()
+    };
+    let ours = fees(&ours);
+    assert!(ours == fees(&calm), "other fees");
+    assert!(ours.len() > 129, "transactions that spend something");
+}

@@ -238,6 +238,13 @@ fn a_block_with_too_long_a_transaction_is_loaded_once_and_health_says_what_helps
         std::thread::sleep(Duration::from_millis(100));
     };
     assert!(why.contains("block 111 cannot be taken"), "{why}");
+    let why: serde_json::Value = serde_json::from_str(&why).unwrap();
+    let why = why["error"]["message"].as_str().unwrap();
+    assert_eq!(host.get("status").unwrap()["not_following"], why);
+    let shown = small.command(&["status"]).unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    let line = format!("\nhealth    not following: {why}\n");
+    assert!(shown.contains(&line), "{shown}");
     // Blocks that could not be kept are asked for again every two seconds; this one is not.
     std::thread::sleep(Duration::from_secs(5));
     assert_eq!(peer.asked(), 1);

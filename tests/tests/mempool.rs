@@ -7,12 +7,12 @@
     missing_docs
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use bitcoin::Network;
+use bitcoin::{Block, Network, OutPoint, Transaction, consensus};
 use blockmill_tests::data;
 use blockmill_tests::host::{ALL_ROWS, Host, Installation};
 use blockmill_tests::pool_cost::{self, PoolCost};
@@ -36,6 +36,32 @@ fn oracle() -> Pool {
             (cell(), (cell(), cell()))
         })
         .collect()
+}
+
+/// What the signature operations of the 60 transactions cost, as the `bitcoin` crate counts them.
+fn sigops_of_the_60() -> u64 {
+    let bytes = fs::read(data::regtest("main.dat")).unwrap();
+    let mut rest = bytes.as_slice();
+    let mut outputs = HashMap::new();
+    let mut keep = |tx: &Transaction| {
+        for (output, vout) in tx.output.iter().zip(0..) {
+            outputs.insert(OutPoint::new(tx.compute_txid(), vout), output.clone());
+        }
+    };
+    while let Some((head, more)) = rest.split_first_chunk::<8>() {
+        let length = u32::from_le_bytes(head[4..].try_into().unwrap()) as usize;
+        let block: Block = consensus::deserialize(&more[..length]).unwrap();
+        block.txdata.iter().for_each(&mut keep);
+        rest = &more[length..];
+    }
+    let pool = fs::read_to_string(data::regtest("mempool.hex")).unwrap();
+    let pool: Vec<Transaction> = pool
+        .lines()
+        .map(|line| consensus::encode::deserialize_hex(line.trim()).unwrap())
+        .collect();
+    pool.iter().for_each(keep);
+    let cost = |tx: &Transaction| tx.total_sigop_cost(|spent| outputs.get(spent).cloned()) as u64;
+    pool.iter().map(cost).sum()
 }
 
 /// The rows of the table `mempool`.
@@ -80,7 +106,9 @@ fn sixty_transactions_have_the_fees_and_sizes_of_core_and_are_there_again_after_
     .unwrap();
     let installation = Installation::new("regtest", &[devnet.p2p_addr()])
         .unwrap()
-        .plugins(ALL_ROWS);
+        .plugins(&format!(
+            "{ALL_ROWS}\n[plugins.fee-estimator.settings]\nwarm_blocks = 0\nwarm_percent = 0\n"
+        ));
     let mut host = installation.start().unwrap();
     host.wait_for("the tip", LIMIT, |status| {
         (status["synced"] == true).then_some(())
@@ -89,6 +117,12 @@ fn sixty_transactions_have_the_fees_and_sizes_of_core_and_are_there_again_after_
     devnet.submit_file(data::regtest("mempool.hex")).unwrap();
     wait_for_pool(&mut host, 60);
     wait_for_table(&mut host, &oracle);
+    // Plugins are told what the signatures cost, with the scripts that are spent.
+    let sigops = sigops_of_the_60();
+    assert!(sigops > 60, "{sigops}");
+    until(&host, "projection", |next| {
+        next["blocks"][0]["sigops"] == sigops
+    });
     let status = host.get("status").unwrap();
     assert_eq!(status["mempool"]["fees_sats"], 108_003);
     assert_eq!(status["mempool"]["vbytes"], 12_548);

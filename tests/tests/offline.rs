@@ -424,21 +424,21 @@ fn inspect_shows_what_the_host_would_see() {
     let (code, found) = json(&["inspect", &wasm("tx-writer", false)]);
     assert_eq!(code, 0);
     assert_eq!(found["kind"], "core module");
-    assert_eq!(found["package"], "blockmill:plugin@0.1.2");
+    assert_eq!(found["package"], "blockmill:plugin@0.1.3");
     assert_eq!(found["plugin"]["name"], "tx-writer");
     assert_eq!(found["plugin"]["tables"][0]["kind"], "anchored");
     let imports = found["imports"].as_array().unwrap();
     assert!(
         imports
             .iter()
-            .any(|name| name == "blockmill:plugin/rows@0.1.2"),
+            .any(|name| name == "blockmill:plugin/rows@0.1.3"),
         "{found}"
     );
 
     let (code, out, _) = plugin(&["inspect", &wasm("utxo-tracker", false)]);
     assert_eq!(code, 0);
     for part in [
-        "blockmill:plugin@0.1.2",
+        "blockmill:plugin@0.1.3",
         "roles        coins",
         "columns      inputs, outputs",
     ] {

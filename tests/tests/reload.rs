@@ -214,7 +214,7 @@ fn what_cannot_be_used_is_refused_and_the_old_one_goes_on() {
     let mut setting = Setting::new(10);
     let (file, good) = (setting.file(), built("diary"));
     let mut other_world = good.clone();
-    let version = b"@0.1.2";
+    let version = b"@0.1.3";
     let place = |bytes: &[u8]| bytes.windows(6).position(|window| window == version);
     assert!(
         place(&other_world).is_some(),

@@ -161,3 +161,45 @@ fn a_component_that_asks_for_what_the_capsule_lacks_is_told_so() {
     assert_eq!(code, 1);
     assert!(err.contains("cannot be used"), "{err}");
 }
+
+#[test]
+fn a_recorded_pool_tells_its_signature_operations_again_and_an_old_record_that_it_does_not_know_them()
+ {
+    let folder = tempfile::tempdir().unwrap();
+    let block = block();
+    // The only transaction of the first block, as if it had come into the pool.
+    let raw = &block[81..];
+    let mut pool = [0u32.to_le_bytes(), 1u32.to_le_bytes()].concat();
+    pool.extend((raw.len() as u32).to_le_bytes());
+    pool.extend(raw);
+    // Fee, virtual bytes, when it was seen first; new; no parents.
+    for number in [1_000u64, 100, 1_700_000_000] {
+        pool.extend(number.to_le_bytes());
+    }
+    pool.push(0);
+    pool.extend(0u32.to_le_bytes());
+    let header = json!({
+        "given": "mempool", "call": "on-mempool", "block": null, "cursor": { "height": 0, "hash": "00".repeat(32) },
+        "pool": { "reset": true, "time": 1_700_000_000u64, "height": 0, "current": false },
+    });
+    let with = wasm("fee-estimator", false);
+    let costs = 4u32.to_le_bytes();
+    let known = [
+        ("pool", &pool[..]),
+        ("sigops", &costs),
+        ("reads", &EMPTY_STATE),
+    ];
+    let path = capsule(folder.path(), "fee-estimator", header.clone(), &known);
+    let (code, out, err) = replay(&[&path, "--with", &with]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.contains("it succeeds"), "{out}");
+
+    let unknown = [("pool", &pool[..]), ("reads", &EMPTY_STATE)];
+    let path = capsule(folder.path(), "fee-estimator", header, &unknown);
+    let (code, out, err) = replay(&[&path, "--with", &with, "--json"]);
+    assert_eq!(code, 1, "{out}{err}");
+    let said: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(said["missing"], true, "{said}");
+    let message = said["failed"]["message"].as_str().unwrap();
+    assert!(message.contains("the signature operations"), "{message}");
+}

@@ -102,13 +102,13 @@ enum Command {
         #[command(flatten)]
         wasm: Wasm,
     },
-    /// Measure: a walk in wasm and natively, the plugins, a whole sync, memory, disk, budgets, several peers and the pool
+    /// Measure: a walk in wasm and natively, the plugins, a whole sync, memory, disk, budgets, several peers, Core's folder and the pool
     #[command(
         after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench --only sync --blocks chain.dat"
     )]
     Bench {
         /// Measure this part and no other (may be given again)
-        #[arg(long, value_name = "PART", value_parser = ["walk", "plugins", "sync", "memory", "disk", "budgets", "peers", "pool"])]
+        #[arg(long, value_name = "PART", value_parser = ["walk", "plugins", "sync", "memory", "disk", "budgets", "peers", "source", "pool"])]
         only: Vec<String>,
         /// A regtest chain in blk*.dat framing; made or mined where none is given
         #[arg(long, value_name = "FILE")]

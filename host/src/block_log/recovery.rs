@@ -37,11 +37,10 @@ pub(super) fn list_segments(dir: &Path, prefix: &str) -> Result<BTreeMap<u32, u6
             })
             .and_then(|digits| digits.parse().ok());
         if let Some(number) = number {
-            let length = entry
-                .metadata()
-                .map_err(io_error("look at", &entry.path()))?
-                .len();
-            segments.insert(number, length);
+            // Of the file itself where this is a link to it: as long as the link it would be cut.
+            let path = entry.path();
+            let file = std::fs::metadata(&path).map_err(io_error("look at", &path))?;
+            segments.insert(number, file.len());
         }
     }
     Ok(segments)

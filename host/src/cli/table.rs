@@ -20,6 +20,9 @@ const SHORT_HASH: usize = 12;
 /// The longest error in a table; the whole one is in the JSON and in the log.
 const MAX_ERROR: usize = 100;
 
+/// The longest reason for which the host does not follow the chain: what helps stands at its end.
+const MAX_REASON: usize = 400;
+
 /// Which side a column's cells are put to.
 #[derive(Clone, Copy)]
 enum Side {
@@ -81,6 +84,9 @@ pub(super) fn status(out: &mut dyn Write, status: &Status) -> Result<()> {
         time(status.tip.time.into())
     )?;
     writeln!(out, "          {}", clean(&status.tip.hash))?;
+    if let Some(why) = &status.not_following {
+        writeln!(out, "health    not following: {}", cut(why, MAX_REASON))?;
+    }
     writeln!(
         out,
         "mempool   {} transactions, {} vB, {} sat of fees",

@@ -374,6 +374,8 @@ fn status_is_a_page_for_people_and_json_for_programs() {
 network   regtest, blockmill 0.1.0, up 1 d 2 h
 tip       132 of 140, 2023-11-14 22:13:20 UTC, syncing
           {}
+health    not following: block 133 cannot be taken: a transaction of 5 bytes is longer than what is held; set \
+                 chain.longest_transaction higher and restart
 mempool   60 transactions, 12000 vB, 60000 sat of fees
 
 PEER             USER AGENT        HEIGHT  SINCE                    SERVICES

@@ -17,7 +17,7 @@ use crate::plugin::WantedColumns;
 use crate::store::{CoinView, OutPointKey};
 use anyhow::{Context, Result};
 use bitcoin::hashes::Hash;
-use bitcoin::{OutPoint, Txid};
+use bitcoin::{OutPoint, ScriptBuf, Txid};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -66,13 +66,19 @@ pub struct PoolWorker {
     save_soon: bool,
     /// The blocks that the pool has followed, the last one its own.
     followed: VecDeque<Position>,
+    /// The pool has not settled on the last of them yet.
+    unsettled: bool,
     published: Instant,
     expired: Instant,
     saved: Instant,
 }
 
-/// The coins of a block, for the pool.
-struct Lookup(CoinView);
+/// The coins of a block, and the times below it, for the pool.
+struct Lookup {
+    coins: CoinView,
+    feed: Arc<Feed>,
+    at: Position,
+}
 
 impl CoinLookup for Lookup {
     fn coin(&self, outpoint: &OutPoint) -> Result<Option<Coin>> {
@@ -80,12 +86,22 @@ impl CoinLookup for Lookup {
             txid: outpoint.txid.to_byte_array(),
             vout: outpoint.vout,
         };
-        let coin = self.0.coin(&key).context("failed to look up a coin")?;
+        let coin = self.coins.coin(&key).context("failed to look up a coin")?;
         Ok(coin.map(|coin| Coin {
             value: coin.value,
             height: coin.height,
             coinbase: coin.coinbase,
+            script: ScriptBuf::from_bytes(coin.script),
         }))
+    }
+
+    fn median_time_at(&self, height: u32) -> Result<u32> {
+        let chain = self.feed.chain();
+        anyhow::ensure!(chain.contains(self.at), "the chain has left the block");
+        let (_, median_time) = chain
+            .header_at(height)
+            .with_context(|| format!("no header at {height}"))?;
+        Ok(median_time)
     }
 }
 
@@ -118,6 +134,7 @@ impl PoolWorker {
             journaled: now,
             save_soon: false,
             followed: VecDeque::new(),
+            unsettled: false,
             published: now,
             expired: now,
             saved: now,
@@ -177,7 +194,11 @@ impl PoolWorker {
         let Some(median_time) = median_time else {
             return Ok(());
         };
-        let coins = Lookup(CoinView::new(view));
+        let coins = Lookup {
+            coins: CoinView::new(view),
+            feed: self.feed.clone(),
+            at: position,
+        };
         let tip = Tip {
             height: position.height,
             median_time,
@@ -185,8 +206,13 @@ impl PoolWorker {
         let now = unix_time();
         let feed = self.pool.clone();
         let mut pool = feed.pool();
-        if self.followed.back() != Some(&position) {
-            self.follow(&mut pool, position, &coins, tip)?;
+        if self.unsettled || self.followed.back() != Some(&position) {
+            let outcome = self.follow(&mut pool, position, &coins, tip);
+            // Times below the block cannot be looked up once the chain has left it: another one is to be followed then.
+            if outcome.is_err() && !self.feed.chain().contains(position) {
+                return Ok(());
+            }
+            outcome?;
         }
         let until = Instant::now() + TURN;
         let mut next = self.held.take();
@@ -395,7 +421,10 @@ impl PoolWorker {
         while self.followed.len() > REMEMBERED {
             self.followed.pop_front();
         }
-        pool.settle(unix_time(), coins, tip)
+        self.unsettled = true;
+        pool.settle(unix_time(), coins, tip)?;
+        self.unsettled = false;
+        Ok(())
     }
 
     /// Offers the saved pool again.

@@ -186,7 +186,7 @@ impl Mempool {
             return Ok(());
         };
         let outcome = Candidate::decode(&entry.raw)
-            .and_then(|candidate| candidate.price(&self.graph, coins, tip));
+            .and_then(|candidate| candidate.price(&self.graph, &self.config, coins, tip));
         match outcome {
             Ok(_) => {}
             Err(Refused::Coins(error)) => {

@@ -1,12 +1,14 @@
 //! What a transaction must be to enter the pool, scripts aside.
 
-use bitcoin::{Amount, OutPoint, Transaction, Txid, Wtxid};
+use std::sync::Arc;
+
+use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, Txid, Wtxid};
 use bytes::Bytes;
 
-use super::COINBASE_MATURITY;
 use super::coins::{CoinLookup, Tip};
 use super::entry::{Entry, Figures, Locks};
 use super::graph::Graph;
+use super::{COINBASE_MATURITY, MempoolConfig, sigops};
 
 /// Core's `MAX_STANDARD_TX_WEIGHT`, in weight units.
 const MAX_WEIGHT: u64 = 400_000;
@@ -15,13 +17,21 @@ const MAX_WEIGHT: u64 = 400_000;
 /// (CVE-2017-12842).
 const MIN_BASE_BYTES: usize = 65;
 
+/// Core's `MAX_STANDARD_TX_SIGOPS_COST`: a fifth of a block's.
+const MAX_SIGOP_COST: u64 = 16_000;
+
+/// Weight units that a signature operation counts for at least: Core's `DEFAULT_BYTES_PER_SIGOP`, which are virtual bytes for each that
+/// costs four.
+const WEIGHT_PER_SIGOP: u64 = 20;
+
 /// Lock times below this are heights, from it on unix times.
 const LOCK_TIME_THRESHOLD: u32 = 500_000_000;
 
-/// BIP68: set, the sequence is no lock; set, it is a lock by time; the value.
+/// BIP68: set, the sequence is no lock; set, it is a lock by time; the value, which of a lock by time counts 512 seconds.
 const SEQUENCE_NO_LOCK: u32 = 1 << 31;
 const SEQUENCE_TIME: u32 = 1 << 22;
 const SEQUENCE_VALUE: u32 = 0xffff;
+const SEQUENCE_GRANULARITY: u32 = 9;
 
 /// How a transaction breaks a rule that holds whatever the chain is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -55,6 +65,12 @@ pub enum Refused {
         /// In weight units.
         weight: u64,
     },
+    /// More operations on signatures than a standard transaction may have.
+    #[error("its signature operations cost {cost}, more than the standard {MAX_SIGOP_COST}")]
+    TooManySigops {
+        /// As consensus counts them.
+        cost: u64,
+    },
     /// The pool has it.
     #[error("already in the pool")]
     Known,
@@ -82,7 +98,7 @@ pub enum Refused {
         /// Sum of the inputs, in sat.
         available: u64,
     },
-    /// Its lock time, or a relative lock by height (BIP68), keeps it out of the next block.
+    /// Its lock time, or a relative lock (BIP68), keeps it out of the next block.
     #[error("it is locked beyond the next block")]
     Locked,
     /// Less than the minimum fee rate.
@@ -179,10 +195,11 @@ impl Candidate {
     pub(super) fn price(
         self,
         graph: &Graph,
+        rules: &MempoolConfig,
         coins: &dyn CoinLookup,
         tip: Tip,
     ) -> Result<Entry, Refused> {
-        self.price_with(graph, None, coins, tip)
+        self.price_with(graph, None, rules, coins, tip)
     }
 
     /// As [`price`](Self::price), as if `parent` were in the pool already.
@@ -190,6 +207,7 @@ impl Candidate {
         self,
         graph: &Graph,
         parent: Option<&Entry>,
+        rules: &MempoolConfig,
         coins: &dyn CoinLookup,
         tip: Tip,
     ) -> Result<Entry, Refused> {
@@ -204,6 +222,7 @@ impl Candidate {
         let mut locks = self.lock_time();
         // Value and height of each; `None` until the chain is asked.
         let mut spent: Vec<Option<(u64, u32)>> = Vec::with_capacity(spends.len());
+        let mut scripts: Vec<ScriptBuf> = vec![ScriptBuf::new(); spends.len()];
         let mut unknown = Vec::new();
         for outpoint in &spends {
             let value = match parent.filter(|parent| parent.txid == outpoint.txid) {
@@ -230,7 +249,8 @@ impl Candidate {
                 )));
             }
             let mut answers = unknown.iter().zip(found);
-            for slot in spent.iter_mut().filter(|slot| slot.is_none()) {
+            let open = spent.iter_mut().zip(&mut scripts);
+            for (slot, script) in open.filter(|(slot, _)| slot.is_none()) {
                 match answers.next() {
                     Some((_, Some(coin))) => {
                         if coin.coinbase {
@@ -242,6 +262,7 @@ impl Candidate {
                             }
                         }
                         *slot = Some((coin.value, coin.height));
+                        *script = sigops::counted(coin.script);
                     }
                     Some((outpoint, None)) if !missing.contains(&outpoint.txid) => {
                         missing.push(outpoint.txid)
@@ -255,7 +276,9 @@ impl Candidate {
         }
 
         let spent: Vec<(u64, u32)> = spent.into_iter().flatten().collect();
-        self.add_relative_locks(&mut locks, &spent);
+        if rules.relative_locks {
+            self.add_relative_locks(&mut locks, &spent, coins)?;
+        }
         if !locks.are_open(tip) {
             return Err(Refused::Locked);
         }
@@ -274,14 +297,27 @@ impl Candidate {
             spent: paid,
             available,
         })?;
+        let sigop_cost = if rules.sigops {
+            let parents = depends.iter().filter_map(|txid| {
+                let given = parent.filter(|parent| parent.txid == *txid);
+                given.or_else(|| graph.get(txid).map(Arc::as_ref))
+            });
+            self.sigop_cost(parents, scripts, rules)?
+        } else {
+            0
+        };
         Ok(Entry {
             txid: self.txid,
             wtxid: self.wtxid,
             size: self.raw.len() as u64,
             raw: self.raw,
             fee,
-            vsize: self.weight.div_ceil(4),
+            vsize: self
+                .weight
+                .max(u64::from(sigop_cost) * WEIGHT_PER_SIGOP)
+                .div_ceil(4),
             weight: self.weight,
+            sigop_cost: Some(sigop_cost),
             first_seen: 0,
             depends,
             spends,
@@ -290,6 +326,41 @@ impl Candidate {
             ancestors: Figures::default(),
             descendants: Figures::default(),
         })
+    }
+
+    /// What its operations on signatures cost, given the scripts that it spends of the chain, and the entries of which it spends
+    /// others.
+    fn sigop_cost<'a>(
+        &self,
+        parents: impl Iterator<Item = &'a Entry> + Clone,
+        mut scripts: Vec<ScriptBuf>,
+        rules: &MempoolConfig,
+    ) -> Result<u32, Refused> {
+        // Parents are decoded for their scripts: no more of them than may hang together.
+        let (count, vsize) = parents.clone().fold((1, 0), |sum: (u64, u64), parent| {
+            (sum.0 + 1, sum.1.saturating_add(parent.vsize))
+        });
+        if count > rules.max_cluster_entries
+            || vsize.saturating_add(self.weight.div_ceil(4)) > rules.max_cluster_vsize
+        {
+            return Err(Refused::LongChain);
+        }
+        for parent in parents {
+            let Ok(tx) = bitcoin::consensus::deserialize::<Transaction>(&parent.raw) else {
+                continue;
+            };
+            for (input, script) in self.tx.input.iter().zip(&mut scripts) {
+                let OutPoint { txid, vout } = input.previous_output;
+                if let (true, Some(output)) = (txid == parent.txid, tx.output.get(vout as usize)) {
+                    *script = sigops::counted(output.script_pubkey.clone());
+                }
+            }
+        }
+        let cost = sigops::cost(&self.tx, scripts.iter().map(|script| script.as_script()));
+        match u32::try_from(cost) {
+            Ok(small) if cost <= MAX_SIGOP_COST => Ok(small),
+            _ => Err(Refused::TooManySigops { cost }),
+        }
     }
 
     /// Inputs are also missing when a block has the transaction itself: then an output of it may be
@@ -315,25 +386,43 @@ impl Candidate {
         if lock_time < LOCK_TIME_THRESHOLD {
             locks.not_before(lock_time + 1);
         } else {
-            locks.after_time = lock_time;
+            locks.not_until(lock_time);
         }
         locks
     }
 
-    /// What its inputs say, given the value and height of what each spends (BIP68).
-    fn add_relative_locks(&self, locks: &mut Locks, spent: &[(u64, u32)]) {
+    /// What its inputs say, given the value and height of what each spends (BIP68; Core's `CalculateSequenceLocks`).
+    fn add_relative_locks(
+        &self,
+        locks: &mut Locks,
+        spent: &[(u64, u32)],
+        coins: &dyn CoinLookup,
+    ) -> Result<(), Refused> {
         // Core compares the version as unsigned.
         if (self.tx.version.0 as u32) < 2 {
-            return;
+            return Ok(());
         }
         for (input, (_, height)) in self.tx.input.iter().zip(spent) {
             let sequence = input.sequence.to_consensus_u32();
             let lock = sequence & SEQUENCE_VALUE;
-            if sequence & (SEQUENCE_NO_LOCK | SEQUENCE_TIME) == 0 && lock > 0 {
-                locks.relative = true;
-                locks.not_before(height.saturating_add(lock));
+            // A lock of nothing is open wherever the coin is: median times never fall along a chain.
+            if sequence & SEQUENCE_NO_LOCK != 0 || lock == 0 {
+                continue;
             }
+            locks.relative = true;
+            if sequence & SEQUENCE_TIME == 0 {
+                locks.not_before(height.saturating_add(lock));
+                continue;
+            }
+            // From the block before the one that holds the coin, or would hold it.
+            let from = coins
+                .median_time_at(height.saturating_sub(1))
+                .map_err(Refused::Coins)?;
+            // The last second at which it is closed: BIP68 has the meaning of lock times.
+            let closed = from.saturating_add((lock << SEQUENCE_GRANULARITY) - 1);
+            locks.not_until(closed);
         }
+        Ok(())
     }
 }
 

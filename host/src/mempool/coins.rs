@@ -1,9 +1,9 @@
 //! What the pool must know of the chain: the coins that transactions spend, and the tip.
 
-use bitcoin::OutPoint;
+use bitcoin::{OutPoint, ScriptBuf};
 
 /// An unspent output of the active chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Coin {
     /// In sat.
     pub value: u64,
@@ -11,6 +11,8 @@ pub struct Coin {
     pub height: u32,
     /// Whether a coinbase created it.
     pub coinbase: bool,
+    /// The script that locks it: what operations on signatures cost depends on it (BIP16, BIP141). It is not run, and not kept.
+    pub script: ScriptBuf,
 }
 
 /// The block the pool stands on.
@@ -22,9 +24,7 @@ pub struct Tip {
     pub median_time: u32,
 }
 
-/// The set of coins at the tip, as whoever has the role `coins` keeps it.
-///
-/// Scripts are not asked for, as they are not run.
+/// The set of coins at the tip, as whoever has the role `coins` keeps it, and the times of the chain below it.
 pub trait CoinLookup {
     /// The coin, or `None` when there is no such unspent output.
     ///
@@ -45,4 +45,12 @@ pub trait CoinLookup {
             .map(|outpoint| self.coin(outpoint))
             .collect()
     }
+
+    /// The median time past of the tip's ancestor at this height, in unix seconds (BIP113): relative locks by time count from
+    /// there (BIP68). Asked for no height above the tip's.
+    ///
+    /// # Errors
+    ///
+    /// As [`coin`](Self::coin).
+    fn median_time_at(&self, height: u32) -> anyhow::Result<u32>;
 }

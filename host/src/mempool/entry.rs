@@ -40,9 +40,9 @@ impl Figures {
 pub(super) struct Locks {
     /// The lowest height of such a block: lock time by height, coinbase maturity, relative locks.
     pub(super) from_height: u32,
-    /// The median time past before such a block is above this (BIP113), if it is not 0.
+    /// The median time past before such a block is above this (BIP113), if it is not 0: lock time, relative locks.
     pub(super) after_time: u32,
-    /// It has a relative lock by height (BIP68), which moves when what it spends moves.
+    /// It has a relative lock (BIP68), which moves when what it spends moves.
     pub(super) relative: bool,
 }
 
@@ -55,6 +55,10 @@ impl Locks {
 
     pub(super) fn not_before(&mut self, height: u32) {
         self.from_height = self.from_height.max(height);
+    }
+
+    pub(super) fn not_until(&mut self, time: u32) {
+        self.after_time = self.after_time.max(time);
     }
 }
 
@@ -70,11 +74,14 @@ pub struct Entry {
     pub raw: Bytes,
     /// Inputs minus outputs, in sat.
     pub fee: u64,
-    /// A quarter of the weight, rounded up, in virtual bytes. Core's policy size, which also counts
-    /// signature operations, is not known without the scripts spent.
+    /// Virtual bytes by policy, as Core's: a quarter of the weight, or five a signature operation of `sigop_cost` if that is
+    /// more, rounded up.
     pub vsize: u64,
     /// Weight units (BIP141).
     pub weight: u64,
+    /// What consensus counts for operations on signatures (80,000 a block); 0 where the chain has no such limit. None only in what
+    /// an old capsule tells.
+    pub sigop_cost: Option<u32>,
     /// Bytes of `raw`.
     pub size: u64,
     /// When it was first seen, in unix seconds.
@@ -95,9 +102,9 @@ pub struct Entry {
 
 /// Memory of an entry beside its variable parts: the slot in the map by txid (32 + 88 bytes), the
 /// slot by wtxid (64), the slot in the eviction order (48), each with the slack of a growing table
-/// or tree, the `Arc<Entry>` (304) and the allocator's rounding of five allocations. Measured, not
+/// or tree, the `Arc<Entry>` (312) and the allocator's rounding of five allocations. Measured, not
 /// computed to the byte.
-const FIXED_BYTES: usize = 720 + SIGHTINGS_BYTES;
+const FIXED_BYTES: usize = 728 + SIGHTINGS_BYTES;
 
 /// Who announced it: eight peers of 16 bytes, the slot in their table and its slack.
 const SIGHTINGS_BYTES: usize = 8 * 16 + 112;
@@ -115,6 +122,7 @@ impl Entry {
         raw: Bytes,
         fee: u64,
         vsize: u64,
+        sigop_cost: Option<u32>,
         first_seen: u64,
         depends: Vec<Txid>,
     ) -> Result<Self, bitcoin::consensus::encode::Error> {
@@ -125,6 +133,7 @@ impl Entry {
             fee,
             vsize,
             weight: transaction.weight().to_wu(),
+            sigop_cost,
             size: raw.len() as u64,
             raw,
             first_seen,

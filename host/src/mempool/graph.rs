@@ -116,13 +116,16 @@ impl Graph {
             .collect()
     }
 
-    /// Entries that the block after `tip` may not hold.
+    /// Entries that the block after `tip` may not hold. Those with a relative lock are left out: where it counts from is to be
+    /// looked up.
     pub(super) fn closed_at(&self, tip: Tip) -> Vec<Txid> {
-        let closed = self.entries().filter(|entry| !entry.locks.are_open(tip));
+        let closed = self
+            .entries()
+            .filter(|entry| !entry.locks.relative && !entry.locks.are_open(tip));
         closed.map(|entry| entry.txid).collect()
     }
 
-    /// Entries with a relative lock by height.
+    /// Entries with a relative lock.
     pub(super) fn with_relative_locks(&self) -> Vec<Txid> {
         self.entries()
             .filter(|entry| entry.locks.relative)

@@ -54,8 +54,12 @@ impl Mempool {
             first_seen: now,
             ..entry
         };
-        let parent = seen(parent.clone().price(&self.graph, coins, tip)?);
-        let child = seen(child.price_with(&self.graph, Some(&parent), coins, tip)?);
+        let parent = seen(
+            parent
+                .clone()
+                .price(&self.graph, &self.config, coins, tip)?,
+        );
+        let child = seen(child.price_with(&self.graph, Some(&parent), &self.config, coins, tip)?);
         let both = [&parent, &child];
         if child
             .spends

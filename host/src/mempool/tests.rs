@@ -4,9 +4,11 @@ mod arrivals;
 pub(super) mod chain;
 mod departures;
 mod honest;
+mod locks;
 mod measure;
 mod random;
 mod regtest_pool;
+mod sigops;
 
 use bitcoin::Transaction;
 

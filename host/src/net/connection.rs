@@ -42,6 +42,7 @@ pub(super) enum SocketEvent {
         peer: PeerId,
         bytes: Bytes,
     },
+    /// Either end of the connection failed or ended; may come twice.
     Closed {
         peer: PeerId,
     },
@@ -140,6 +141,7 @@ pub(super) fn open(
     let held_back = gate.clone();
     let queued = Arc::new(AtomicUsize::new(0));
     let (unsent, written) = (queued.clone(), queued.clone());
+    let lost = events.clone();
     let reader = tokio::spawn(async move {
         let mut buffer = bytes::BytesMut::with_capacity(READ);
         loop {
@@ -167,6 +169,8 @@ pub(super) fn open(
     let writer = tokio::spawn(async move {
         while let Some(bytes) = queue.recv().await {
             if write.write_all(&bytes).await.is_err() {
+                // The reader says so too, but not while it waits for what can never be sent.
+                let _ = lost.send(SocketEvent::Closed { peer }).await;
                 return;
             }
             written.fetch_sub(bytes.len(), Ordering::AcqRel);

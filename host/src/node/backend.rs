@@ -269,6 +269,10 @@ impl Backend for NodeBackend {
             },
             tip,
             synced: self.synced(),
+            not_following: match self.health() {
+                Health::NotFollowing(why) => Some(why),
+                Health::Following | Health::Degraded(_) => None,
+            },
             peers: peers.collect(),
             mempool: mempool.unwrap_or_default(),
             plugins: self.plugins(),
@@ -297,6 +301,8 @@ impl Backend for NodeBackend {
             return Health::NotFollowing(format!("at block {tip} of {}", net.best_header.max(tip)));
         }
         let mut quarantined = BTreeMap::new();
+        // Others are behind for the sake of one that fails: that one is what is wrong.
+        let mut behind = None;
         for lane in self.lanes.serving() {
             let status = lane.status();
             let why = status.last_error.unwrap_or_default();
@@ -324,18 +330,16 @@ impl Backend for NodeBackend {
                 _ => {}
             }
             let lag = self.lag(&lane);
-            if lag > MAX_LAG
-                && let Some(waiting) = status.waiting
-            {
+            if lag > MAX_LAG && behind.is_none() {
                 let name = lane.name();
-                return Health::NotFollowing(format!("plugin {name} is {waiting}"));
+                behind = Some(match status.waiting {
+                    Some(waiting) => format!("plugin {name} is {waiting}"),
+                    None => format!("plugin {name} is {lag} blocks behind"),
+                });
             }
-            if lag > MAX_LAG {
-                return Health::NotFollowing(format!(
-                    "plugin {} is {lag} blocks behind",
-                    lane.name()
-                ));
-            }
+        }
+        if let Some(why) = behind {
+            return Health::NotFollowing(why);
         }
         match quarantined.is_empty() {
             true => Health::Following,

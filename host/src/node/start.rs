@@ -137,7 +137,7 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
         open::keep_coins_lane(&folder, name)?;
     }
     let pool = (coins.is_some() && config.mempool.enabled)
-        .then(|| Arc::new(PoolFeed::new(Mempool::new(mempool_config(&config)))));
+        .then(|| Arc::new(PoolFeed::new(Mempool::new(mempool_config(&config, params)))));
     let start = LaneStart::new(
         &config,
         params,
@@ -325,12 +325,15 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
     synced
 }
 
-fn mempool_config(config: &Config) -> MempoolConfig {
+fn mempool_config(config: &Config, params: &Params) -> MempoolConfig {
     MempoolConfig {
         max_bytes: usize::try_from(config.mempool.max_size).unwrap_or(usize::MAX),
         expiry_seconds: config.mempool.expiry.as_secs(),
         min_relay_fee: config.mempool.min_relay_fee,
         mining_floor: config.mempool.mining_floor,
+        // Who has no segregated witness is of Bitcoin SV's family, which gave both up (its Genesis upgrade, 2020).
+        relative_locks: params.segwit,
+        sigops: params.segwit,
         ..MempoolConfig::default()
     }
 }

@@ -1,6 +1,6 @@
 //! What blocks spend, worked out from the blocks themselves: no other plugin is needed for the column `spent`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Context, Result, bail};
 use bitcoin::hashes::Hash;
@@ -11,6 +11,9 @@ use crate::store::is_unspendable;
 
 /// Blocks that can be disconnected.
 const DEPTH: usize = 32;
+
+/// Blocks whose times make a median time past (BIP113).
+const MEDIAN_OF: usize = 11;
 
 type OutPoint = ([u8; 32], u32);
 
@@ -35,6 +38,8 @@ pub(super) struct Coins {
     coins: HashMap<OutPoint, Coin>,
     /// What the last blocks did, in order.
     undo: Vec<Vec<Change>>,
+    /// The blocks' own times by height, unix seconds.
+    times: BTreeMap<u32, u32>,
 }
 
 impl CoinLookup for Coins {
@@ -44,7 +49,21 @@ impl CoinLookup for Coins {
             value: coin.value,
             height: coin.height,
             coinbase: coin.coinbase,
+            script: bitcoin::ScriptBuf::from_bytes(coin.script.to_vec()),
         }))
+    }
+
+    fn median_time_at(&self, height: u32) -> Result<u32> {
+        let mut times: Vec<u32> = self
+            .times
+            .range(..=height)
+            .rev()
+            .take(MEDIAN_OF)
+            .map(|(_, time)| *time)
+            .collect();
+        times.sort_unstable();
+        let median = times.get(times.len() / 2).copied();
+        median.with_context(|| format!("the blocks do not reach down to {height}"))
     }
 }
 
@@ -123,6 +142,7 @@ impl Coins {
             (input, output) = (input_end, output_end);
         }
         self.undo.push(undo);
+        self.times.insert(height, frame.header.time);
         if self.undo.len() > 2 * DEPTH {
             self.undo.drain(..DEPTH);
         }
@@ -136,6 +156,7 @@ impl Coins {
     /// When it is too long ago.
     pub(super) fn disconnect(&mut self) -> Result<()> {
         let undo = self.undo.pop().context("too many blocks taken back")?;
+        self.times.pop_last();
         for change in undo.into_iter().rev() {
             match change {
                 Change::Made(outpoint, None) => drop(self.coins.remove(&outpoint)),
@@ -187,6 +208,13 @@ mod tests {
                 list.params.subsidy(index as u32)
             };
             assert_eq!(spent.total() + minted, outputs, "block {index}");
+            for height in [0, index / 2, index] {
+                assert_eq!(
+                    coins.median_time_at(height as u32).unwrap(),
+                    list.median_time(height),
+                    "the median time at {height}, seen from {index}"
+                );
+            }
         }
         for index in (list.len() - 20..list.len()).rev() {
             coins.disconnect().unwrap();

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The header names the sections and their lengths in their order: `block` (as on the wire), `spent` (as the block log
-//! keeps it), `pool` (transactions that came and went), `reads` (what the plugin read) and `wasm` (the plugin's file, when
+//! keeps it), `pool` (transactions that came and went), `sigops` (what those that came cost), `reads` (what the plugin read) and `wasm` (the plugin's file, when
 //! it is small). Numbers are little-endian. A later version may add keys and sections; a reader passes over what it does
 //! not know.
 
@@ -217,6 +217,9 @@ impl Capsule {
             } => {
                 header.pool = Some(pool.clone());
                 sections.push(("pool", encode_pool(changes)));
+                if let Some(costs) = encode_sigops(changes) {
+                    sections.push(("sigops", costs));
+                }
             }
             Given::Query { path, params } => header.query = Some((path.clone(), params.clone())),
         }
@@ -285,6 +288,7 @@ impl Capsule {
                 header: header.pool.clone().context("its pool has no header")?,
                 changes: decode_pool(
                     section("pool").context("the pool was too large to be kept in it")?,
+                    section("sigops"),
                 )?,
             },
             "query" => {
@@ -337,8 +341,19 @@ fn encode_pool(changes: &MempoolChanges) -> Vec<u8> {
     out.0
 }
 
-fn decode_pool(bytes: &[u8]) -> Result<MempoolChanges> {
+/// What operations on signatures cost of each transaction that came, u32; none when that is not known.
+fn encode_sigops(changes: &MempoolChanges) -> Option<Vec<u8>> {
+    let costs = changes.added.iter().map(|(entry, _)| entry.sigop_cost);
+    let costs: Vec<[u8; 4]> = costs
+        .map(|cost| Some(cost?.to_le_bytes()))
+        .collect::<Option<_>>()?;
+    Some(costs.concat())
+}
+
+/// Capsules of before the boundary's version 0.1.3 say nothing of `sigops`.
+fn decode_pool(bytes: &[u8], sigops: Option<&[u8]>) -> Result<MempoolChanges> {
     let mut reader = Reader::new(bytes);
+    let mut sigops = sigops.map(Reader::new);
     let mut changes = MempoolChanges::default();
     let by = Txid::all_zeros();
     for _ in 0..reader.u32()? {
@@ -367,7 +382,8 @@ fn decode_pool(bytes: &[u8]) -> Result<MempoolChanges> {
         for _ in 0..reader.u32()? {
             depends.push(Txid::from_byte_array(reader.array()?));
         }
-        let entry = Entry::told(raw, fee, vsize, first_seen, depends)?;
+        let cost = sigops.as_mut().map(Reader::u32).transpose()?;
+        let entry = Entry::told(raw, fee, vsize, cost, first_seen, depends)?;
         changes.added.push((Arc::new(entry), origin));
     }
     Ok(changes)
@@ -439,7 +455,7 @@ pub(crate) mod tests {
     fn a_capsule_is_read_as_it_was_written() {
         let genesis = genesis_block(Network::Regtest);
         let raw = consensus::serialize(&genesis.txdata[0]);
-        let entry = Entry::told(raw.into(), 1, 2, 3, vec![Txid::all_zeros()]).unwrap();
+        let entry = Entry::told(raw.into(), 1, 2, Some(5), 3, vec![Txid::all_zeros()]).unwrap();
         let pool = Given::Mempool {
             header: PoolHeader {
                 reset: true,
@@ -471,6 +487,37 @@ pub(crate) mod tests {
                 bytes,
                 "and written as it was read"
             );
+        }
+    }
+
+    #[test]
+    fn a_capsule_of_before_sigops_were_told_says_that_they_are_not_known() {
+        let genesis = genesis_block(Network::Regtest);
+        let raw: Bytes = consensus::serialize(&genesis.txdata[0]).into();
+        let pool = |cost| {
+            let entry = Entry::told(raw.clone(), 1, 2, cost, 3, Vec::new()).unwrap();
+            example(Given::Mempool {
+                header: PoolHeader {
+                    reset: false,
+                    time: 4,
+                    height: 5,
+                    current: true,
+                },
+                changes: MempoolChanges {
+                    added: vec![(Arc::new(entry), Origin::New)],
+                    removed: Vec::new(),
+                },
+            })
+        };
+        for cost in [Some(0), Some(16_000), None] {
+            let bytes = pool(cost).encode(1 << 20).unwrap();
+            let again = Capsule::decode(&bytes).unwrap();
+            let named = |(name, _): &(String, u64)| name == "sigops";
+            assert_eq!(again.header.sections.iter().any(named), cost.is_some());
+            let Given::Mempool { changes, .. } = &again.given else {
+                panic!("changes of the pool were given");
+            };
+            assert_eq!(changes.added[0].0.sigop_cost, cost);
         }
     }
 

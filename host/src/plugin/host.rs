@@ -169,6 +169,8 @@ pub struct Host {
     pub(super) fault: Option<anyhow::Error>,
     /// What a query of the host's owner wants to change in the settings; none where nobody may.
     pub(super) changes: Option<Vec<Change>>,
+    /// Of the transactions that came into the pool with this call; none where a capsule does not say.
+    pub(super) sigop_costs: Option<Vec<u32>>,
     wasi: wasi::Wasi,
 }
 
@@ -194,6 +196,7 @@ impl Host {
             meter: Meter::default(),
             fault: None,
             changes: None,
+            sigop_costs: None,
             wasi: wasi::Wasi::default(),
         }
     }

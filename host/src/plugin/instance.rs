@@ -291,8 +291,9 @@ impl Instance {
         wanted: WantedColumns,
     ) -> Result<(), CallError> {
         const CALL: &str = "on-mempool";
-        let own = super::pool_columns::PoolColumns::new(input.changes, wanted)
+        let mut own = super::pool_columns::PoolColumns::new(input.changes, wanted)
             .map_err(|source| CallError::Host { call: CALL, source })?;
+        self.store.data_mut().sigop_costs = own.sigop_costs.take();
         let changes = wit::MempoolChanges {
             reset: input.reset,
             time: input.time,

@@ -19,6 +19,8 @@ pub(super) struct PoolColumns {
     pub origins: Vec<u8>,
     pub parent_ends: Vec<u32>,
     pub parents: Vec<u8>,
+    /// What `pool.sigop-costs` answers; none when an old capsule does not say.
+    pub sigop_costs: Option<Vec<u32>>,
 }
 
 impl PoolColumns {
@@ -65,6 +67,8 @@ impl PoolColumns {
             }
             out.parent_ends.push((out.parents.len() / 32) as u32);
         }
+        let costs = changes.added.iter().map(|(entry, _)| entry.sigop_cost);
+        out.sigop_costs = costs.collect();
         Ok(out)
     }
 }

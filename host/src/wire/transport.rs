@@ -255,6 +255,14 @@ impl Transport {
         }
     }
 
+    /// Queues a packet that says nothing, where packets are encrypted.
+    #[cfg(test)]
+    pub(crate) fn send_decoy(&mut self, contents: &[u8]) {
+        if let State::Encrypted(packets) = &mut self.state {
+            self.outbox.extend(packets.seal_decoy(contents));
+        }
+    }
+
     /// Takes the oldest bytes that wait to be sent.
     pub fn pop(&mut self) -> Option<Bytes> {
         self.outbox.pop_front()

@@ -19,8 +19,8 @@ pub struct Floor {
 
 impl Floor {
     /// The pool was full and dropped a transaction.
-    pub fn evicted(&mut self, fee: u64, weight: u32, time: u64) {
-        let rate = fee as f64 * 4_000.0 / f64::from(weight.max(1));
+    pub fn evicted(&mut self, fee: u64, weight: u64, time: u64) {
+        let rate = fee as f64 * 4_000.0 / weight.max(1) as f64;
         if rate > self.at(time) {
             *self = Floor { rate, since: time };
         }

@@ -215,9 +215,10 @@ impl Processor for FeeEstimator {
                 }
             }
         }
-        for entry in changes.added() {
+        for (entry, sigops) in changes.added().zip(changes.sigop_costs()) {
+            let (fee, weight) = (entry.fee(), entry.weight());
             self.pool
-                .insert(entry.txid(), entry.fee(), entry.weight(), entry.parents());
+                .insert(entry.txid(), fee, weight, sigops, entry.parents());
         }
         self.pool.put();
         self.coverage.put();

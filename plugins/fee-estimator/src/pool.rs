@@ -1,11 +1,11 @@
-//! The pool as far as a projection needs it: fees, weights, and who depends on whom.
+//! The pool as far as a projection needs it: fees, weights, signature operations, and who depends on whom.
 //!
 //! Kept in slots, 256 to a page. A page that changed is left in the volatile space, so that a query, which runs on an
 //! instance that was told nothing, reads the pool back without one write for each transaction.
 //!
 //! ```text
-//! volatile  'P' page(u32 LE)  → slots in use: place(u8) generation(u32) fee(u64) weight(u32) parents(u16) then for each
-//!                               parent slot(u32) generation(u32)
+//! volatile  'P' page(u32 LE)  → slots in use: place(u8) generation(u32) fee(u64) weight(u32) sigops(u16) parents(u16)
+//!                               then for each parent slot(u32) generation(u32)
 //!           'N'               → pages
 //! ```
 //!
@@ -15,7 +15,7 @@
 use blockmill_sdk::prelude::*;
 use blockmill_sdk::{HashTable, ValueBytes};
 
-use crate::projection::Tx;
+use crate::projection::{Tx, size};
 
 /// Slots of a page.
 const PAGE: usize = 256;
@@ -32,6 +32,8 @@ struct Slot {
     generation: u32,
     fee: u64,
     weight: u32,
+    /// What its signature operations cost. The host's pool takes nothing above 16,000.
+    sigops: u16,
     /// Slot and generation of each.
     parents: Vec<(u32, u32)>,
 }
@@ -73,7 +75,14 @@ impl Pool {
     }
 
     /// A transaction came. Parents that are not known are confirmed.
-    pub fn insert(&mut self, txid: &[u8; 32], fee: u64, weight: u32, parents: &[[u8; 32]]) {
+    pub fn insert(
+        &mut self,
+        txid: &[u8; 32],
+        fee: u64,
+        weight: u32,
+        sigops: u32,
+        parents: &[[u8; 32]],
+    ) {
         if self.contains(txid) || self.len() >= MAX {
             return;
         }
@@ -94,6 +103,7 @@ impl Pool {
             slot.used = true;
             slot.fee = fee;
             slot.weight = weight.max(1);
+            slot.sigops = sigops.min(u32::from(u16::MAX)) as u16;
             slot.parents = parents;
         }
         self.places.insert(*txid, place);
@@ -110,14 +120,14 @@ impl Pool {
         }
     }
 
-    /// A transaction left. Answers its fee and weight.
-    pub fn remove(&mut self, txid: &[u8; 32]) -> Option<(u64, u32)> {
+    /// A transaction left. Answers its fee and the weight that it was measured by.
+    pub fn remove(&mut self, txid: &[u8; 32]) -> Option<(u64, u64)> {
         let place = self.places.remove(txid)?;
         let slot = self.slots.get_mut(place as usize)?;
         slot.used = false;
         slot.generation = slot.generation.wrapping_add(1);
         slot.parents = Vec::new();
-        let found = (slot.fee, slot.weight);
+        let found = (slot.fee, size(slot.weight, slot.sigops.into()));
         self.free.push(place);
         self.mark(place);
         Some(found)
@@ -135,7 +145,8 @@ impl Pool {
             for (at, slot) in self.slots.iter().skip(start).take(PAGE).enumerate() {
                 if slot.used {
                     (at as u8, slot.generation, slot.fee).write(&mut bytes);
-                    (slot.weight, slot.parents.len() as u16).write(&mut bytes);
+                    let parents = slot.parents.len() as u16;
+                    (slot.weight, slot.sigops, parents).write(&mut bytes);
                     for parent in &slot.parents {
                         parent.write(&mut bytes);
                     }
@@ -157,7 +168,7 @@ impl Pool {
             let mut from = bytes.as_slice();
             while !from.is_empty() {
                 let (at, generation, fee): (u8, u32, u64) = ValueBytes::read(&mut from)?;
-                let (weight, count): (u32, u16) = ValueBytes::read(&mut from)?;
+                let (weight, sigops, count): (u32, u16, u16) = ValueBytes::read(&mut from)?;
                 let mut parents = Vec::with_capacity(usize::from(count));
                 for _ in 0..count {
                     parents.push(<(u32, u32) as ValueBytes>::read(&mut from)?);
@@ -168,6 +179,7 @@ impl Pool {
                     generation,
                     fee,
                     weight,
+                    sigops,
                     parents,
                 };
             }
@@ -189,6 +201,7 @@ impl Pool {
         let txs = slots.iter().filter(|slot| slot.used).map(|slot| Tx {
             fee: slot.fee,
             weight: slot.weight,
+            sigops: slot.sigops.into(),
             parents: slot.parents.iter().filter_map(there).collect(),
         });
         Some(txs.collect())

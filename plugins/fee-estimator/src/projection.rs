@@ -6,11 +6,27 @@ use std::collections::BinaryHeap;
 /// Blocks projected.
 pub const BLOCKS: usize = 8;
 
-/// Weight units of a block.
-pub const BLOCK_WEIGHT: u64 = 4_000_000;
+/// What a block has room for: 4,000,000 weight units and signature operations that cost 80,000, of which mempool.space keeps 4,000
+/// and 400 back for the header and the coinbase.
+pub const ROOM: Room = Room {
+    weight: 4_000_000 - RESERVED_WEIGHT,
+    sigops: 80_000 - 400,
+};
 
-/// Of which so many are kept back for the header and the coinbase.
-pub const RESERVED_WEIGHT: u64 = 4_000;
+/// Weight units.
+const RESERVED_WEIGHT: u64 = 4_000;
+
+/// Weight units that a signature operation counts for at least (Core's `-bytespersigop` of 20 by default).
+const WEIGHT_PER_SIGOP: u64 = 20;
+
+/// What fits into a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Weight units.
+    pub weight: u64,
+    /// What signature operations cost, as consensus counts them.
+    pub sigops: u64,
+}
 
 /// A block that is nearly full is closed when so many packages did not fit.
 const MAX_FAILURES: usize = 1_000;
@@ -22,8 +38,52 @@ pub struct Tx {
     pub fee: u64,
     /// Weight units.
     pub weight: u32,
+    /// What its signature operations cost.
+    pub sigops: u32,
     /// Places of the transactions it depends on directly; never its own.
     pub parents: Vec<u32>,
+}
+
+impl Tx {
+    fn sums(&self) -> Sums {
+        Sums {
+            fee: self.fee,
+            size: size(self.weight, self.sigops),
+            sigops: u64::from(self.sigops),
+        }
+    }
+}
+
+/// Weight units by which a transaction is measured: more than it has, where its signature operations are many. Core and
+/// mempool.space take this for its rate and for the room that it takes.
+pub fn size(weight: u32, sigops: u32) -> u64 {
+    u64::from(weight).max(u64::from(sigops) * WEIGHT_PER_SIGOP)
+}
+
+/// What transactions are together: sat, weight units of [`size`], signature operations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sums {
+    fee: u64,
+    size: u64,
+    sigops: u64,
+}
+
+impl Sums {
+    fn and(self, more: Sums) -> Sums {
+        Sums {
+            fee: self.fee.saturating_add(more.fee),
+            size: self.size + more.size,
+            sigops: self.sigops + more.sigops,
+        }
+    }
+
+    fn without(self, less: Sums) -> Sums {
+        Sums {
+            fee: self.fee.saturating_sub(less.fee),
+            size: self.size.saturating_sub(less.size),
+            sigops: self.sigops.saturating_sub(less.sigops),
+        }
+    }
 }
 
 /// A projected block.
@@ -34,6 +94,10 @@ pub struct Block {
     pub txs: Vec<(u32, f64)>,
     /// Their weight units.
     pub weight: u64,
+    /// Of those that they are measured by: never fewer.
+    pub size: u64,
+    /// What their signature operations cost.
+    pub sigops: u64,
     /// Their fees, sat.
     pub fees: u64,
 }
@@ -68,16 +132,15 @@ pub fn median(sorted: &[f64]) -> f64 {
 /// A package in the queue: what is left of a transaction and its ancestors when it was put there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Package {
-    fee: u64,
-    weight: u64,
+    sums: Sums,
     place: u32,
 }
 
 impl Ord for Package {
     /// The better rate, and of equals the one that came first.
     fn cmp(&self, other: &Self) -> Ordering {
-        let mine = u128::from(self.fee) * u128::from(other.weight.max(1));
-        let others = u128::from(other.fee) * u128::from(self.weight.max(1));
+        let mine = u128::from(self.sums.fee) * u128::from(other.sums.size.max(1));
+        let others = u128::from(other.sums.fee) * u128::from(self.sums.size.max(1));
         mine.cmp(&others).then(other.place.cmp(&self.place))
     }
 }
@@ -88,8 +151,8 @@ impl PartialOrd for Package {
     }
 }
 
-/// Fills up to `blocks` blocks of `room` weight units. Answers also how many transactions are left over.
-pub fn project(txs: &[Tx], blocks: usize, room: u64) -> (Vec<Block>, usize) {
+/// Fills up to `blocks` blocks. Answers also how many transactions are left over.
+pub fn project(txs: &[Tx], blocks: usize, room: Room) -> (Vec<Block>, usize) {
     let ancestors = ancestors(txs);
     let mut children: Vec<Vec<u32>> = vec![Vec::new(); txs.len()];
     // Descendants, where there are any.
@@ -101,24 +164,24 @@ pub fn project(txs: &[Tx], blocks: usize, room: u64) -> (Vec<Block>, usize) {
         }
     }
     let part = |place: u32| {
-        txs.get(place as usize)
-            .map_or((0, 0), |tx| (tx.fee, u64::from(tx.weight)))
+        let tx = txs.get(place as usize);
+        tx.map_or_else(Sums::default, Tx::sums)
     };
     // What is left of each package; none once it is in a block.
-    let mut left: Vec<Option<(u64, u64)>> = ancestors
+    let mut left: Vec<Option<Sums>> = ancestors
         .iter()
         .enumerate()
         .map(|(place, above)| {
             let own = part(place as u32);
-            Some(above.iter().fold(own, |sum, ancestor| {
-                let more = part(*ancestor);
-                (sum.0.saturating_add(more.0), sum.1 + more.1)
-            }))
+            let sums = above
+                .iter()
+                .fold(own, |sum, ancestor| sum.and(part(*ancestor)));
+            Some(sums)
         })
         .collect();
-    let package = |place: u32, left: &[Option<(u64, u64)>]| {
-        let (fee, weight) = left.get(place as usize).copied().flatten()?;
-        Some(Package { fee, weight, place })
+    let package = |place: u32, left: &[Option<Sums>]| {
+        let sums = left.get(place as usize).copied().flatten()?;
+        Some(Package { sums, place })
     };
     let mut queue: BinaryHeap<Package> = (0..txs.len() as u32)
         .filter_map(|place| package(place, &left))
@@ -133,14 +196,16 @@ pub fn project(txs: &[Tx], blocks: usize, room: u64) -> (Vec<Block>, usize) {
             if package(best.place, &left) != Some(best) {
                 continue;
             }
-            if block.weight + best.weight > room {
+            if block.size + best.sums.size > room.weight
+                || block.sigops + best.sums.sigops > room.sigops
+            {
                 overflow.push(best);
-                if overflow.len() > MAX_FAILURES && block.weight + RESERVED_WEIGHT > room {
+                if overflow.len() > MAX_FAILURES && block.size + RESERVED_WEIGHT > room.weight {
                     break;
                 }
                 continue;
             }
-            let rate = best.fee as f64 * 4.0 / best.weight.max(1) as f64;
+            let rate = best.sums.fee as f64 * 4.0 / best.sums.size.max(1) as f64;
             let above = ancestors.get(best.place as usize).into_iter().flatten();
             let taken: Vec<u32> = above
                 .copied()
@@ -148,20 +213,24 @@ pub fn project(txs: &[Tx], blocks: usize, room: u64) -> (Vec<Block>, usize) {
                 .filter(|place| left.get(*place as usize).is_some_and(Option::is_some))
                 .collect();
             for place in &taken {
-                let (fee, weight) = part(*place);
+                let own = part(*place);
                 block.txs.push((*place, rate));
-                block.weight += weight;
-                block.fees = block.fees.saturating_add(fee);
+                block.weight += txs
+                    .get(*place as usize)
+                    .map_or(0, |tx| u64::from(tx.weight));
+                block.size += own.size;
+                block.sigops += own.sigops;
+                block.fees = block.fees.saturating_add(own.fee);
                 if let Some(left) = left.get_mut(*place as usize) {
                     *left = None;
                 }
                 waiting -= 1;
             }
             for place in &taken {
-                let (fee, weight) = part(*place);
+                let own = part(*place);
                 for below in children.get(*place as usize).into_iter().flatten() {
                     if let Some(Some(sum)) = left.get_mut(*below as usize) {
-                        *sum = (sum.0.saturating_sub(fee), sum.1.saturating_sub(weight));
+                        *sum = sum.without(own);
                         queue.extend(package(*below, &left));
                     }
                 }

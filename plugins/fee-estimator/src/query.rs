@@ -7,7 +7,7 @@ use crate::coverage::{Coverage, State};
 use crate::floor::Floor;
 use crate::horizon::LONG;
 use crate::pool::Pool;
-use crate::projection::{self, BLOCK_WEIGHT, BLOCKS, Block, RESERVED_WEIGHT};
+use crate::projection::{self, BLOCKS, Block, ROOM};
 use crate::store::Summary;
 
 /// What is paid where there is room for all, sat/vB (mempool.space's default).
@@ -170,7 +170,7 @@ fn shown(coverage: &Coverage, now: &State) -> Json {
 /// The next blocks, and how many transactions are behind them.
 fn blocks() -> (Vec<Block>, usize, usize) {
     let txs = Pool::get().unwrap_or_default();
-    let (blocks, left) = projection::project(&txs, BLOCKS, BLOCK_WEIGHT - RESERVED_WEIGHT);
+    let (blocks, left) = projection::project(&txs, BLOCKS, ROOM);
     (blocks, txs.len(), left)
 }
 
@@ -213,6 +213,7 @@ fn project(plugin: &FeeEstimator) -> Json {
                 "transactions": block.txs.len() as u32,
                 "vsize": block.vsize(),
                 "weight": block.weight,
+                "sigops": block.sigops,
                 "fees_sat": block.fees,
                 "median_sat_vb": round(projection::median(&rates)),
                 "range_sat_vb": [0, 10, 25, 50, 75, 90, 100].map(at).to_vec(),

@@ -496,6 +496,53 @@ fn the_pool_lowers_an_economical_answer_and_raises_none() {
 }
 
 #[test]
+fn signature_operations_reach_the_projection_and_the_floor() {
+    let mut net = Net::new();
+    net.steady(10, 3);
+    let heavy: Vec<Transaction> = (0..6).map(|_| net.transaction()).collect();
+    let plain = net.transaction();
+    for tx in &heavy {
+        net.harness.sigop_costs.insert(tx.compute_txid(), 16_000);
+    }
+    // Each as large as 80,000 vB: by its own few bytes it would pay a thousand times as much.
+    let give = |net: &mut Net, tx: &Transaction, fee| {
+        let entry = PoolTransaction {
+            transaction: tx.clone(),
+            fee,
+            parents: Vec::new(),
+        };
+        net.harness.mempool(&[], &[entry]).unwrap();
+    };
+    for tx in &heavy {
+        give(&mut net, tx, 80_000 * 3);
+    }
+    give(&mut net, &plain, 2 * plain.vsize() as u64);
+    let projection = net.harness.query("projection", &[]).unwrap();
+    let blocks = &projection["blocks"];
+    // Four of them have 64,000 operations, a fifth would make it 80,000.
+    assert_eq!(blocks[0]["transactions"], json!(5));
+    assert_eq!(blocks[0]["sigops"], json!(64_000));
+    assert_eq!(blocks[0]["median_sat_vb"], json!(3.0));
+    assert_eq!(blocks[0]["range_sat_vb"][0], json!(2.0));
+    let weight: u64 = heavy[..4]
+        .iter()
+        .chain([&plain])
+        .map(|tx| tx.weight().to_wu())
+        .sum();
+    assert_eq!(blocks[0]["weight"], json!(weight));
+    assert_eq!(
+        (&blocks[1]["transactions"], &blocks[1]["sigops"]),
+        (&json!(2), &json!(32_000))
+    );
+    // What is evicted says by that size what the pool's floor is.
+    net.harness
+        .mempool(&[(heavy[0].compute_txid(), 4)], &[])
+        .unwrap();
+    let recommended = net.harness.query("recommended", &[]).unwrap();
+    assert_eq!(recommended["minimum_sat_vb"], json!(3.0));
+}
+
+#[test]
 fn a_child_whose_parent_is_confirmed_stands_alone_and_slots_are_used_again() {
     let mut net = Net::new();
     net.steady(10, 3);

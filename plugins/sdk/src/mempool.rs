@@ -2,6 +2,11 @@
 
 use std::ops::Deref;
 
+#[cfg(target_arch = "wasm32")]
+use crate::bindings::blockmill::plugin::pool as host;
+#[cfg(not(target_arch = "wasm32"))]
+use crate::testing::host::pool as host;
+
 use crate::columns::{Columns, Malformed, start};
 use crate::transaction::Transaction;
 use crate::wire;
@@ -135,6 +140,14 @@ impl MempoolChanges {
             changes: self,
             transaction,
         })
+    }
+
+    /// What the operations on signatures of each transaction that came cost, in their order: a block has room for 80,000. 0 where
+    /// the chain has no such limit. The host is asked (since version 0.1.3 of the boundary); the virtual sizes have it in them.
+    pub fn sigop_costs(&self) -> Vec<u32> {
+        let mut costs = host::sigop_costs();
+        costs.resize(self.added.len(), 0);
+        costs
     }
 
     /// The columns of what came.

@@ -9,5 +9,6 @@ pub mod plugins;
 pub mod pool;
 mod process;
 pub mod report;
+pub mod source;
 pub mod sync;
 pub mod walk;

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 
 use blockmill_bench::report::Report;
-use blockmill_bench::{blocks, budgets, peers, plugins, pool, sync, walk};
+use blockmill_bench::{blocks, budgets, peers, plugins, pool, source, sync, walk};
 
 /// What can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -29,6 +29,8 @@ enum Part {
     Budgets,
     /// A sync from one peer, from three, and from three of which one crawls and one lies
     Peers,
+    /// A sync from Bitcoin Core's folder, as it is and masked, beside one from a peer
+    Source,
     /// The next blocks projected from pools of 20,000 and 100,000 transactions
     Pool,
 }
@@ -86,6 +88,7 @@ fn run(args: Args) -> Result<()> {
         Part::Memory,
         Part::Disk,
         Part::Peers,
+        Part::Source,
     ];
     if chain.into_iter().any(wanted) {
         let chain = blocks::Chain::find(args.blocks.as_deref(), &folder)?;
@@ -111,6 +114,10 @@ fn run(args: Args) -> Result<()> {
         }
         if wanted(Part::Peers) {
             peers::measure(&target, &folder, &chain, args.runs, &mut report)?;
+        }
+        if wanted(Part::Source) {
+            let programs = target.join("release");
+            source::measure(&target, &programs, &folder, &chain, args.runs, &mut report)?;
         }
         if wanted(Part::Memory) {
             sync::measure_memory(&target, &folder, &chain, &mut report)?;

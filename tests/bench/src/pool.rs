@@ -49,7 +49,12 @@ impl CoinLookup for Coins {
             value: COIN,
             height: 1,
             coinbase: false,
+            script: ScriptBuf::new(),
         }))
+    }
+
+    fn median_time_at(&self, _: u32) -> Result<u32> {
+        Ok(0)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::process::{Peer, Usage, host, watch};
 use crate::report::{Report, load};
 
 /// The plugins of a measured host.
-const PLUGINS: [&str; 3] = ["utxo-tracker", "tx-writer", "fee-estimator"];
+pub const PLUGINS: [&str; 3] = ["utxo-tracker", "tx-writer", "fee-estimator"];
 /// What `measure_memory` gives the host: `[database]`.
 const SMALL: &str = "[database]\nstate_cache = \"16 MB\"\nblock_cache = \"8 MB\"\n";
 
@@ -40,15 +40,33 @@ impl Setup {
         })
     }
 
-    /// Its configuration, with `more` in it.
+    /// With another program than the release host.
+    pub fn with_program(self, program: &Path) -> Self {
+        Self {
+            program: program.to_owned(),
+            ..self
+        }
+    }
+
+    /// Its data folder.
+    pub fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// Its configuration with all plugins, and with `more` in it.
     pub fn config(&self, target: &Path, more: &str) -> Result<PathBuf> {
-        let plugins: String = PLUGINS
+        self.config_with(target, more, &PLUGINS)
+    }
+
+    /// Its configuration with these plugins, and with `more` in it.
+    pub fn config_with(&self, target: &Path, more: &str, plugins: &[&str]) -> Result<PathBuf> {
+        let plugins: String = plugins
             .iter()
             .map(|plugin| format!("[plugins.{plugin}]\nenabled = true\n"))
             .collect();
         let text = format!(
             "network = \"regtest\"\ndata_dir = \"{}\"\n{more}[api]\nlisten = \"{}\"\n[plugins]\ndir = \"{}\"\n{plugins}",
-            self.folder.join("data").display(),
+            self.data().display(),
             self.api,
             target.join("plugins").display(),
         );
@@ -59,7 +77,7 @@ impl Setup {
 
     /// Empties the data folder.
     pub fn forget(&self) -> Result<()> {
-        let data = self.folder.join("data");
+        let data = self.data();
         match data.exists() {
             true => fs::remove_dir_all(&data).context("failed to empty the data folder"),
             false => Ok(()),
@@ -307,7 +325,7 @@ fn disk(data: &Path, chain: &Chain, coins: u64, report: &mut Report) -> Result<(
 }
 
 /// Files below `folder` with the bytes that they take on disk.
-fn files(folder: &Path) -> Result<Vec<(PathBuf, u64)>> {
+pub fn files(folder: &Path) -> Result<Vec<(PathBuf, u64)>> {
     use std::os::unix::fs::MetadataExt;
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];

@@ -57,6 +57,31 @@ fn a_second_append_of_a_hash_writes_nothing() {
 }
 
 #[test]
+fn a_file_that_was_moved_and_linked_to_is_as_long_as_it_is_there() {
+    let (dir, other) = (scratch_folder(), scratch_folder());
+    {
+        let log = SpentLog::open(dir.path(), MAGIC, SegmentLogOptions::default()).unwrap();
+        (0..40).for_each(|number| append(&log, number));
+        log.sync().unwrap();
+    }
+    let path = segments(dir.path(), "spent").remove(0);
+    let moved = other.path().join("moved");
+    std::fs::copy(&path, &moved).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink(&moved, &path).unwrap();
+    let log = SpentLog::open(dir.path(), MAGIC, SegmentLogOptions::default()).unwrap();
+    assert_holds(&log, 0..40);
+    append(&log, 40);
+    assert_eq!(log.bytes(), moved.metadata().unwrap().len());
+    drop(log);
+    // The disk that it is on is not there: nothing is made in its place.
+    std::fs::remove_file(&moved).unwrap();
+    let refused = SpentLog::open(dir.path(), MAGIC, SegmentLogOptions::default()).unwrap_err();
+    assert!(refused.to_string().contains("look at"), "{refused}");
+    assert!(!moved.exists());
+}
+
+#[test]
 fn a_body_may_be_empty_and_both_logs_share_a_folder() {
     let dir = scratch_folder();
     let spent = SpentLog::open(dir.path(), MAGIC, SegmentLogOptions::default()).unwrap();

@@ -20,12 +20,23 @@ pub(in super::super) struct Chain {
     blocks: Vec<(Vec<Transaction>, Spent)>,
     /// When set, every lookup fails.
     pub(super) broken: bool,
+    /// When set, lookups of times fail.
+    pub(super) timeless: bool,
+    /// Median times that are not those of blocks every ten minutes.
+    pub(super) times: HashMap<u32, u32>,
 }
 
 impl CoinLookup for Chain {
     fn coin(&self, outpoint: &OutPoint) -> anyhow::Result<Option<Coin>> {
         anyhow::ensure!(!self.broken, "the coins are away");
-        Ok(self.coins.get(outpoint).copied())
+        Ok(self.coins.get(outpoint).cloned())
+    }
+
+    fn median_time_at(&self, height: u32) -> anyhow::Result<u32> {
+        anyhow::ensure!(!self.broken, "the coins are away");
+        anyhow::ensure!(!self.timeless, "the times are away");
+        anyhow::ensure!(height <= self.tip().height, "no block at {height} yet");
+        Ok(self.time_at(height))
     }
 }
 
@@ -48,6 +59,7 @@ impl Chain {
                     value,
                     height: 1,
                     coinbase: false,
+                    script: ScriptBuf::new(),
                 },
             );
         }
@@ -61,8 +73,13 @@ impl Chain {
         let height = self.blocks.len() as u32;
         Tip {
             height,
-            median_time: 1_600_000_000 + height * 600,
+            median_time: self.time_at(height),
         }
+    }
+
+    fn time_at(&self, height: u32) -> u32 {
+        let set = self.times.get(&height).copied();
+        set.unwrap_or_else(|| median_time(height))
     }
 
     /// Connects a block of these transactions.
@@ -86,6 +103,7 @@ impl Chain {
                     value: output.value.to_sat(),
                     height,
                     coinbase: tx.is_coinbase(),
+                    script: output.script_pubkey.clone(),
                 };
                 self.coins.insert(OutPoint::new(txid, vout as u32), coin);
             }
@@ -124,6 +142,11 @@ impl Chain {
     pub(in super::super) fn connect_block(&mut self, block: Block) {
         self.connect(block.txdata);
     }
+}
+
+/// Blocks come every ten minutes.
+pub(super) fn median_time(height: u32) -> u32 {
+    1_600_000_000 + height * 600
 }
 
 /// What `Mempool::connect_block` is told of a block.

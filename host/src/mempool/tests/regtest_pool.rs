@@ -52,6 +52,34 @@ fn data() -> Option<Data> {
     })
 }
 
+#[test]
+fn signature_operations_of_real_transactions_are_those_that_the_crate_counts() {
+    let Some(data) = data() else { return };
+    let mut pool = Mempool::new(MempoolConfig::default());
+    let mut outputs = HashMap::new();
+    for (outpoint, coin) in &data.chain.coins {
+        let output = bitcoin::TxOut {
+            value: bitcoin::Amount::from_sat(coin.value),
+            script_pubkey: coin.script.clone(),
+        };
+        outputs.insert(*outpoint, output);
+    }
+    let mut kinds = HashSet::new();
+    for raw in &data.pool {
+        let tx: Transaction = bitcoin::consensus::deserialize(raw).unwrap();
+        pool.accept(raw.clone(), NOW, &data.chain, data.chain.tip())
+            .unwrap();
+        let cost = tx.total_sigop_cost(|outpoint| outputs.get(outpoint).cloned());
+        let entry = pool.get(&tx.compute_txid()).unwrap();
+        assert_eq!(entry.sigop_cost, Some(cost as u32), "{}", entry.txid);
+        kinds.insert(cost);
+        for (output, vout) in tx.output.iter().zip(0..) {
+            outputs.insert(OutPoint::new(entry.txid, vout), output.clone());
+        }
+    }
+    assert!(kinds.len() > 3, "{kinds:?}");
+}
+
 fn assert_is_the_pool(pool: &Mempool, data: &Data) {
     pool.verify();
     let info = pool.info(NOW);

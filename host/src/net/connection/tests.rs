@@ -78,3 +78,18 @@ async fn a_queue_that_goes_on_growing_has_an_end_and_the_longest_message_fits() 
     }
     assert!(connection.queued.load(Ordering::Acquire) <= MAX_QUEUED + 100_000);
 }
+
+#[tokio::test]
+async fn a_peer_that_resets_while_it_is_not_read_is_gone_at_once() {
+    let (connection, mut client, mut received) = connected().await;
+    fill(&connection, PAUSE_ABOVE + 1).await;
+    // What was being waited for before still comes; from then on it is not read.
+    client.write_all(b"a").await.unwrap();
+    let event = tokio::time::timeout(MINUTE, received.recv()).await.unwrap();
+    assert!(matches!(event, Some(SocketEvent::Received { .. })));
+    // Closed with bytes in it that nobody has read: the kernel sends a reset.
+    drop(client);
+    let event = tokio::time::timeout(Duration::from_secs(20), received.recv()).await;
+    let event = event.expect("nobody says that it is gone");
+    assert!(matches!(event, Some(SocketEvent::Closed { peer }) if peer == PeerId(1)));
+}

@@ -120,6 +120,7 @@ impl Net {
                 }
             }
             SocketEvent::Closed { peer } => {
+                // Nothing the second time: reading and writing fail each for itself.
                 if self.connections.remove(&peer).is_some() {
                     self.machine.disconnected(peer, now);
                 }

@@ -202,7 +202,9 @@ fn every_key_of_the_mempool_reaches_the_pool() {
         max_orphans,
         max_orphan_bytes,
         orphan_expiry_seconds,
-    } = mempool_config(&config);
+        relative_locks,
+        sigops,
+    } = mempool_config(&config, Network::Mainnet.params());
     assert_eq!(max_bytes, 5_000_001);
     assert_eq!(expiry_seconds, 5_002);
     assert_eq!(min_relay_fee, 5_003);
@@ -213,6 +215,10 @@ fn every_key_of_the_mempool_reaches_the_pool() {
     assert_eq!(max_orphans, defaults.max_orphans);
     assert_eq!(max_orphan_bytes, defaults.max_orphan_bytes);
     assert_eq!(orphan_expiry_seconds, defaults.orphan_expiry_seconds);
+    assert!(relative_locks && sigops);
+    let bsv: Network = "bsv-main".parse().unwrap();
+    let bsv = mempool_config(&config, bsv.params());
+    assert!(!bsv.relative_locks && !bsv.sigops);
 }
 
 /// In numbers, so that nobody changes one in passing.

@@ -2,7 +2,7 @@
 
 use super::{Host, NO_HOST, Phase, Space, rule};
 use crate::plugin::bindings::blockmill::plugin::{
-    chain, log, rows, settings, state, types, values, volatile,
+    chain, log, pool, rows, settings, state, types, values, volatile,
 };
 use crate::plugin::capsule_state::CapsuleStateError;
 use crate::plugin::error::NotOwner;
@@ -455,5 +455,22 @@ impl settings::Host for Host {
         }
         changes.push((name, value));
         Ok(())
+    }
+}
+
+impl pool::Host for Host {
+    fn sigop_costs(&mut self) -> Result<Vec<u32>> {
+        if self.phase != Phase::Mempool {
+            return Err(rule(
+                "what came into the pool is asked about in on-mempool and nowhere else",
+            ));
+        }
+        match &self.sigop_costs {
+            Some(costs) => Ok(costs.clone()),
+            None => {
+                let what = "the signature operations of the pool's transactions".to_owned();
+                Err(self.capsule_error(CapsuleStateError::Missing(what)))
+            }
+        }
     }
 }

@@ -135,12 +135,22 @@ impl Packets {
             }
         }
         contents.extend_from_slice(payload);
+        self.encrypt(&contents, PacketType::Genuine)
+    }
+
+    /// A packet that says nothing. We send none.
+    #[cfg(test)]
+    pub(super) fn seal_decoy(&mut self, contents: &[u8]) -> Option<Bytes> {
+        self.encrypt(contents, PacketType::Decoy)
+    }
+
+    fn encrypt(&mut self, contents: &[u8], kind: PacketType) -> Option<Bytes> {
         if contents.len() > MAX_CONTENTS {
             return None;
         }
         let mut packet = vec![0; OutboundCipher::encryption_buffer_len(contents.len())];
         self.outbound
-            .encrypt(&contents, &mut packet, PacketType::Genuine, None)
+            .encrypt(contents, &mut packet, kind, None)
             .ok()?;
         Some(packet.into())
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use super::*;
 
 /// Plain and slow: every package summed up anew for every transaction that is chosen.
-fn naive(txs: &[Tx], blocks: usize, room: u64) -> Vec<Vec<(u32, f64)>> {
+fn naive(txs: &[Tx], blocks: usize, room: Room) -> Vec<Vec<(u32, f64)>> {
     fn family(txs: &[Tx], done: &BTreeSet<u32>, place: u32, found: &mut BTreeSet<u32>) {
         if !done.contains(&place) && found.insert(place) {
             for parent in &txs[place as usize].parents {
@@ -15,16 +15,22 @@ fn naive(txs: &[Tx], blocks: usize, room: u64) -> Vec<Vec<(u32, f64)>> {
     let mut done = BTreeSet::new();
     let mut made = Vec::new();
     for _ in 0..blocks {
-        let (mut block, mut used): (Vec<(u32, f64)>, u64) = (Vec::new(), 0);
+        let (mut block, mut used): (Vec<(u32, f64)>, (u64, u64)) = (Vec::new(), (0, 0));
         loop {
-            let mut best: Option<(u64, u64, u32, BTreeSet<u32>)> = None;
+            let mut best: Option<(u64, u64, u64, BTreeSet<u32>)> = None;
             for place in (0..txs.len() as u32).filter(|place| !done.contains(place)) {
                 let mut package = BTreeSet::new();
                 family(txs, &done, place, &mut package);
                 let fee: u64 = package.iter().map(|tx| txs[*tx as usize].fee).sum();
+                let sigops: u64 = package
+                    .iter()
+                    .map(|tx| u64::from(txs[*tx as usize].sigops))
+                    .sum();
+                // Each is measured by itself: what one lacks in weight another does not make up for.
                 let weight: u64 = package
                     .iter()
-                    .map(|tx| u64::from(txs[*tx as usize].weight))
+                    .map(|tx| &txs[*tx as usize])
+                    .map(|tx| u64::from(tx.weight.max(tx.sigops * 20)))
                     .sum();
                 let better = match &best {
                     None => true,
@@ -33,14 +39,15 @@ fn naive(txs: &[Tx], blocks: usize, room: u64) -> Vec<Vec<(u32, f64)>> {
                             > u128::from(*other) * u128::from(weight)
                     }
                 };
-                if used + weight <= room && better {
-                    best = Some((fee, weight, place, package));
+                let fits = used.0 + weight <= room.weight && used.1 + sigops <= room.sigops;
+                if fits && better {
+                    best = Some((fee, weight, sigops, package));
                 }
             }
-            let Some((fee, weight, _, package)) = best else {
+            let Some((fee, weight, sigops, package)) = best else {
                 break;
             };
-            used += weight;
+            used = (used.0 + weight, used.1 + sigops);
             for place in package {
                 done.insert(place);
                 block.push((place, fee as f64 * 4.0 / weight as f64));
@@ -84,28 +91,47 @@ fn made_up(seed: u64, count: u32) -> Vec<Tx> {
             Tx {
                 fee: u64::from(weight) * [0, 1, 2, 5, 5, 20, 100][next(7) as usize] / 4,
                 weight,
+                sigops: [0, 0, 1, 4, 20, 80, 200][next(7) as usize],
                 parents: parents.into_iter().collect(),
             }
         })
         .collect()
 }
 
+/// Room for so many weight units, whatever the signature operations.
+fn weight(weight: u64) -> Room {
+    Room {
+        weight,
+        sigops: u64::MAX,
+    }
+}
+
 #[test]
 fn the_blocks_are_those_of_a_plain_greedy_search() {
     for seed in 1..=400 {
         let txs = made_up(seed, 5 + (seed % 60) as u32);
-        for room in [3_000, 9_000, 100_000] {
+        let rooms = [(3_000, 10_000), (9_000, 10_000), (100_000, 10_000)];
+        let few = [(9_000, 100), (100_000, 150), (100_000, 500), (3_000, 0)];
+        for (weight, sigops) in rooms.into_iter().chain(few) {
+            let room = Room { weight, sigops };
             let (blocks, left) = project(&txs, 8, room);
             assert_eq!(
                 sorted(&blocks),
                 naive(&txs, 8, room),
-                "seed {seed}, {room} weight units"
+                "seed {seed}, {room:?}"
             );
             let in_blocks: usize = blocks.iter().map(|block| block.txs.len()).sum();
             assert_eq!(in_blocks + left, txs.len());
             let mut done = BTreeSet::new();
             for block in &blocks {
-                assert!(block.weight <= room);
+                assert!(block.weight <= block.size && block.size <= room.weight);
+                let sum = |of: fn(&Tx) -> u32| -> u64 {
+                    let each = block.txs.iter().map(|(place, _)| of(&txs[*place as usize]));
+                    each.map(u64::from).sum()
+                };
+                assert_eq!(block.weight, sum(|tx| tx.weight));
+                assert_eq!(block.sigops, sum(|tx| tx.sigops));
+                assert!(block.sigops <= room.sigops);
                 for (place, _) in &block.txs {
                     assert!(
                         txs[*place as usize]
@@ -170,6 +196,8 @@ fn sixty_real_transactions_fill_blocks_as_a_plain_search_fills_them() {
             Tx {
                 fee,
                 weight: tx.weight().to_wu() as u32,
+                // Those of its own scripts.
+                sigops: tx.total_sigop_cost(|_| None) as u32,
                 parents: parents.into_iter().collect(),
             }
         })
@@ -182,21 +210,91 @@ fn sixty_real_transactions_fill_blocks_as_a_plain_search_fills_them() {
             "ancestors as Core counts them"
         );
     }
-    for room in [4_000, 12_000, BLOCK_WEIGHT - RESERVED_WEIGHT] {
+    for room in [weight(4_000), weight(12_000), ROOM] {
         assert_eq!(
             sorted(&project(&txs, 8, room).0),
             naive(&txs, 8, room),
-            "{room} weight units"
+            "{room:?}"
         );
     }
-    let (blocks, left) = project(&txs, 8, BLOCK_WEIGHT - RESERVED_WEIGHT);
+    let (blocks, left) = project(&txs, 8, ROOM);
     assert_eq!((blocks.len(), left, blocks[0].fees), (1, 0, 108_003));
+}
+
+#[test]
+fn a_block_is_full_when_its_signature_operations_are_and_goes_on_with_what_has_none() {
+    // Each 4,000 weight units and 800 operations, which makes it 16,000: 99 of them have 79,200 operations.
+    let heavy = |fee| Tx {
+        fee,
+        weight: 4_000,
+        sigops: 800,
+        parents: Vec::new(),
+    };
+    let plain = Tx {
+        fee: 100,
+        weight: 4_000,
+        sigops: 0,
+        parents: Vec::new(),
+    };
+    let mut txs: Vec<Tx> = (0..250).map(|_| heavy(100_000)).collect();
+    let (blocks, left) = project(&txs, 8, ROOM);
+    assert_eq!(left, 0);
+    let counts: Vec<usize> = blocks.iter().map(|block| block.txs.len()).collect();
+    assert_eq!(counts, [99, 99, 52]);
+    assert_eq!((blocks[0].sigops, blocks[0].weight), (79_200, 396_000));
+    assert_eq!(blocks[0].size, 99 * 16_000);
+    // By weight alone 249 of them would be in the first block.
+    let (by_weight, _) = project(&txs, 8, weight(ROOM.weight));
+    assert_eq!(by_weight[0].txs.len(), 249);
+    // 400 are left: half of one more. What has none still fits, and comes after all that pay more.
+    txs.push(plain);
+    txs.push(Tx {
+        sigops: 400,
+        ..heavy(1)
+    });
+    let (blocks, _) = project(&txs, 8, ROOM);
+    let last: Vec<u32> = blocks[0].txs.iter().map(|(place, _)| *place).collect();
+    assert_eq!((blocks[0].txs.len(), &last[99..]), (101, &[250, 251][..]));
+    assert_eq!(blocks[0].sigops, 79_600, "to the last one");
+}
+
+#[test]
+fn operations_of_ancestors_count_and_rates_are_those_of_the_larger_size() {
+    let tx = |fee, sigops, parents: &[u32]| Tx {
+        fee,
+        weight: 400,
+        sigops,
+        parents: parents.to_vec(),
+    };
+    // 400 weight units are 100 vB; 60 operations make it 300 vB.
+    let txs = [tx(300, 60, &[]), tx(900, 0, &[0]), tx(250, 50, &[])];
+    let room = Room {
+        weight: 100_000,
+        sigops: 60,
+    };
+    let (blocks, left) = project(&txs, 8, room);
+    assert_eq!((blocks.len(), left), (2, 0));
+    assert_eq!(blocks[0].txs, [(0, 3.0), (1, 3.0)], "400 vB pay 1,200 sat");
+    assert_eq!(blocks[1].txs, [(2, 1.0)], "it has the operations of 250 vB");
+}
+
+#[test]
+fn what_has_more_operations_than_a_block_is_left_over() {
+    let txs = [Tx {
+        fee: 1,
+        weight: 400,
+        sigops: 79_601,
+        parents: Vec::new(),
+    }];
+    assert_eq!(project(&txs, 8, ROOM), (Vec::new(), 1));
 }
 
 fn full(rate: f64, vsize: u64) -> Block {
     Block {
         txs: vec![(0, rate)],
         weight: vsize * 4,
+        size: vsize * 4,
+        sigops: 0,
         fees: 1,
     }
 }
@@ -270,7 +368,7 @@ fn how_long_a_projection_takes() {
     for count in [20_000, 100_000] {
         let txs = made_up(7, count);
         let start = std::time::Instant::now();
-        let (blocks, left) = project(&txs, 8, BLOCK_WEIGHT - RESERVED_WEIGHT);
+        let (blocks, left) = project(&txs, 8, ROOM);
         println!(
             "{count} transactions: {:?}, {} blocks, {left} left over",
             start.elapsed(),

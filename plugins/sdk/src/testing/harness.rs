@@ -39,6 +39,8 @@ pub struct Harness<P> {
     pub current: bool,
     /// What `mempool` gives as `time`, unix seconds.
     pub time: u64,
+    /// What `MempoolChanges::sigop_costs` says of a transaction; 0 of others.
+    pub sigop_costs: BTreeMap<Txid, u32>,
     pool_reset: bool,
 }
 
@@ -73,6 +75,7 @@ impl<P: Processor> Harness<P> {
             series: BTreeMap::new(),
             log: Vec::new(),
             changes: None,
+            sigop_costs: Vec::new(),
         });
         let settings = settings.to_string();
         let plugin = start(&mut host, &settings, None)?;
@@ -83,6 +86,7 @@ impl<P: Processor> Harness<P> {
             undo: Vec::new(),
             current: true,
             time: 0,
+            sigop_costs: BTreeMap::new(),
             pool_reset: true,
         })
     }
@@ -270,6 +274,10 @@ impl<P: Processor> Harness<P> {
             .iter()
             .map(|entry| entry.transaction.clone())
             .collect();
+        let costs = transactions
+            .iter()
+            .map(|tx| self.sigop_costs.get(&tx.compute_txid()).copied());
+        host.sigop_costs = costs.map(Option::unwrap_or_default).collect();
         let mut parent_ends = Vec::new();
         let mut parents = Vec::new();
         for entry in added {

@@ -54,6 +54,8 @@ pub(crate) struct Host {
     pub log: Vec<String>,
     /// What a query of the host's owner changed in the settings; none where nobody may.
     pub changes: Option<Vec<(String, Option<String>)>>,
+    /// Of the transactions that come into the pool with this call.
+    pub sigop_costs: Vec<u32>,
 }
 
 thread_local! {
@@ -565,6 +567,26 @@ pub mod settings {
             };
             changes.push((name.into(), value.map(str::to_string)));
         });
+    }
+}
+
+/// `pool`
+pub mod pool {
+    use super::{Phase, given, with};
+
+    /// See the WIT.
+    pub fn sigop_costs() -> Vec<u32> {
+        if let Some(answer) = given(|host| host.sigop_costs()) {
+            return answer;
+        }
+        with(|host| {
+            assert_eq!(
+                host.phase,
+                Phase::Mempool,
+                "trap: what came into the pool is asked about in on-mempool and nowhere else"
+            );
+            host.sigop_costs.clone()
+        })
     }
 }
 

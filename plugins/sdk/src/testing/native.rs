@@ -33,6 +33,9 @@ pub trait Functions {
     fn network(&mut self) -> String;
     fn subsidy(&mut self, height: u32) -> u64;
     fn header(&mut self, height: u32) -> Option<BlockHeader>;
+    fn sigop_costs(&mut self) -> Vec<u32> {
+        panic!("trap: what came into the pool is asked about in on-mempool and nowhere else");
+    }
     fn change_setting(&mut self, _name: &str, _value: Option<&str>) {
         panic!("trap: only a query changes settings");
     }

@@ -142,7 +142,7 @@ fn entries() -> Vec<Arc<Entry>> {
     transactions()
         .into_iter()
         .take(6)
-        .map(|raw| Entry::told(raw.into(), 500, 150, 1_700_000_000, Vec::new()))
+        .map(|raw| Entry::told(raw.into(), 500, 150, Some(1), 1_700_000_000, Vec::new()))
         .map(|entry| Arc::new(entry.expect("a transaction")))
         .collect()
 }

@@ -104,6 +104,7 @@ impl Backend for Quiet {
             tip: Tip::default(),
             headers: Headers::default(),
             synced: true,
+            not_following: None,
             peers: Vec::new(),
             mempool: Mempool::default(),
             plugins: Vec::new(),

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use bitcoin::consensus::deserialize;
-use bitcoin::{OutPoint, Transaction, Txid};
+use bitcoin::{OutPoint, ScriptBuf, Transaction, Txid};
 use blockmill::frame::Columns;
 use blockmill::mempool::{Accepted, Coin, CoinLookup, Entry, Mempool, MempoolConfig, Tip};
 use bytes::Bytes;
@@ -16,6 +16,17 @@ const TIP: Tip = Tip {
     median_time: 1_690_000_000,
 };
 
+/// Witness programs, P2SH and others.
+fn script(txid: &[u8]) -> ScriptBuf {
+    let hash = |count: usize| &txid[32 - count..];
+    match txid[4] & 3 {
+        0 => ScriptBuf::from_bytes([&[0x00, 20], hash(20)].concat()),
+        1 => ScriptBuf::from_bytes([&[0x00, 32], hash(32)].concat()),
+        2 => ScriptBuf::from_bytes([&[0xa9, 20], hash(20), &[0x87]].concat()),
+        _ => ScriptBuf::from_bytes(hash(9).to_vec()),
+    }
+}
+
 /// Coins wherever somebody looks, but for one txid in four.
 struct Anywhere;
 
@@ -26,7 +37,13 @@ impl CoinLookup for Anywhere {
             value: 100_000 + u64::from(outpoint.vout % 1_000) + (u64::from(bytes[1]) << 24),
             height: u32::from(bytes[2]) * 4,
             coinbase: bytes[3] & 15 == 0,
+            script: script(bytes),
         }))
+    }
+
+    fn median_time_at(&self, height: u32) -> anyhow::Result<u32> {
+        assert!(height <= TIP.height, "asked of a block that is not there");
+        Ok(TIP.median_time - (TIP.height - height) * 600)
     }
 }
 
@@ -65,6 +82,9 @@ pub fn run(data: &[u8]) -> Verdict {
                     assert_eq!(entry.wtxid, tx.compute_wtxid());
                     assert_eq!(entry.raw, raw);
                     assert_eq!(entry.weight, tx.weight().to_wu());
+                    let cost = u64::from(entry.sigop_cost.expect("counted"));
+                    assert!(cost <= 16_000);
+                    assert_eq!(entry.vsize, entry.weight.max(cost * 20).div_ceil(4));
                     entered += 1;
                 }
                 Ok(Accepted::Orphan { txid, missing }) => {

@@ -39,7 +39,7 @@ pub fn run(data: &[u8]) -> Verdict {
 fn written_again(entries: &[(bytes::Bytes, u64)]) {
     let told: Vec<Arc<Entry>> = entries
         .iter()
-        .filter_map(|(raw, seen)| Entry::told(raw.clone(), 1, 1, *seen, Vec::new()).ok())
+        .filter_map(|(raw, seen)| Entry::told(raw.clone(), 1, 1, None, *seen, Vec::new()).ok())
         .map(Arc::new)
         .collect();
     let (first, second) = told.split_at(told.len() / 2);

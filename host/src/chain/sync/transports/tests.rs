@@ -438,3 +438,84 @@ fn after_a_restart_a_peer_that_was_never_asked_is_asked_and_one_that_refused_is_
         }
     }
 }
+
+/// A stranger that connected to us encrypted, and its end of the connection. It may send 30,000 bytes at once unasked.
+fn stranger() -> (Sync, crate::wire::Transport, SocketAddr) {
+    let addr = SocketAddr::from(([50, 1, 1, 1], 5));
+    let params = Network::Regtest.params();
+    let config = crate::chain::SyncConfig {
+        entropy: crate::wire::Entropy::Seeded(1, 0),
+        incoming_rate: 1_000,
+        ..crate::chain::SyncConfig::new(params)
+    };
+    let tree = crate::chain::HeaderTree::new(params);
+    let mut sync = Sync::new(config, params, tree, 7, START);
+    let secret = crate::wire::Entropy::Seeded(2, 0).secret().unwrap();
+    let mut theirs = crate::wire::Transport::new(params.magic, Opening::Initiator(secret));
+    let services = SERVES | ServiceFlags::WITNESS;
+    theirs.send("version", version(services).payload());
+    theirs.send("verack", Vec::new());
+    sync.connected(PeerId(1), addr, false, START);
+    talk(&mut sync, &mut theirs, PeerId(1));
+    assert_eq!(sync.peers()[0].transport, Some(TransportKind::V2));
+    (sync, theirs, addr)
+}
+
+/// Gives the machine all that the peer has queued, in one piece.
+fn pass_on(sync: &mut Sync, theirs: &mut crate::wire::Transport) -> usize {
+    let mut bytes = Vec::new();
+    while let Some(piece) = theirs.pop() {
+        bytes.extend_from_slice(&piece);
+    }
+    sync.received(PeerId(1), &bytes, START);
+    bytes.len()
+}
+
+#[test]
+fn decoys_without_end_are_bytes_that_nobody_asked_for() {
+    let (mut sync, mut theirs, addr) = stranger();
+    let before = sync.peers()[0].bytes_in;
+    let mut sent = 0;
+    while sent < 20_000 {
+        theirs.send_decoy(&[7; 980]);
+        sent += pass_on(&mut sync, &mut theirs);
+    }
+    let peer = &sync.peers()[0];
+    assert_eq!(peer.bytes_in - before, sent as u64);
+    assert_eq!(peer.misbehaviour, 0, "that may be the noise of BIP324");
+    while sent < 35_000 {
+        theirs.send_decoy(&[7; 980]);
+        sent += pass_on(&mut sync, &mut theirs);
+    }
+    assert!(sync.peers()[0].misbehaviour > 0);
+    while !sync.peers().is_empty() {
+        theirs.send_decoy(&[7; 980]);
+        sent += pass_on(&mut sync, &mut theirs);
+        assert!(sent < 200_000, "it is never dropped");
+    }
+    let reason = sync.drain().find_map(|output| match output {
+        Output::Disconnect { reason, .. } => Some(reason),
+        _ => None,
+    });
+    assert!(matches!(reason, Some(DropReason::Flooding)));
+    assert!(sync.bans().of(addr.ip(), START.secs()).is_some());
+}
+
+#[test]
+fn an_answer_does_not_excuse_the_decoys_around_it() {
+    for (decoys, misbehaviour) in [(0, 0), (1, 1)] {
+        let (mut sync, mut theirs, _) = stranger();
+        // About 81 kB that were asked for, and then no headers any more.
+        let genesis = Network::Regtest.params().genesis_header;
+        let headers = crate::chain::fixtures::chain(&genesis, 0, 999, 0);
+        let headers = headers.iter().map(|block| block.header).collect();
+        for _ in 0..decoys {
+            theirs.send_decoy(&[7; 40_000]);
+        }
+        let answer = Message::Headers(headers);
+        theirs.send("headers", answer.payload());
+        assert!(pass_on(&mut sync, &mut theirs) > 80_000);
+        assert_eq!(sync.best_header().0, 999);
+        assert_eq!(sync.peers()[0].misbehaviour, misbehaviour, "{decoys}");
+    }
+}
