@@ -44,7 +44,9 @@ impl Processor for Diary {
     }
 
     fn end_block(&mut self, _block: &Block) -> Result<(), BlockError> {
-        assert!(!TRAPS, "torn out");
+        if TRAPS {
+            panic!("torn out");
+        }
         if ENDLESS {
             loop {
                 std::hint::black_box(());
