@@ -163,15 +163,19 @@ impl Mempool {
             }
             self.returned.pop();
         }
-        if self.went_back {
+        if self.lost_track {
+            for entry in self.snapshot() {
+                self.check_again(entry.txid, coins, tip)?;
+            }
+        } else if self.went_back {
             for txid in self.graph.closed_at(tip) {
                 self.take_out_with_descendants(txid, RemoveReason::Reorg);
             }
             for txid in self.graph.with_relative_locks() {
                 self.check_again(txid, coins, tip)?;
             }
-            self.went_back = false;
         }
+        (self.went_back, self.lost_track) = (false, false);
         self.trim_to_size(now);
         let parents = self.orphans.parents(|parent| {
             self.graph.contains(parent) || self.confirmed.contains(&(*parent).into())
@@ -180,7 +184,15 @@ impl Mempool {
         Ok(())
     }
 
-    /// Takes an entry out whose relative lock, counted from where its coins are now, is not open.
+    /// Blocks came and went that the pool is not told of: [`settle`](Self::settle) looks at everything again.
+    pub fn lost_track(&mut self) {
+        self.lost_track = true;
+        self.refused.clear();
+        self.reconsiderable.clear();
+    }
+
+    /// Takes an entry out that may not stay: its relative locks, counted from where its coins are now, are not open, or what it
+    /// spends is gone.
     fn check_again(&mut self, txid: Txid, coins: &dyn CoinLookup, tip: Tip) -> anyhow::Result<()> {
         let Some(entry) = self.graph.get(&txid) else {
             return Ok(());
@@ -191,6 +203,10 @@ impl Mempool {
             Ok(_) => {}
             Err(Refused::Coins(error)) => {
                 return Err(error.context("failed to look up the coins of an entry"));
+            }
+            Err(Refused::Confirmed) => {
+                let height = tip.height;
+                self.take_out(&txid, RemoveReason::Confirmed { height });
             }
             Err(_) => self.take_out_with_descendants(txid, RemoveReason::Reorg),
         }
