@@ -256,9 +256,15 @@ fn what_a_reorg_gives_back_before_the_pool_has_started_comes_into_it() {
         (reorg.returned.iter().all(back) && reorg.replaced.iter().all(gone)).then_some(())
     })
     .unwrap();
-    // They are a pool like any other: saved, and there again.
+    // They are a pool like any other: journaled, and there again after a kill.
     let pool = table(&installation);
-    host.stop().unwrap();
+    let journal = installation.data().join("mempool.journal");
+    host.wait_for("the journal", LIMIT, |_| {
+        let bytes = fs::metadata(&journal).map_or(0, |file| file.len());
+        (bytes > 100 * pool.len() as u64).then_some(())
+    })
+    .unwrap();
+    host.kill9().unwrap();
     let mut host = installation.start().unwrap();
     wait_for_pool(&mut host, pool.len());
     host.stop().unwrap();

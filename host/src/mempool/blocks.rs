@@ -141,16 +141,25 @@ impl Mempool {
     /// [`disconnect_block`](Self::disconnect_block), when `coins` answers as of `tip`; between
     /// those calls and this one the pool is between two states, so offer nothing and drain nothing.
     ///
+    /// Answers with what came in by it, some of which may have left again.
+    ///
     /// # Errors
     ///
     /// That of the coin lookup; what was not put back yet is by the next call.
-    pub fn settle(&mut self, now: u64, coins: &dyn CoinLookup, tip: Tip) -> anyhow::Result<()> {
+    pub fn settle(
+        &mut self,
+        now: u64,
+        coins: &dyn CoinLookup,
+        tip: Tip,
+    ) -> anyhow::Result<Vec<Txid>> {
+        let mut entered = Vec::new();
         while let Some(Returned { txid, outputs, raw }) = self.returned.first() {
             let outcome = Candidate::decode(&raw).and_then(|candidate| {
                 self.enter(candidate, None, Origin::Returned, now, now, coins, tip)
             });
             match outcome {
-                Ok(_) | Err(Refused::Known) => {}
+                Ok(_) => entered.push(txid),
+                Err(Refused::Known) => {}
                 Err(Refused::Coins(error)) => {
                     return Err(
                         error.context("failed to look up the coins of a returned transaction")
@@ -180,8 +189,8 @@ impl Mempool {
         let parents = self.orphans.parents(|parent| {
             self.graph.contains(parent) || self.confirmed.contains(&(*parent).into())
         });
-        self.adopt_orphans(parents, now, coins, tip);
-        Ok(())
+        entered.extend(self.adopt_orphans(parents, now, coins, tip));
+        Ok(entered)
     }
 
     /// Blocks came and went that the pool is not told of: [`settle`](Self::settle) looks at everything again.

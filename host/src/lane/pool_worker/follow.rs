@@ -140,7 +140,14 @@ impl PoolWorker {
             self.followed.pop_front();
         }
         self.unsettled = true;
-        pool.settle(unix_time(), coins, tip)?;
+        let settled = pool.settle(unix_time(), coins, tip);
+        // What came in before it failed is on the disk with all else.
+        self.save_soon |= settled.is_err();
+        if self.journal.is_some() {
+            let entered = settled.iter().flatten().filter_map(|txid| pool.get(txid));
+            self.unwritten.extend(entered);
+        }
+        settled?;
         self.unsettled = false;
         if !std::mem::replace(&mut self.reloaded, true) {
             self.reload(pool, coins, tip);

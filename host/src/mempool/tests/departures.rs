@@ -515,7 +515,7 @@ fn what_an_empty_pool_was_told_to_take_back_comes_into_it_when_it_settles() {
     let other = spend(&coins[1..2], &[95_000]);
     chain.connect(vec![coinbase(201), other, again]);
     chain.connect(vec![coinbase(202)]);
-    pool.settle(NOW, &chain, chain.tip()).unwrap();
+    let entered = pool.settle(NOW, &chain, chain.tip()).unwrap();
     pool.verify();
     let added: Vec<(Txid, Origin)> = pool
         .drain_changes()
@@ -524,6 +524,7 @@ fn what_an_empty_pool_was_told_to_take_back_comes_into_it_when_it_settles() {
         .map(|(entry, origin)| (entry.txid, *origin))
         .collect();
     let back = txids(&[&parent, &child]);
+    assert_eq!(entered, back, "for the journal");
     assert_eq!(
         added,
         [(back[0], Origin::Returned), (back[1], Origin::Returned)]
