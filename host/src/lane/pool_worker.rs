@@ -179,7 +179,7 @@ impl PoolWorker {
         let Some(position) = view.cursor().map(Position::from) else {
             return Ok(());
         };
-        if self.followed.is_empty() {
+        if self.followed.is_empty() && !self.reloaded {
             self.watch(position);
         }
         if !self.feed.synced() {

@@ -101,6 +101,7 @@ impl PoolWorker {
                 break;
             }
             let Some(below) = self.take_back(pool, last)? else {
+                pool.lost_track();
                 self.followed.clear();
                 break;
             };
