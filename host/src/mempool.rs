@@ -212,6 +212,8 @@ pub struct Mempool {
     let_go: Vec<LetGo>,
     /// Set while blocks are disconnected: what was mature or final may no longer be.
     went_back: bool,
+    /// Set when blocks came and went that the pool was not told of.
+    lost_track: bool,
 }
 
 impl Mempool {
@@ -231,6 +233,7 @@ impl Mempool {
             confirmed: Recent::new(RECENT_HASHES),
             let_go: Vec::new(),
             went_back: false,
+            lost_track: false,
         }
     }
 

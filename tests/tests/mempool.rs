@@ -221,6 +221,55 @@ fn replaced_transactions_leave_and_those_of_abandoned_blocks_come_back() {
     host.stop().unwrap();
 }
 
+#[test]
+fn what_a_reorg_gives_back_before_the_pool_has_started_comes_into_it() {
+    // Nobody announces anything: what is in the pool comes from blocks.
+    let devnet = Devnet::start(Config {
+        seed: 29,
+        announce_pool: false,
+        ..Config::default()
+    })
+    .unwrap();
+    devnet.mine(115).unwrap();
+    devnet.fill_mempool(30);
+    devnet.mine(2).unwrap();
+    let installation = Installation::new("regtest", &[devnet.p2p_addr()])
+        .unwrap()
+        .plugins(ALL_ROWS);
+    let mut host = installation.start().unwrap();
+    let tip = devnet.status().tip.to_string();
+    host.wait_for_tip(&tip, LIMIT).unwrap();
+    host.coins_at(&tip, LIMIT).unwrap();
+    wait_for_pool(&mut host, 0);
+    host.stop().unwrap();
+
+    // The chain is left while the host is away: it begins at a block that is not in it any more.
+    let reorg = devnet.reorg(3, 4).unwrap();
+    assert!(reorg.returned.len() >= 10, "{reorg:?}");
+    let mut host = installation.start().unwrap();
+    let tip = devnet.status().tip.to_string();
+    host.wait_for_tip(&tip, LIMIT).unwrap();
+    host.wait_for("what the abandoned blocks gave back", LIMIT, |_| {
+        let ours = table(&installation);
+        let back = |txid: &bitcoin::Txid| ours.contains_key(&txid.to_string());
+        let gone = |(old, _): &(bitcoin::Txid, bitcoin::Txid)| !ours.contains_key(&old.to_string());
+        (reorg.returned.iter().all(back) && reorg.replaced.iter().all(gone)).then_some(())
+    })
+    .unwrap();
+    // They are a pool like any other: journaled, and there again after a kill.
+    let pool = table(&installation);
+    let journal = installation.data().join("mempool.journal");
+    host.wait_for("the journal", LIMIT, |_| {
+        let bytes = fs::metadata(&journal).map_or(0, |file| file.len());
+        (bytes > 100 * pool.len() as u64).then_some(())
+    })
+    .unwrap();
+    host.kill9().unwrap();
+    let mut host = installation.start().unwrap();
+    wait_for_pool(&mut host, pool.len());
+    host.stop().unwrap();
+}
+
 /// The flow goes on while the host is killed. What it had written 2 seconds before is there again; what was lost is said.
 #[test]
 fn a_kill_loses_the_last_seconds_of_the_pool_and_the_next_start_says_how_many() {

@@ -1,23 +1,23 @@
 //! The thread that keeps the memory pool: takes in what peers send, follows the coins lane from block to block, and tells
 //! the lanes what changed.
 
+mod follow;
+
 use super::active_chain::Position;
 use super::feed::Feed;
 use super::pool_feed::PoolFeed;
 use super::pool_queue::{PoolInput, PoolInputs, PoolQueue, pool_queue};
 use super::status::LaneShared;
 use crate::chain::sync::PoolVerdict;
-use crate::frame::Frame;
 use crate::mempool::{
     self, Accepted, Coin, CoinLookup, Entry, Journal, LetGo, Mempool, Refused, Tip,
 };
 use crate::metrics::Metrics;
 use crate::network::Params;
-use crate::plugin::WantedColumns;
 use crate::store::{CoinView, OutPointKey};
 use anyhow::{Context, Result};
 use bitcoin::hashes::Hash;
-use bitcoin::{OutPoint, ScriptBuf, Txid};
+use bitcoin::{OutPoint, ScriptBuf};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -39,10 +39,6 @@ const SAVE: Duration = Duration::from_secs(5 * 60);
 const JOURNAL: Duration = Duration::from_secs(2);
 /// How often the whole pool is tried to be saved while the journal cannot be written, as on a full disk.
 const JOURNAL_AGAIN: Duration = Duration::from_secs(5);
-/// Blocks that are remembered to find the fork of a reorg.
-const REMEMBERED: usize = 1_000;
-/// A pool that is further behind the coins lane than this starts again at its block: what it holds is checked again.
-const MAX_CATCH_UP: u32 = 1_000;
 
 /// The thread, not yet started.
 pub struct PoolWorker {
@@ -68,6 +64,10 @@ pub struct PoolWorker {
     followed: VecDeque<Position>,
     /// The pool has not settled on the last of them yet.
     unsettled: bool,
+    /// The saved pool was offered again.
+    reloaded: bool,
+    /// The block that the coins were at before the pool has started, as long as the chain has it.
+    before: Option<Position>,
     published: Instant,
     expired: Instant,
     saved: Instant,
@@ -135,6 +135,8 @@ impl PoolWorker {
             save_soon: false,
             followed: VecDeque::new(),
             unsettled: false,
+            reloaded: false,
+            before: None,
             published: now,
             expired: now,
             saved: now,
@@ -171,15 +173,18 @@ impl PoolWorker {
     fn turn(&mut self, first: Option<PoolInput>) -> Result<()> {
         // What came waits until the pool is at a block.
         self.held = first;
-        if !self.feed.synced() {
-            return Ok(());
-        }
         let Some(view) = self.coins.view() else {
             return Ok(());
         };
         let Some(position) = view.cursor().map(Position::from) else {
             return Ok(());
         };
+        if self.followed.is_empty() && !self.reloaded {
+            self.watch(position);
+        }
+        if !self.feed.synced() {
+            return Ok(());
+        }
         let median_time = {
             let chain = self.feed.chain();
             // Transactions wait until the coins are those of the tip. A peer that has the block sends what only the
@@ -357,76 +362,6 @@ impl PoolWorker {
         }
     }
 
-    /// Brings the pool from the block it is at to the block that the coins are at.
-    fn follow(&mut self, pool: &mut Mempool, to: Position, coins: &Lookup, tip: Tip) -> Result<()> {
-        if self.followed.is_empty() {
-            self.followed.push_back(to);
-            self.reload(pool, coins, tip);
-            return Ok(());
-        }
-        while let Some(&last) = self.followed.back() {
-            if self.feed.chain().contains(last) && last.height <= to.height {
-                break;
-            }
-            if self.feed.large(last).is_some() {
-                // Its transactions are too many to come back: the pool begins anew with what peers announce.
-                self.followed.clear();
-                self.followed.push_back(to);
-                self.reload(pool, coins, tip);
-                return Ok(());
-            }
-            let frame = Frame::decode_without_txids(self.feed.raw(last)?)
-                .context("a block in the block log is damaged")?;
-            let raws = frame
-                .columns
-                .layouts()
-                .iter()
-                .map(|layout| frame.raw.slice(layout.whole()));
-            pool.disconnect_block(raws);
-            self.followed.pop_back();
-            // The pool began above the fork: the block names the one below it.
-            if let (true, Some(height)) = (self.followed.is_empty(), last.height.checked_sub(1)) {
-                let hash = frame.header.prev_blockhash;
-                self.followed.push_back(Position { height, hash });
-            }
-        }
-        let from = self
-            .followed
-            .back()
-            .map_or(to.height, |last| last.height + 1);
-        if to.height.saturating_sub(from) > MAX_CATCH_UP {
-            self.followed.clear();
-        } else {
-            for height in from..=to.height {
-                let Some(hash) = self.feed.chain().hash_at(height) else {
-                    break;
-                };
-                let position = Position { height, hash };
-                if self.feed.large(position).is_some() {
-                    let mut parts = self.feed.parts(position)?;
-                    while let Some(part) = parts.next()? {
-                        connect(pool, height, &part.run.frame, false);
-                    }
-                } else {
-                    let (frame, _) = self.feed.frame(position, WantedColumns::default())?;
-                    connect(pool, height, &frame, true);
-                }
-                self.followed.push_back(position);
-            }
-        }
-        if self.followed.back() != Some(&to) {
-            self.followed.clear();
-            self.followed.push_back(to);
-        }
-        while self.followed.len() > REMEMBERED {
-            self.followed.pop_front();
-        }
-        self.unsettled = true;
-        pool.settle(unix_time(), coins, tip)?;
-        self.unsettled = false;
-        Ok(())
-    }
-
     /// Offers the saved pool again.
     fn reload(&mut self, pool: &mut Mempool, coins: &Lookup, tip: Tip) {
         let Some(path) = &self.file else {
@@ -507,38 +442,4 @@ fn unix_time() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |t| t.as_secs())
-}
-
-/// Tells the pool of a `whole` block's transactions, or of those of a part of one, which its coverage leaves out.
-fn connect(pool: &mut Mempool, height: u32, frame: &Frame, whole: bool) {
-    let columns = &frame.columns;
-    let weights = &columns.transactions.weights;
-    let mut start = 0;
-    let outpoints: Vec<OutPoint> = columns
-        .inputs
-        .prev_txids
-        .as_chunks()
-        .0
-        .iter()
-        .zip(&columns.inputs.prev_vouts)
-        .map(|(txid, &vout)| OutPoint {
-            txid: Txid::from_byte_array(*txid),
-            vout,
-        })
-        .collect();
-    let transactions = columns
-        .txids()
-        .zip(columns.transactions.input_ends.iter().zip(weights))
-        .map(|(txid, (&end, &weight))| {
-            let spends = outpoints.get(start..end as usize).unwrap_or_default();
-            start = end as usize;
-            let txid = Txid::from_byte_array(*txid);
-            (txid, u64::from(weight), spends.iter().copied())
-        });
-    if whole {
-        // The coinbase is nobody's to announce.
-        pool.hear_block(height, unix_time(), transactions.skip(1));
-    } else {
-        pool.connect_block(height, transactions.map(|(txid, _, spends)| (txid, spends)));
-    }
 }

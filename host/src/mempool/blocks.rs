@@ -141,16 +141,25 @@ impl Mempool {
     /// [`disconnect_block`](Self::disconnect_block), when `coins` answers as of `tip`; between
     /// those calls and this one the pool is between two states, so offer nothing and drain nothing.
     ///
+    /// Answers with what came in by it, some of which may have left again.
+    ///
     /// # Errors
     ///
     /// That of the coin lookup; what was not put back yet is by the next call.
-    pub fn settle(&mut self, now: u64, coins: &dyn CoinLookup, tip: Tip) -> anyhow::Result<()> {
+    pub fn settle(
+        &mut self,
+        now: u64,
+        coins: &dyn CoinLookup,
+        tip: Tip,
+    ) -> anyhow::Result<Vec<Txid>> {
+        let mut entered = Vec::new();
         while let Some(Returned { txid, outputs, raw }) = self.returned.first() {
             let outcome = Candidate::decode(&raw).and_then(|candidate| {
                 self.enter(candidate, None, Origin::Returned, now, now, coins, tip)
             });
             match outcome {
-                Ok(_) | Err(Refused::Known) => {}
+                Ok(_) => entered.push(txid),
+                Err(Refused::Known) => {}
                 Err(Refused::Coins(error)) => {
                     return Err(
                         error.context("failed to look up the coins of a returned transaction")
@@ -163,24 +172,36 @@ impl Mempool {
             }
             self.returned.pop();
         }
-        if self.went_back {
+        if self.lost_track {
+            for entry in self.snapshot() {
+                self.check_again(entry.txid, coins, tip)?;
+            }
+        } else if self.went_back {
             for txid in self.graph.closed_at(tip) {
                 self.take_out_with_descendants(txid, RemoveReason::Reorg);
             }
             for txid in self.graph.with_relative_locks() {
                 self.check_again(txid, coins, tip)?;
             }
-            self.went_back = false;
         }
+        (self.went_back, self.lost_track) = (false, false);
         self.trim_to_size(now);
         let parents = self.orphans.parents(|parent| {
             self.graph.contains(parent) || self.confirmed.contains(&(*parent).into())
         });
-        self.adopt_orphans(parents, now, coins, tip);
-        Ok(())
+        entered.extend(self.adopt_orphans(parents, now, coins, tip));
+        Ok(entered)
     }
 
-    /// Takes an entry out whose relative lock, counted from where its coins are now, is not open.
+    /// Blocks came and went that the pool is not told of: [`settle`](Self::settle) looks at everything again.
+    pub fn lost_track(&mut self) {
+        self.lost_track = true;
+        self.refused.clear();
+        self.reconsiderable.clear();
+    }
+
+    /// Takes an entry out that may not stay: its relative locks, counted from where its coins are now, are not open, or what it
+    /// spends is gone.
     fn check_again(&mut self, txid: Txid, coins: &dyn CoinLookup, tip: Tip) -> anyhow::Result<()> {
         let Some(entry) = self.graph.get(&txid) else {
             return Ok(());
@@ -191,6 +212,10 @@ impl Mempool {
             Ok(_) => {}
             Err(Refused::Coins(error)) => {
                 return Err(error.context("failed to look up the coins of an entry"));
+            }
+            Err(Refused::Confirmed) => {
+                let height = tip.height;
+                self.take_out(&txid, RemoveReason::Confirmed { height });
             }
             Err(_) => self.take_out_with_descendants(txid, RemoveReason::Reorg),
         }

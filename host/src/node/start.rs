@@ -12,7 +12,7 @@ use crate::chain::sync::bans::Ladder;
 use crate::chain::sync::book::Reach;
 use crate::cli::RunOptions;
 use crate::config::{Config, MinimumWork};
-use crate::lane::{Feed, LaneKind, LaneStores, LargeBlocks, PoolFeed, PoolWorker};
+use crate::lane::{Feed, LaneKind, LaneStores, LargeBlocks, PoolFeed, PoolWorker, Position};
 use crate::mempool::{Mempool, MempoolConfig};
 use crate::metrics::Metrics;
 use crate::net::{
@@ -148,10 +148,16 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
         metrics.clone(),
     );
     let components = Components::new(folder.path());
+    // Before its first block: the chain may be another one by now.
+    let mut coins_at = None;
     for plugin in plugins {
         let plugin = open::before_change(plugin, &start.stores.rows, &components, &engine)?;
         let program = lanes::program(&plugin.settings, plugin.compiled, plugin.descriptor);
-        start.start(LaneKind::Serving, program)?;
+        let gives_coins = program.descriptor.coins;
+        let lane = start.start(LaneKind::Serving, program)?;
+        if gives_coins {
+            coins_at = lane.view().and_then(|view| view.cursor());
+        }
     }
     let lanes = start.lanes.clone();
     let state = start.stores.state.clone();
@@ -174,6 +180,7 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
             file,
             pool_verdict,
         );
+        let worker = worker.from_block(coins_at.map(Position::from));
         sink = Some(Box::new(queue));
         let thread = std::thread::Builder::new()
             .name("mempool".into())

@@ -84,7 +84,8 @@ impl Pool {
         }
         let last = came.last().context("a way to no block")?;
         self.now = self.now.max(u64::from(last.frame.header.time));
-        pool.settle(self.now, coins, tip(last))
+        pool.settle(self.now, coins, tip(last))?;
+        Ok(())
     }
 
     /// Takes in the transactions of a block that comes later; `coins` knows the block `at`.

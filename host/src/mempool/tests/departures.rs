@@ -461,3 +461,72 @@ fn one_of_a_full_family_can_be_replaced() {
         64
     );
 }
+
+#[test]
+fn a_pool_that_was_not_told_of_blocks_looks_at_everything_again() {
+    let (mut pool, mut chain, coins) = setup(5);
+    let confirmed = spend(&coins[..1], &[40_000, 40_000]);
+    let child = spend(&[pay(&confirmed)], &[30_000]);
+    let loser = spend(&coins[1..2], &[90_000]);
+    let grandchild = spend(&[pay(&loser)], &[80_000]);
+    let stays = spend(&coins[2..3], &[90_000]);
+    for tx in [&confirmed, &child, &loser, &grandchild, &stays] {
+        enter(&mut pool, &chain, tx);
+    }
+    pool.drain_changes();
+    // Nobody tells the pool of this block.
+    let other = spend(&coins[1..2], &[95_000]);
+    chain.connect(vec![coinbase(201), confirmed.clone(), other]);
+    pool.lost_track();
+    pool.settle(NOW, &chain, chain.tip()).unwrap();
+    pool.verify();
+    let mut kept = txids(&[&child, &stays]);
+    kept.sort();
+    let mut there: Vec<Txid> = pool.snapshot().iter().map(|entry| entry.txid).collect();
+    there.sort();
+    assert_eq!(there, kept);
+    let removed = pool.drain_changes().removed;
+    let reason = |tx: &Transaction| {
+        let found = removed.iter().find(|(txid, _)| *txid == tx.compute_txid());
+        found.map(|(_, reason)| *reason)
+    };
+    assert_eq!(removed.len(), 3);
+    assert_eq!(
+        reason(&confirmed),
+        Some(RemoveReason::Confirmed { height: 201 })
+    );
+    assert_eq!(reason(&loser), Some(RemoveReason::Reorg));
+    assert_eq!(reason(&grandchild), Some(RemoveReason::Reorg));
+}
+
+#[test]
+fn what_an_empty_pool_was_told_to_take_back_comes_into_it_when_it_settles() {
+    let (_, mut chain, coins) = setup(3);
+    let mut pool = Mempool::new(MempoolConfig::default());
+    let parent = spend(&coins[..1], &[90_000]);
+    let child = spend(&[pay(&parent)], &[80_000]);
+    let lost = spend(&coins[1..2], &[90_000]);
+    let again = spend(&coins[2..3], &[90_000]);
+    chain.connect(vec![coinbase(201), parent.clone()]);
+    chain.connect(vec![coinbase(202), child.clone(), lost, again.clone()]);
+    chain.disconnect_both(&mut pool);
+    chain.disconnect_both(&mut pool);
+    // The pool is not told of the new branch: it has not started.
+    let other = spend(&coins[1..2], &[95_000]);
+    chain.connect(vec![coinbase(201), other, again]);
+    chain.connect(vec![coinbase(202)]);
+    let entered = pool.settle(NOW, &chain, chain.tip()).unwrap();
+    pool.verify();
+    let added: Vec<(Txid, Origin)> = pool
+        .drain_changes()
+        .added
+        .iter()
+        .map(|(entry, origin)| (entry.txid, *origin))
+        .collect();
+    let back = txids(&[&parent, &child]);
+    assert_eq!(entered, back, "for the journal");
+    assert_eq!(
+        added,
+        [(back[0], Origin::Returned), (back[1], Origin::Returned)]
+    );
+}

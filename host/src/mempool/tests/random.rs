@@ -1,9 +1,9 @@
 //! Whatever happens in whatever order, the figures are those that are computed from nothing.
 
-use bitcoin::Transaction;
+use bitcoin::{ScriptBuf, Sequence, Transaction};
 use proptest::prelude::*;
 
-use super::chain::coinbase;
+use super::chain::{coinbase, median_time};
 use super::*;
 
 #[derive(Debug, Clone)]
@@ -13,6 +13,7 @@ enum Step {
         picks: Vec<prop::sample::Index>,
         outputs: u8,
         fee: u64,
+        sequence: u32,
     },
     /// A block of some of the pool, its parents first, and of some transactions that nobody has
     /// seen.
@@ -24,6 +25,8 @@ enum Step {
     Reorg {
         depth: usize,
         keep: Vec<prop::sample::Index>,
+        /// The new blocks are so many seconds apart, or as far as others.
+        apart: Option<u32>,
     },
     Expire(u64),
     Drain,
@@ -35,14 +38,27 @@ fn picks(max: usize) -> impl Strategy<Value = Vec<prop::sample::Index>> {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        12 => (prop::collection::vec(any::<prop::sample::Index>(), 1..4), 1..4u8, 0..5_000u64)
-            .prop_map(|(picks, outputs, fee)| Step::Offer { picks, outputs, fee }),
+        12 => (prop::collection::vec(any::<prop::sample::Index>(), 1..4), 1..4u8, 0..5_000u64, sequence())
+            .prop_map(|(picks, outputs, fee, sequence)| Step::Offer { picks, outputs, fee, sequence }),
         2 => (picks(6), picks(3)).prop_map(|(picks, strangers)| Step::Connect { picks, strangers }),
-        1 => (1..4usize, picks(4)).prop_map(|(depth, keep)| Step::Reorg { depth, keep }),
+        1 => (1..4usize, picks(4), prop::option::of(0..600u32))
+            .prop_map(|(depth, keep, apart)| Step::Reorg { depth, keep, apart }),
         1 => (0..400u64).prop_map(Step::Expire),
         2 => Just(Step::Drain),
     ]
 }
+
+/// Mostly none, else a relative lock of a few blocks, or by time of as many (BIP68).
+fn sequence() -> impl Strategy<Value = u32> {
+    prop_oneof![
+        3 => Just(u32::MAX),
+        1 => 1..4u32,
+        1 => (1..4u32).prop_map(|lock| BY_TIME | lock),
+    ]
+}
+
+/// BIP68, a lock by time.
+const BY_TIME: u32 = 1 << 22;
 
 fn decode(entry: &Entry) -> Transaction {
     bitcoin::consensus::deserialize(&entry.raw).unwrap()
@@ -107,10 +123,15 @@ impl World {
         }
     }
 
-    fn made(&mut self, inputs: &[OutPoint], outputs: u8, fee: u64) -> Transaction {
+    fn made(&mut self, inputs: &[OutPoint], outputs: u8, fee: u64, sequence: u32) -> Transaction {
         let sum: u64 = inputs.iter().map(|outpoint| self.values[outpoint]).sum();
         let each = sum.saturating_sub(fee) / u64::from(outputs);
-        let tx = spend(inputs, &vec![each; outputs as usize]);
+        let mut tx = spend(inputs, &vec![each; outputs as usize]);
+        tx.input[0].sequence = Sequence(sequence);
+        if outputs == 3 {
+            // Operations that count for more than its weight.
+            tx.output[2].script_pubkey = ScriptBuf::from_bytes(vec![0xac; 20]);
+        }
         let txid = tx.compute_txid();
         for vout in 0..u32::from(outputs) {
             let outpoint = OutPoint::new(txid, vout);
@@ -145,7 +166,7 @@ impl World {
         for stranger in strangers {
             let coin = *stranger.get(&coins);
             if spent.insert(coin) {
-                let tx = self.made(&[coin], 2, 3);
+                let tx = self.made(&[coin], 2, 3, u32::MAX);
                 if txs
                     .iter()
                     .all(|other| other.compute_txid() != tx.compute_txid())
@@ -166,6 +187,7 @@ impl World {
                 picks,
                 outputs,
                 fee,
+                sequence,
             } => {
                 let mut inputs: Vec<OutPoint> = picks
                     .iter()
@@ -173,7 +195,7 @@ impl World {
                     .collect();
                 inputs.sort();
                 inputs.dedup();
-                let tx = self.made(&inputs, outputs, fee);
+                let tx = self.made(&inputs, outputs, fee, sequence);
                 let _ = self
                     .pool
                     .accept(raw(&tx), self.now, &self.chain, self.chain.tip());
@@ -185,7 +207,7 @@ impl World {
                     .settle(self.now, &self.chain, self.chain.tip())
                     .unwrap();
             }
-            Step::Reorg { depth, keep } => {
+            Step::Reorg { depth, keep, apart } => {
                 let depth = depth.min(self.blocks.min(3) as usize);
                 let mut abandoned = Vec::new();
                 for _ in 0..depth {
@@ -214,6 +236,10 @@ impl World {
                         };
                         txs = abandoned.iter().filter(fits).cloned().collect();
                     }
+                    let tip = self.chain.tip();
+                    let slow = apart.map(|apart| tip.median_time + apart);
+                    let time = slow.unwrap_or_else(|| median_time(tip.height + 1));
+                    self.chain.times.insert(tip.height + 1, time);
                     self.block(txs, if at == 1 { &keep } else { &[] });
                 }
                 self.pool
@@ -281,6 +307,31 @@ impl World {
                 }
             }
             assert_eq!(entry.fee, sum - entry.output_values.iter().sum::<u64>());
+            self.assert_is_open(&entry);
+            // No script here refers to another one: the crate needs none of those that are spent.
+            let cost = decode(&entry).total_sigop_cost(|_| None) as u64;
+            assert_eq!(entry.sigop_cost, Some(cost as u32));
+            assert_eq!(entry.vsize, entry.weight.max(cost * 20).div_ceil(4));
+        }
+    }
+
+    /// Its relative locks are open in the next block, as BIP68 has it.
+    fn assert_is_open(&self, entry: &Entry) {
+        let tip = self.chain.tip();
+        for input in decode(entry).input {
+            let sequence = input.sequence.0;
+            if sequence == u32::MAX {
+                continue;
+            }
+            let coin = self.chain.coins.get(&input.previous_output);
+            let height = coin.map_or(tip.height + 1, |coin| coin.height);
+            let lock = sequence & 0xffff;
+            if sequence & BY_TIME == 0 {
+                assert!(height + lock <= tip.height + 1, "{} blocks", lock);
+            } else {
+                let since = self.chain.median_time_at(height - 1).unwrap();
+                assert!(since + lock * 512 <= tip.median_time, "{lock} * 512 s");
+            }
         }
     }
 }
