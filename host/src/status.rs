@@ -138,7 +138,7 @@ pub struct Peer {
     /// Blocks that it was asked for and has not sent.
     #[serde(default)]
     pub in_flight: u64,
-    /// Small offences; at 100 it is dropped and banned.
+    /// Small offences, which have an end: see "Peers" in `docs/operations.md`. Whatever is worse ends the connection at once.
     #[serde(default)]
     pub misbehaviour: u32,
 }

@@ -323,3 +323,68 @@ fn a_log_of_spent_outputs_that_has_no_room_holds_up_who_needs_it_and_loses_nothi
     assert!(ours == fees(&calm), "other fees");
     assert!(ours.len() > 129, "transactions that spend something");
 }
+
+#[test]
+fn coins_are_not_made_again_for_a_plugin_before_there_is_room_for_a_second_set() {
+    const BEGUN: &str = "another plugin waits for what pruned blocks spend";
+    let devnet = Devnet::new(77).unwrap();
+    devnet.mine(110).unwrap();
+    for _ in 0..40 {
+        devnet.fill_mempool(5);
+        devnet.mine(1).unwrap();
+    }
+    devnet.mine(400).unwrap();
+    let tables = "\n[plugins.utxo-tracker]\n[plugins.tx-writer]\nenabled = false\n";
+    let ours = Installation::new("regtest", &[devnet.p2p_addr()])
+        .unwrap()
+        .key("chain", "keep_blocks = \"32 kB\"")
+        .plugins(tables);
+    let Some(disk) = Disk::mount(&ours.folder().join("data")) else {
+        println!("skipped: this machine lets nobody mount a disk");
+        return;
+    };
+    let mut host = ours.start().unwrap();
+    let tip = devnet.status().tip.to_string();
+    host.wait_for("the tip", LIMIT, |status| {
+        (plugin(status, "utxo-tracker")["hash"] == tip.as_str()).then_some(())
+    })
+    .unwrap();
+    host.wait_for_lines("blocks pruned", 1, LIMIT).unwrap();
+    disk.fill(32 << 20);
+    let enable = ours.command(&["plugin", "enable", "tx-writer"]).unwrap();
+    assert!(enable.status.success(), "{enable:?}");
+    let message = host
+        .wait_for("a refusal", LIMIT, |status| {
+            let reload = &plugin(status, "utxo-tracker")["reload"];
+            let message = reload["message"].as_str()?.to_owned();
+            (reload["state"] == "refused").then_some(message)
+        })
+        .unwrap();
+    assert!(
+        message.starts_with("tx-writer waits for what block 0 spends, and a second set of data"),
+        "{message}"
+    );
+    assert!(message.contains("is full"), "{message}");
+    // Longer than it takes to look again; it is said once.
+    std::thread::sleep(Duration::from_secs(7));
+    assert_eq!(host.log().matches("a second set of data").count(), 1);
+    assert!(!host.log().contains(BEGUN), "{}", host.log());
+    let status = host.get("status").unwrap();
+    let waits = plugin(&status, "tx-writer")["waiting_for"].as_str();
+    assert!(waits.is_some_and(|why| why.contains("what block 0 spends")));
+    // With room it is begun by itself, and both end at the tip.
+    disk.empty();
+    host.wait_for_lines(BEGUN, 1, LIMIT)
+        .unwrap();
+    host.wait_for("the tip and the exchange", LIMIT, |status| {
+        let coins = plugin(status, "utxo-tracker");
+        (plugin(status, "tx-writer")["hash"] == tip.as_str()
+            && coins["hash"] == tip.as_str()
+            && coins["reload"]["state"] == "swapped")
+            .then_some(())
+    })
+    .unwrap();
+    let coins = host.coins_at(&tip, LIMIT).unwrap();
+    assert_eq!(coins["muhash"], devnet.utxo_set().unwrap().muhash);
+    host.stop().unwrap();
+}

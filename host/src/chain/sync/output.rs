@@ -392,7 +392,9 @@ pub struct PeerInfo {
     pub inflight: usize,
     /// Blocks that it sent.
     pub blocks: u64,
-    /// How often it sent more than it may unasked, where it connected to us; at 100 it is dropped.
+    /// What is held against it and was not enough to be dropped for: how often it sent more than it may unasked, where it
+    /// connected to us (at 100 it is dropped); blocks that nobody asked it for (at 257); messages of headers without a known
+    /// parent, one after the other (at 11). Whatever is worse ends the connection at once.
     pub misbehaviour: u32,
     /// Addresses of other peers that were passed over, being too many at once.
     pub addresses_over: u64,

@@ -115,7 +115,11 @@ impl Sync {
             bytes_out: peer.bytes_out(),
             inflight: session.in_flight.len(),
             blocks: session.life.blocks,
-            misbehaviour: session.life.misbehaviour,
+            misbehaviour: session
+                .life
+                .misbehaviour
+                .saturating_add(session.unrequested_blocks)
+                .saturating_add(session.unconnected),
             addresses_over: session.life.addresses_over,
         }
     }

@@ -8,7 +8,7 @@ use bitcoin::p2p::message_blockdata::Inventory;
 use bitcoin::{Block, BlockHash, Witness};
 
 use super::network::{FakePeer, MAGIC, Sim, chain, txid_bytes};
-use crate::chain::fixtures::spend;
+use crate::chain::fixtures::{mine_header, spend};
 use crate::chain::sync::{DropReason, PeerInfo, SyncConfig};
 use crate::wire::codec::{Decoder, WireError, encode_frame};
 use crate::wire::message::Message;
@@ -225,4 +225,31 @@ fn who_does_not_read_is_dropped_and_not_banned() {
     sim.settle();
     assert!(matches!(sim.dropped[0].1, DropReason::DoesNotRead));
     assert!(!is_banned(&sim));
+}
+
+#[test]
+fn small_offences_of_a_peer_that_we_chose_show_before_it_is_dropped_for_them() {
+    let chain = chain(5);
+    let mut sim = Sim::new(66, vec![FakePeer::new(1, chain.clone())], |_| {});
+    sim.run_to_tip(&chain[4]);
+    assert_eq!(info(&sim).misbehaviour, 0);
+    assert!(info(&sim).outbound);
+    // A block that it was not asked for, again and again.
+    let block = Message::Block(crate::chain::fixtures::raw(&chain[2]).into());
+    for sent in 1..=256 {
+        sim.peers[0].say(&block);
+        sim.run_until("counted", MINUTE, |sim| info(sim).misbehaviour == sent);
+    }
+    // And headers that nobody can connect.
+    let stranger = mine_header(
+        &mine_header(&chain[0].header, |header| header.time += 1),
+        |_| {},
+    );
+    sim.peers[0].faults.hides_headers = true;
+    sim.peers[0].say(&Message::Headers(vec![stranger]));
+    sim.run_until("counted", MINUTE, |sim| info(sim).misbehaviour == 257);
+    assert!(sim.dropped.is_empty());
+    sim.peers[0].say(&block);
+    sim.run_until("dropped", MINUTE, |sim| !sim.dropped.is_empty());
+    assert!(matches!(sim.dropped[0].1, DropReason::UnrequestedBlocks));
 }
