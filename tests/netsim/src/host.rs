@@ -16,8 +16,8 @@ use crate::ALLOCATOR;
 pub enum Wish {
     /// Send these bytes.
     Send(PeerId, Bytes),
-    /// Close the connection, for this reason: whether it is the peer's fault, and whether one to be banned for.
-    Disconnect(PeerId, String, bool, bool),
+    /// Close the connection.
+    Disconnect(PeerId, End),
     /// Connect.
     Connect(SocketAddr),
     /// Look up this DNS seed.
@@ -28,6 +28,37 @@ pub enum Wish {
     Fill(PeerId, BlockHash, ShortIds),
     /// A transaction came.
     Transaction(Txid),
+}
+
+/// Why a connection is closed.
+pub struct End {
+    /// For people.
+    pub reason: String,
+    /// It is the peer's fault.
+    pub fault: bool,
+    /// And one to be banned for.
+    pub offence: bool,
+    /// It made room for another.
+    pub evicted: bool,
+    /// It was closed before anything came over it.
+    pub refused: bool,
+}
+
+impl End {
+    fn new(reason: &DropReason) -> End {
+        End {
+            reason: reason.to_string(),
+            fault: reason.is_fault() && !matches!(reason, DropReason::Slept(_)),
+            offence: reason.is_offence(),
+            evicted: matches!(reason, DropReason::Evicted),
+            refused: matches!(
+                reason,
+                DropReason::ConnectsTooOften
+                    | DropReason::TooManyFromAddress
+                    | DropReason::IncomingFull
+            ),
+        }
+    }
 }
 
 /// The machine.
@@ -71,9 +102,7 @@ impl Host {
             let wish = match &output {
                 Output::Send { peer, bytes } => Some(Wish::Send(*peer, copy(bytes))),
                 Output::Disconnect { peer, reason } => {
-                    let fault = reason.is_fault() && !matches!(reason, DropReason::Slept(_));
-                    let offence = reason.is_offence();
-                    Some(Wish::Disconnect(*peer, reason.to_string(), fault, offence))
+                    Some(Wish::Disconnect(*peer, End::new(reason)))
                 }
                 Output::Connect { addr, .. } => Some(Wish::Connect(*addr)),
                 Output::Resolve { name, .. } => Some(Wish::Resolve(name.clone())),

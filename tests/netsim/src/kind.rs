@@ -1,0 +1,72 @@
+//! What a peer is: honest, or one of those that are not.
+
+/// What a peer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Does what it should, on a good line.
+    Honest,
+    /// Does what it should, on a bad line.
+    Slow,
+    /// Answers no question for blocks.
+    Staller,
+    /// Sends two kilobytes a second.
+    Crawler,
+    /// Says that it has a million blocks more, and shows none.
+    Boaster,
+    /// Says that it has nothing, and shows all of it when asked.
+    Understater,
+    /// Sends long branches with little work, asked or not.
+    Flooder,
+    /// Sends blocks that are not what their header says.
+    Mutator,
+    /// Spoils the checksum of a message now and then.
+    Spoiler,
+    /// Sends messages with more entries than there may be.
+    Oversizer,
+    /// Sends addresses without end.
+    Gossip,
+    /// Announces transactions that do not exist, without end.
+    Announcer,
+    /// Closes the connection in the middle of a message.
+    Vanisher,
+    /// Answers every question with something else.
+    Contrarian,
+    /// Its clock is off by hours, and it shows headers of tomorrow.
+    Skewed,
+    /// Says nothing at all.
+    Mute,
+    /// Shakes hands, answers pings, and is good for nothing else.
+    Idler,
+}
+
+impl Kind {
+    /// All that are not honest.
+    pub const BAD: [Kind; 15] = [
+        Kind::Staller,
+        Kind::Crawler,
+        Kind::Boaster,
+        Kind::Flooder,
+        Kind::Mutator,
+        Kind::Spoiler,
+        Kind::Oversizer,
+        Kind::Gossip,
+        Kind::Announcer,
+        Kind::Vanisher,
+        Kind::Contrarian,
+        Kind::Skewed,
+        Kind::Understater,
+        Kind::Mute,
+        Kind::Idler,
+    ];
+
+    /// Whether the host has no reason to drop it.
+    pub fn is_honest(self) -> bool {
+        matches!(self, Kind::Honest | Kind::Slow)
+    }
+
+    /// The bad kind with this number, by turns.
+    pub fn by_turn(number: u64) -> Kind {
+        let place = (number % Kind::BAD.len() as u64) as usize;
+        Kind::BAD.get(place).copied().unwrap_or(Kind::Staller)
+    }
+}
