@@ -22,8 +22,8 @@ pub enum Wish {
     Connect(SocketAddr),
     /// Look up this DNS seed.
     Resolve(String),
-    /// Check this block.
-    Check(BlockHash, BlockContext, Bytes),
+    /// Check this block of a peer.
+    Check(PeerId, BlockHash, BlockContext, Bytes),
     /// Look for transactions.
     Fill(PeerId, BlockHash, ShortIds),
     /// A transaction came.
@@ -107,8 +107,12 @@ impl Host {
                 Output::Connect { addr, .. } => Some(Wish::Connect(*addr)),
                 Output::Resolve { name, .. } => Some(Wish::Resolve(name.clone())),
                 Output::Block {
-                    hash, context, raw, ..
-                } => Some(Wish::Check(*hash, *context, copy(raw))),
+                    peer,
+                    hash,
+                    context,
+                    raw,
+                    ..
+                } => Some(Wish::Check(*peer, *hash, *context, copy(raw))),
                 Output::Compact { peer, hash, wanted } => {
                     Some(Wish::Fill(*peer, *hash, wanted.clone()))
                 }

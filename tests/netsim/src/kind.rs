@@ -33,6 +33,14 @@ pub enum Kind {
     Contrarian,
     /// Its clock is off by hours, and it shows headers of tomorrow.
     Skewed,
+    /// Sends compact blocks with the short ids of other transactions.
+    Scrambler,
+    /// Sends other transactions, or more or fewer, than a compact block lacks.
+    Swapper,
+    /// Does not send the transactions that a compact block lacks.
+    Withholder,
+    /// Sends compact blocks with transactions where there are none, with none at all, and with too many.
+    Miscounter,
     /// Says nothing at all.
     Mute,
     /// Shakes hands, answers pings, and is good for nothing else.
@@ -41,7 +49,7 @@ pub enum Kind {
 
 impl Kind {
     /// All that are not honest.
-    pub const BAD: [Kind; 15] = [
+    pub const BAD: [Kind; 19] = [
         Kind::Staller,
         Kind::Crawler,
         Kind::Boaster,
@@ -57,11 +65,23 @@ impl Kind {
         Kind::Understater,
         Kind::Mute,
         Kind::Idler,
+        Kind::Scrambler,
+        Kind::Swapper,
+        Kind::Withholder,
+        Kind::Miscounter,
     ];
 
     /// Whether the host has no reason to drop it.
     pub fn is_honest(self) -> bool {
         matches!(self, Kind::Honest | Kind::Slow)
+    }
+
+    /// Whether it spoils compact blocks: then it wants to be the first who has one.
+    pub fn spoils_compact(self) -> bool {
+        matches!(
+            self,
+            Kind::Scrambler | Kind::Swapper | Kind::Withholder | Kind::Miscounter
+        )
     }
 
     /// The bad kind with this number, by turns.

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use bitcoin::Transaction;
 use bitcoin::block::Header;
 use bitcoin::consensus::serialize;
 use bitcoin::hashes::Hash;
 use bitcoin::p2p::ServiceFlags;
 use bitcoin::p2p::message_blockdata::Inventory;
+use bitcoin::{BlockHash, Transaction};
 use blockmill::wire::message::{Locator, Message, PROTOCOL_VERSION, Version, unspecified};
 use blockmill::wire::{Opening, Transport};
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::kind::Kind;
 use crate::world::{Side, World};
 
+mod compact;
 mod lies;
 
 /// The magic of the simulated network.
@@ -65,6 +66,10 @@ pub struct Node {
     pub loss: u32,
     /// Transactions that it can send.
     pub pool: BTreeMap<[u8; 32], Transaction>,
+    /// It sends blocks in their compact form.
+    pub compact: bool,
+    /// The block that it sent last in that form, and not whole.
+    pub compact_sent: Option<BlockHash>,
     /// Its branch with little work.
     flood: Vec<Header>,
     transport: Transport,
@@ -106,6 +111,8 @@ impl Node {
             },
             loss: if slow { 20 } else { 400 },
             pool: BTreeMap::new(),
+            compact: kind.spoils_compact() || chance.random_range(0..5) > 0,
+            compact_sent: None,
             flood: Vec::new(),
             transport: Transport::new(MAGIC, Opening::V1),
             caller: false,
@@ -127,6 +134,7 @@ impl Node {
     pub fn connected(&mut self, caller: bool, now: u64, chance: &mut ChaCha8Rng) -> Vec<Act> {
         self.transport = Transport::new(MAGIC, Opening::V1);
         self.caller = caller;
+        self.compact_sent = None;
         self.ready = false;
         self.relay = false;
         self.sent = 0;
@@ -251,7 +259,10 @@ impl Node {
                 self.say(&Message::SendAddrV2);
                 self.say(&Message::Verack);
             }
-            Message::Verack => self.ready = true,
+            Message::Verack => {
+                self.ready = true;
+                self.offer_compact();
+            }
             question if self.kind == Kind::Contrarian => {
                 if let Some(answer) = lies::contrary(question, world) {
                     self.say(&answer);
@@ -266,15 +277,15 @@ impl Node {
             Message::GetData(items) if self.kind != Kind::Staller => {
                 let mut missing = Vec::new();
                 for item in items {
-                    match self.item(item, world) {
-                        Some(found) => self.say(&found),
-                        None => missing.push(*item),
+                    if !self.give(item, world, chance) {
+                        missing.push(*item);
                     }
                 }
                 if !missing.is_empty() {
                     self.say(&Message::NotFound(missing));
                 }
             }
+            Message::GetBlockTxn(request) => self.give_transactions(request, world, chance),
             Message::GetAddr => {
                 let addresses = (0..10).map(|_| lies::address(now, chance));
                 let addresses = Message::Addr(addresses.collect());
@@ -330,10 +341,14 @@ impl Node {
         }
     }
 
-    fn item(&self, item: &Inventory, world: &World) -> Option<Message> {
+    /// Sends what was asked for; false when it does not have it.
+    fn give(&mut self, item: &Inventory, world: &World, chance: &mut ChaCha8Rng) -> bool {
         match item {
+            Inventory::CompactBlock(hash) if self.compact => self.give_compact(hash, world, chance),
             Inventory::WitnessBlock(hash) | Inventory::Block(hash) => {
-                let block = world.find(self.side(world), self.height, hash)?;
+                let Some(block) = world.find(self.side(world), self.height, hash) else {
+                    return false;
+                };
                 let mut raw = block.raw.clone();
                 if self.kind == Kind::Mutator && block.height % 7 == 3 {
                     let mut mutated = raw.to_vec();
@@ -342,13 +357,19 @@ impl Node {
                     }
                     raw = mutated.into();
                 }
-                Some(Message::Block(raw))
+                self.compact_sent.take_if(|sent| sent == hash);
+                self.say(&Message::Block(raw));
+                true
             }
             Inventory::WTx(wtxid) => {
-                let transaction = self.pool.get(&wtxid.to_byte_array())?;
-                Some(Message::Tx(serialize(transaction).into()))
+                let Some(transaction) = self.pool.get(&wtxid.to_byte_array()) else {
+                    return false;
+                };
+                let raw = serialize(transaction);
+                self.say(&Message::Tx(raw.into()));
+                true
             }
-            _ => None,
+            _ => false,
         }
     }
 }

@@ -30,7 +30,8 @@ mod traffic;
 
 pub use calls::Incoming;
 use judge::Dropped;
-pub use judge::Outcome;
+pub use judge::{Compact, Outcome};
+use news::Paid;
 
 const TICK: Duration = Duration::from_millis(200);
 const SECOND: Duration = Duration::from_secs(1);
@@ -62,7 +63,8 @@ enum Event {
     Closed(PeerId),
     /// A peer connects.
     Call(usize),
-    Checked(BlockHash, BlockContext, Bytes),
+    /// A block was checked, which was put together or not.
+    Checked(BlockHash, BlockContext, Bytes, bool),
     Filled(PeerId, BlockHash, Vec<Option<Bytes>>),
 }
 
@@ -97,7 +99,11 @@ pub struct Simulation {
     next_peer: u64,
     asleep: Option<Moment>,
     trouble: bool,
-    payments: Vec<Transaction>,
+    /// Payments, and since when there are they.
+    payments: Vec<(Moment, Transaction)>,
+    /// How many of them are in the blocks of either part.
+    paid: Paid,
+    compact: Compact,
     arrived: HashSet<Txid>,
     /// Payments that a peer has announced to the host.
     announced: HashSet<Txid>,
@@ -152,6 +158,8 @@ impl Simulation {
             asleep: None,
             trouble: true,
             payments: Vec::new(),
+            paid: Paid::default(),
+            compact: Compact::default(),
             arrived: HashSet::new(),
             announced: HashSet::new(),
             dropped: Vec::new(),
@@ -271,8 +279,13 @@ impl Simulation {
                 }
             }
             Event::Call(place) => self.call(place),
-            Event::Checked(hash, context, raw) => {
+            Event::Checked(hash, context, raw, assembled) => {
                 let result = host::check(hash, &context, raw);
+                match (assembled, &result) {
+                    (false, _) => {}
+                    (true, Ok(())) => self.compact.blocks += 1,
+                    (true, Err(_)) => self.compact.wrong += 1,
+                }
                 self.host
                     .tell(|machine| machine.block_checked(hash, result, now));
             }

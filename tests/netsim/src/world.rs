@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-use bitcoin::BlockHash;
 use bitcoin::block::Header;
+use bitcoin::{BlockHash, Transaction};
 use blockmill::network::Network;
 use bytes::Bytes;
 use rand::RngExt;
@@ -114,13 +114,26 @@ impl World {
         (known && self.chain(side).get(block.height as usize) == Some(&place)).then_some(block)
     }
 
-    /// One more block on a part's chain, at this unix time.
-    pub fn mine(&mut self, side: Side, time: u64, chance: &mut ChaCha8Rng) {
+    /// One more block on a part's chain, at this unix time, with these transactions.
+    pub fn mine(
+        &mut self,
+        side: Side,
+        time: u64,
+        transactions: &[Transaction],
+        chance: &mut ChaCha8Rng,
+    ) {
         let Some(parent) = self.tip(side) else { return };
         let (height, parent) = (parent.height + 1, parent.header);
         let time = u32::try_from(time).unwrap_or(u32::MAX).max(parent.time + 1);
         let padding = chance.random_range(0..300_000);
-        let (header, raw) = mining::block(&parent, height, time, chance.random(), padding);
+        let (header, raw) = mining::block(
+            &parent,
+            height,
+            time,
+            chance.random(),
+            padding,
+            transactions,
+        );
         let place = self.blocks.len();
         self.index.insert(header.block_hash(), place);
         self.blocks.push(Mined {
@@ -163,7 +176,7 @@ fn chain(count: u32, padding: impl Fn(u32) -> usize) -> Vec<Mined> {
     let mut parent = params.genesis_header;
     for height in 1..=count {
         let time = parent.time + mining::SPACING;
-        let (header, raw) = mining::block(&parent, height, time, 0, padding(height));
+        let (header, raw) = mining::block(&parent, height, time, 0, padding(height), &[]);
         blocks.push(Mined {
             header,
             raw: raw.into(),

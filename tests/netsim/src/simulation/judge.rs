@@ -10,6 +10,17 @@ use super::{MOST_KEPT, Simulation};
 use crate::kind::Kind;
 use crate::world::Side;
 
+/// What came of compact blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Compact {
+    /// Blocks that were put together and were good.
+    pub blocks: u64,
+    /// Transactions that the pool had of them.
+    pub filled: u64,
+    /// Blocks that were put together and were not good, so that they were asked for once more.
+    pub wrong: u64,
+}
+
 /// What came of a run.
 #[derive(Debug)]
 pub struct Outcome {
@@ -23,6 +34,8 @@ pub struct Outcome {
     pub trace: u64,
     /// What became of the connections that peers made.
     pub incoming: Incoming,
+    /// What came of compact blocks.
+    pub compact: Compact,
     /// What did not hold.
     pub failures: Vec<String>,
 }
@@ -97,6 +110,7 @@ impl Simulation {
             peak: self.host.peak,
             trace: self.trace.finish(),
             incoming: self.incoming,
+            compact: self.compact,
             failures,
         }
     }

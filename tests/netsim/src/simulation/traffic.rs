@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bitcoin::Transaction;
 use bitcoin::bip152::ShortId;
 use bitcoin::consensus::serialize;
+use bitcoin::{BlockHash, Transaction};
 use blockmill::chain::sync::PeerId;
 use bytes::Bytes;
 use rand::RngExt;
@@ -51,16 +51,16 @@ impl Simulation {
                 }
                 Wish::Connect(addr) => self.connect(addr),
                 Wish::Resolve(name) => self.resolve(&name),
-                Wish::Check(hash, context, raw) => {
+                Wish::Check(peer, hash, context, raw) => {
+                    let assembled = self.is_assembled(peer, &hash);
                     let takes = Duration::from_millis(self.chance().random_range(1..20));
-                    self.after(takes, Event::Checked(hash, context, raw));
+                    self.after(takes, Event::Checked(hash, context, raw, assembled));
                 }
                 Wish::Fill(peer, hash, wanted) => {
-                    let found = wanted
-                        .ids
-                        .iter()
-                        .map(|id| self.payment_of(*id, wanted.keys));
-                    let found = found.collect();
+                    let found = wanted.ids.iter();
+                    let found = found.map(|id| self.payment_of(*id, wanted.keys));
+                    let found: Vec<Option<Bytes>> = found.collect();
+                    self.compact.filled += found.iter().flatten().count() as u64;
                     self.after(Duration::from_millis(2), Event::Filled(peer, hash, found));
                 }
                 Wish::Transaction(txid) => {
@@ -70,12 +70,21 @@ impl Simulation {
         }
     }
 
+    /// A payment that came to the host.
     fn payment_of(&self, id: ShortId, keys: (u64, u64)) -> Option<Bytes> {
         let same = |payment: &&Transaction| {
             ShortId::with_siphash_keys(&payment.compute_wtxid(), keys) == id
+                && self.arrived.contains(&payment.compute_txid())
         };
-        let payment = self.payments.iter().find(same)?;
-        Some(serialize(payment).into())
+        let payments = self.payments.iter().map(|(_, payment)| payment);
+        Some(serialize({ payments }.find(same)?).into())
+    }
+
+    /// Whether a block of a peer was put together: it did not send all of it.
+    fn is_assembled(&self, peer: PeerId, hash: &BlockHash) -> bool {
+        let connection = self.connections.get(&peer);
+        let node = connection.and_then(|connection| self.scenario.nodes.get(connection.node));
+        node.is_some_and(|node| node.compact_sent == Some(*hash))
     }
 
     /// A DNS seed knows some of the peers, good and bad alike.
