@@ -2,7 +2,7 @@
 
 use bitcoin::{BlockHash, Txid};
 use blockmill::chain::block_check::Mutation;
-use blockmill::chain::sync::{DropReason, PeerId, ShortIds};
+use blockmill::chain::sync::{DropReason, PeerEvent, PeerId, ShortIds};
 use blockmill::chain::{BadBlock, BlockContext, HeaderTree, Output, Sync, SyncConfig, check_block};
 use blockmill::frame::Frame;
 use blockmill::network::Network;
@@ -11,6 +11,7 @@ use bytes::Bytes;
 use std::net::SocketAddr;
 
 use crate::ALLOCATOR;
+use crate::node::PORT;
 
 /// What the machine wants done, in copies: nothing of it counts as kept by the machine.
 pub enum Wish {
@@ -67,6 +68,32 @@ pub struct Host {
     kept: i64,
     /// The most bytes that the machine kept at any time, beyond those that it began with.
     pub peak: i64,
+    /// What came of version 2 of the transport.
+    pub encrypted: Encrypted,
+}
+
+/// What came of version 2 of the transport.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Encrypted {
+    /// Handshakes of the host with peers it connected to that ended well, version 2 agreed on.
+    pub outgoing: u64,
+    /// The same with peers that connected to it.
+    pub incoming: u64,
+    /// Peers that did not take it, and were come back to with version 1.
+    pub fallbacks: u64,
+}
+
+impl Encrypted {
+    fn count(&mut self, event: &PeerEvent) {
+        match event.event {
+            "fallback" => self.fallbacks += 1,
+            "ready" if event.details.contains(" v2 version ") => match event.addr.port() {
+                PORT => self.outgoing += 1,
+                _ => self.incoming += 1,
+            },
+            _ => {}
+        }
+    }
 }
 
 impl Host {
@@ -78,6 +105,7 @@ impl Host {
             machine,
             kept: 0,
             peak: 0,
+            encrypted: Encrypted::default(),
         }
     }
 
@@ -99,6 +127,9 @@ impl Host {
     pub fn wish(&mut self) -> Option<Wish> {
         loop {
             let output = self.tell(Sync::next_output)?;
+            if let Output::Event(event) = &output {
+                self.encrypted.count(event);
+            }
             let wish = match &output {
                 Output::Send { peer, bytes } => Some(Wish::Send(*peer, copy(bytes))),
                 Output::Disconnect { peer, reason } => {

@@ -41,6 +41,12 @@ pub enum Kind {
     Withholder,
     /// Sends compact blocks with transactions where there are none, with none at all, and with too many.
     Miscounter,
+    /// Begins a handshake of version 2 of the transport with garbage that does not end.
+    Babbler,
+    /// Begins one and falls silent.
+    Hush,
+    /// Closes the connection in the middle of one.
+    Quitter,
     /// Says nothing at all.
     Mute,
     /// Shakes hands, answers pings, and is good for nothing else.
@@ -49,7 +55,7 @@ pub enum Kind {
 
 impl Kind {
     /// All that are not honest.
-    pub const BAD: [Kind; 19] = [
+    pub const BAD: [Kind; 22] = [
         Kind::Staller,
         Kind::Crawler,
         Kind::Boaster,
@@ -69,6 +75,9 @@ impl Kind {
         Kind::Swapper,
         Kind::Withholder,
         Kind::Miscounter,
+        Kind::Babbler,
+        Kind::Hush,
+        Kind::Quitter,
     ];
 
     /// Whether the host has no reason to drop it.
@@ -82,6 +91,11 @@ impl Kind {
             self,
             Kind::Scrambler | Kind::Swapper | Kind::Withholder | Kind::Miscounter
         )
+    }
+
+    /// Whether it never gets through a handshake of version 2.
+    pub fn spoils_handshake(self) -> bool {
+        matches!(self, Kind::Babbler | Kind::Hush | Kind::Quitter)
     }
 
     /// The bad kind with this number, by turns.

@@ -21,9 +21,12 @@ use crate::world::{Side, World};
 
 mod compact;
 mod lies;
+mod transport;
 
 /// The magic of the simulated network.
 pub const MAGIC: [u8; 4] = [0xfa, 0xbf, 0xb5, 0xda];
+/// Where peers listen.
+pub const PORT: u16 = 18_444;
 /// Headers in one message.
 const HEADERS: usize = 2_000;
 
@@ -33,6 +36,8 @@ pub enum Act {
     Send(Bytes),
     /// Closes the connection once these bytes are through.
     SendAndClose(Bytes),
+    /// Closes the connection.
+    Close,
 }
 
 /// When a peer connects to the host. One that does is not connected to.
@@ -70,8 +75,10 @@ pub struct Node {
     pub compact: bool,
     /// The block that it sent last in that form, and not whole.
     pub compact_sent: Option<BlockHash>,
+    /// It speaks version 2 of the transport. Who does not closes the connection when it hears it.
+    pub v2: bool,
     /// Its branch with little work.
-    flood: Vec<Header>,
+    flood: Vec<(BlockHash, Header)>,
     transport: Transport,
     /// It made the connection.
     caller: bool,
@@ -86,7 +93,7 @@ impl Node {
     /// Peer number `number` that the host may connect to; each in a network of its own.
     pub fn new(number: u16, kind: Kind, chance: &mut ChaCha8Rng) -> Node {
         let [high, low] = number.to_be_bytes();
-        let addr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(60 + high, low, 7, 9)), 18_444);
+        let addr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(60 + high, low, 7, 9)), PORT);
         Node::at(addr, kind, chance)
     }
 
@@ -113,6 +120,7 @@ impl Node {
             pool: BTreeMap::new(),
             compact: kind.spoils_compact() || chance.random_range(0..5) > 0,
             compact_sent: None,
+            v2: kind.spoils_handshake() || chance.random_range(0..2) == 0,
             flood: Vec::new(),
             transport: Transport::new(MAGIC, Opening::V1),
             caller: false,
@@ -132,8 +140,8 @@ impl Node {
 
     /// A connection begins, made by the peer (`caller`) or by the host; whoever made it speaks first.
     pub fn connected(&mut self, caller: bool, now: u64, chance: &mut ChaCha8Rng) -> Vec<Act> {
-        self.transport = Transport::new(MAGIC, Opening::V1);
         self.caller = caller;
+        self.transport = self.opening(chance);
         self.compact_sent = None;
         self.ready = false;
         self.relay = false;
@@ -154,12 +162,22 @@ impl Node {
         chance: &mut ChaCha8Rng,
     ) -> Vec<Act> {
         self.transport.feed(bytes);
-        while let Ok(Some(raw)) = self.transport.next() {
-            if let Ok(message) = Message::read(raw) {
-                self.answer(&message, world, now, chance);
+        let broken = loop {
+            match self.transport.next() {
+                Ok(Some(raw)) => {
+                    if let Ok(message) = Message::read(raw) {
+                        self.answer(&message, world, now, chance);
+                    }
+                }
+                Ok(None) => break false,
+                Err(_) => break true,
             }
+        };
+        let mut acts = self.speak(chance);
+        if broken {
+            acts.push(Act::Close);
         }
-        self.speak(chance)
+        acts
     }
 
     /// It heard of a new block.
@@ -192,6 +210,9 @@ impl Node {
 
     /// What it does unasked, once a second.
     pub fn act(&mut self, world: &World, now: u64, chance: &mut ChaCha8Rng) -> Vec<Act> {
+        if self.kind == Kind::Babbler && self.sent > 0 {
+            return vec![Act::Send(transport::babble(chance))];
+        }
         if !self.ready {
             return Vec::new();
         }
@@ -231,6 +252,9 @@ impl Node {
         self.sent += 1;
         let act = match self.kind {
             Kind::Mute => return Vec::new(),
+            kind if kind.spoils_handshake() => {
+                return self.put_handshake(bytes, chance).into_iter().collect();
+            }
             Kind::Vanisher if self.sent > 4 && chance.random_range(0..6) == 0 => {
                 let length = chance.random_range(0..bytes.len());
                 Act::SendAndClose(bytes.slice(..length))
@@ -287,12 +311,21 @@ impl Node {
             }
             Message::GetBlockTxn(request) => self.give_transactions(request, world, chance),
             Message::GetAddr => {
-                let addresses = (0..10).map(|_| lies::address(now, chance));
-                let addresses = Message::Addr(addresses.collect());
-                self.say(&addresses);
+                let mut addresses: Vec<_> = (0..10).map(|_| lies::address(now, chance)).collect();
+                addresses.extend(world.listeners(now, chance));
+                self.say(&Message::Addr(addresses));
             }
             _ => {}
         }
+    }
+
+    /// What it offers.
+    pub fn services(&self) -> ServiceFlags {
+        let v2 = match self.v2 {
+            true => ServiceFlags::P2P_V2,
+            false => ServiceFlags::NONE,
+        };
+        ServiceFlags::NETWORK | ServiceFlags::WITNESS | v2
     }
 
     fn version(&self, now: u64, chance: &mut ChaCha8Rng) -> Message {
@@ -307,7 +340,7 @@ impl Node {
         };
         Message::Version(Box::new(Version {
             version: PROTOCOL_VERSION,
-            services: ServiceFlags::NETWORK | ServiceFlags::WITNESS,
+            services: self.services(),
             timestamp: now as i64 + skew,
             receiver: unspecified(ServiceFlags::NONE),
             sender: unspecified(ServiceFlags::NONE),

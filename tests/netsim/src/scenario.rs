@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use blockmill::chain::sync::TransportPreference;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -31,6 +32,8 @@ pub struct Scenario {
     pub patience: Duration,
     /// When the machine sleeps for an hour, if it does.
     pub sleeps_at: Option<Duration>,
+    /// Which transport the host speaks.
+    pub transport: TransportPreference,
     /// How much larger than they are blocks count on the lines: see [`Link`](crate::Link).
     pub padding: u64,
     /// All chance from here on.
@@ -78,6 +81,11 @@ impl Scenario {
             patience: MINUTE * 45,
             sleeps_at: (chance.random_range(0..4) == 0)
                 .then(|| MINUTE * chance.random_range(4..40)),
+            // As most would have it, or what is the default of this chain.
+            transport: match chance.random_range(0..3) {
+                0 => TransportPreference::Auto,
+                _ => TransportPreference::PreferV2,
+            },
             padding: 1,
             chance,
         }
@@ -94,6 +102,8 @@ impl Scenario {
             trouble: Duration::ZERO,
             patience: MINUTE * 600,
             sleeps_at: None,
+            // Lines know blocks by their name.
+            transport: TransportPreference::V1,
             padding,
             chance,
         }

@@ -6,13 +6,15 @@ use std::hash::DefaultHasher;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bitcoin::p2p::ServiceFlags;
+use bitcoin::p2p::address::Address;
 use bitcoin::{BlockHash, Transaction, Txid};
 use blockmill::chain::SyncConfig;
 use blockmill::chain::block_check::BlockContext;
 use blockmill::chain::sync::PeerId;
 use blockmill::chain::sync::book::Reach;
 use blockmill::network::Network;
-use blockmill::wire::Moment;
+use blockmill::wire::{Entropy, Moment};
 use bytes::Bytes;
 use rand_chacha::ChaCha8Rng;
 
@@ -122,7 +124,7 @@ impl Simulation {
     }
 
     /// The run of a scenario in a world.
-    pub fn of(mut scenario: Scenario, world: World) -> Simulation {
+    pub fn of(mut scenario: Scenario, mut world: World) -> Simulation {
         // After the last block of the world's beginning.
         let genesis = Network::Regtest.params().genesis_header.time;
         let blocks = u64::from(world.height(Side::Main)) + 1;
@@ -138,7 +140,8 @@ impl Simulation {
             .filter(|(_, node)| node.calls.is_none())
             .map(|(place, node)| (node.addr, place))
             .collect();
-        let config = config(&world, scenario.padding);
+        world.set_listeners(listeners(&scenario));
+        let config = config(&world, &scenario);
         let limits = Limits {
             incoming: config.max_incoming,
             of_one_address: config.max_incoming_per_address,
@@ -306,12 +309,27 @@ impl Simulation {
     }
 }
 
-fn config(world: &World, padding: u64) -> SyncConfig {
+/// What peers tell of each other. Of some it is not true, or not any more, that they speak version 2 of the transport.
+fn listeners(scenario: &Scenario) -> Vec<Address> {
+    let listening = scenario.nodes.iter().filter(|node| node.calls.is_none());
+    let told = listening.zip(0..).map(|(node, number)| {
+        let rumour = match number % 3 {
+            0 => ServiceFlags::P2P_V2,
+            _ => ServiceFlags::NONE,
+        };
+        Address::new(&node.addr, node.services() | rumour)
+    });
+    told.collect()
+}
+
+fn config(world: &World, scenario: &Scenario) -> SyncConfig {
     let params = Network::Regtest.params();
     let mut config = SyncConfig::new(params);
     config.dns_seeds = vec!["seed".to_owned()];
     config.reach = Reach::INTERNET;
-    config.max_unchecked_bytes = match padding {
+    config.transport = scenario.transport;
+    config.entropy = Entropy::Seeded(scenario.seed, 0);
+    config.max_unchecked_bytes = match scenario.padding {
         1 => UNCHECKED,
         // As many blocks as if they were as large as they count.
         padding => config.max_unchecked_bytes / padding as usize,

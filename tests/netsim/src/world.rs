@@ -4,16 +4,21 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use bitcoin::block::Header;
+use bitcoin::p2p::address::Address;
 use bitcoin::{BlockHash, Transaction};
 use blockmill::network::Network;
 use bytes::Bytes;
 use rand::RngExt;
+use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
 use crate::mining;
 
 /// Blocks that are there when a simulation begins; more than fit in one message of headers.
 pub const BASE: u32 = 2_600;
+
+/// Peers that a peer tells of.
+const TOLD: usize = 20;
 
 /// A block.
 #[derive(Clone, Debug)]
@@ -42,6 +47,7 @@ pub struct World {
     index: HashMap<BlockHash, usize>,
     main: Vec<usize>,
     other: Option<Vec<usize>>,
+    listeners: Vec<Address>,
 }
 
 impl World {
@@ -67,7 +73,20 @@ impl World {
             index,
             blocks,
             other: None,
+            listeners: Vec::new(),
         }
+    }
+
+    /// The peers that can be connected to.
+    pub fn set_listeners(&mut self, listeners: Vec<Address>) {
+        self.listeners = listeners;
+    }
+
+    /// Some of them, each with when it was last seen: now.
+    pub fn listeners(&self, now: u64, chance: &mut ChaCha8Rng) -> Vec<(u32, Address)> {
+        let now = u32::try_from(now).unwrap_or(u32::MAX);
+        let some = self.listeners.sample(chance, TOLD);
+        some.map(|address| (now, address.clone())).collect()
     }
 
     /// The network is in two parts from here on.

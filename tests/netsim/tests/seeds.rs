@@ -9,7 +9,7 @@ fn the_host_ends_on_the_chain_with_the_most_work_in_bounded_memory_with_its_hone
  {
     let mut failures = Vec::new();
     let mut first = None;
-    let (mut incoming, mut compact) = (Vec::new(), Vec::new());
+    let (mut incoming, mut compact, mut encrypted) = (Vec::new(), Vec::new(), Vec::new());
     for seed in 1..=20 {
         let outcome = Simulation::new(seed).run();
         failures.extend(
@@ -21,6 +21,7 @@ fn the_host_ends_on_the_chain_with_the_most_work_in_bounded_memory_with_its_hone
         first.get_or_insert(outcome.trace);
         incoming.push(outcome.incoming);
         compact.push(outcome.compact);
+        encrypted.push(outcome.encrypted);
     }
     assert!(failures.is_empty(), "{failures:#?}");
     // In most, every place was taken and fought for, and honest peers were there before.
@@ -32,5 +33,8 @@ fn the_host_ends_on_the_chain_with_the_most_work_in_bounded_memory_with_its_hone
     assert!(compact.iter().map(|compact| compact.blocks).sum::<u64>() > 100);
     assert!(compact.iter().map(|compact| compact.filled).sum::<u64>() > 200);
     assert!(compact.iter().map(|compact| compact.wrong).sum::<u64>() > 5);
+    assert!(encrypted.iter().map(|v2| v2.outgoing).sum::<u64>() > 50);
+    assert!(encrypted.iter().map(|v2| v2.incoming).sum::<u64>() > 50);
+    assert!(encrypted.iter().map(|v2| v2.fallbacks).sum::<u64>() > 20);
     assert_eq!(Some(Simulation::new(1).run().trace), first);
 }

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use super::{HEADERS, MAGIC, Node};
+use super::{HEADERS, MAGIC, Node, PORT};
 use crate::mining;
 use crate::world::{Side, World};
 
@@ -23,20 +23,20 @@ impl Node {
     /// The part of its branch with little work that follows what the host says it knows.
     pub(super) fn flood_after(&mut self, locator: &Locator, world: &World) -> Vec<Header> {
         self.grow_flood(world, 0);
-        let known = locator.hashes.iter().find_map(|hash| {
-            self.flood
-                .iter()
-                .position(|header| header.block_hash() == *hash)
-        });
+        let known = locator
+            .hashes
+            .iter()
+            .find_map(|hash| self.flood.iter().position(|(known, _)| known == hash));
         let start = known.map_or(0, |place| place + 1);
         let rest = self.flood.iter().skip(start);
-        rest.take(HEADERS).copied().collect()
+        rest.take(HEADERS).map(|(_, header)| *header).collect()
     }
 
     /// Headers that nobody asked for.
     pub(super) fn flooding(&mut self, world: &World, chance: &mut ChaCha8Rng) -> Message {
         self.grow_flood(world, 1 + chance.random::<u64>() % 1_000);
-        Message::Headers(self.flood.iter().take(HEADERS).copied().collect())
+        let first = self.flood.iter().take(HEADERS);
+        Message::Headers(first.map(|(_, header)| *header).collect())
     }
 
     /// Headers from the genesis: many, and yet with less work than the chain.
@@ -48,7 +48,9 @@ impl Node {
                 IpAddr::V4(ip) => [ip.octets()[0], ip.octets()[1]],
                 IpAddr::V6(_) => [0, 0],
             }));
-            self.flood = mining::headers(&genesis, count, 1 + number + (salt << 16));
+            let headers = mining::headers(&genesis, count, 1 + number + (salt << 16));
+            let hashed = headers.into_iter().map(|h| (h.block_hash(), h));
+            self.flood = hashed.collect();
         }
     }
 
@@ -124,7 +126,7 @@ pub(super) fn oversized(chance: &mut ChaCha8Rng) -> Bytes {
 /// An address of nobody.
 pub(super) fn address(now: u64, chance: &mut ChaCha8Rng) -> (u32, Address) {
     let ip = Ipv4Addr::from(chance.random::<u32>());
-    let addr = SocketAddr::new(IpAddr::V4(ip), 18_444);
+    let addr = SocketAddr::new(IpAddr::V4(ip), PORT);
     let address = Address::new(&addr, ServiceFlags::NETWORK | ServiceFlags::WITNESS);
     (u32::try_from(now).unwrap_or(u32::MAX), address)
 }

@@ -7,6 +7,7 @@ use blockmill::wire::Moment;
 
 use super::calls::Incoming;
 use super::{MOST_KEPT, Simulation};
+use crate::host::Encrypted;
 use crate::kind::Kind;
 use crate::world::Side;
 
@@ -36,6 +37,8 @@ pub struct Outcome {
     pub incoming: Incoming,
     /// What came of compact blocks.
     pub compact: Compact,
+    /// What came of version 2 of the transport.
+    pub encrypted: Encrypted,
     /// What did not hold.
     pub failures: Vec<String>,
 }
@@ -111,6 +114,7 @@ impl Simulation {
             trace: self.trace.finish(),
             incoming: self.incoming,
             compact: self.compact,
+            encrypted: self.host.encrypted,
             failures,
         }
     }

@@ -165,13 +165,15 @@ impl Simulation {
             let (bytes, closes) = match act {
                 Act::Send(bytes) => (bytes, false),
                 Act::SendAndClose(bytes) => (bytes, true),
+                Act::Close => (Bytes::new(), true),
             };
             let now = self.now;
             let Some(connection) = self.connections.get_mut(&peer) else {
                 return;
             };
             let pieces = connection.down.send(&bytes, now, &mut self.scenario.chance);
-            let last = pieces.last().map_or(now, |(at, _)| *at);
+            let latency = connection.down.latency;
+            let last = pieces.last().map_or(now + latency, |(at, _)| *at);
             for (at, piece) in pieces {
                 self.at(at, Event::ToHost(peer, piece));
             }
