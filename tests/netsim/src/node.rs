@@ -75,6 +75,8 @@ pub struct Node {
     pub compact: bool,
     /// The block that it sent last in that form, and not whole.
     pub compact_sent: Option<BlockHash>,
+    /// Compact blocks and handshakes that it spoiled.
+    pub spoiled: u64,
     /// It speaks version 2 of the transport. Who does not closes the connection when it hears it.
     pub v2: bool,
     /// Its branch with little work.
@@ -120,6 +122,7 @@ impl Node {
             pool: BTreeMap::new(),
             compact: kind.spoils_compact() || chance.random_range(0..5) > 0,
             compact_sent: None,
+            spoiled: 0,
             v2: kind.spoils_handshake() || chance.random_range(0..2) == 0,
             flood: Vec::new(),
             transport: Transport::new(MAGIC, Opening::V1),
@@ -253,6 +256,7 @@ impl Node {
         let act = match self.kind {
             Kind::Mute => return Vec::new(),
             kind if kind.spoils_handshake() => {
+                self.spoiled += u64::from(self.sent == 1);
                 return self.put_handshake(bytes, chance).into_iter().collect();
             }
             Kind::Vanisher if self.sent > 4 && chance.random_range(0..6) == 0 => {

@@ -42,6 +42,7 @@ impl Node {
         let Some(mut compact) = compact(mined, chance.random()) else {
             return false;
         };
+        self.spoiled += u64::from(self.kind.spoils_compact());
         match self.kind {
             Kind::Scrambler => self.scramble(&mut compact, chance),
             // So that something is missing.

@@ -49,7 +49,8 @@ fn flood(seed: u64, trouble: Duration, chance: &mut ChaCha8Rng) -> Vec<Node> {
         0 => Duration::ZERO,
         _ => MINUTE * chance.random_range(1..30),
     };
-    let last = (begins + MINUTE * chance.random_range(3..10)).min(trouble);
+    // So that those who were driven out are back at the end.
+    let last = (begins + MINUTE * chance.random_range(3..10)).min(trouble - MINUTE);
     let groups = chance.random_range(1..=4);
     let count = chance.random_range(40..80u16);
     (0..count)

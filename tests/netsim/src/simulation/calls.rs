@@ -14,7 +14,9 @@ use rand::RngExt;
 
 use super::{Connection, Event, Simulation};
 use crate::host::End;
+use crate::kind::Kind;
 use crate::link::Link;
+use crate::node::Node;
 use crate::scenario::HONEST;
 use crate::world::Side;
 
@@ -29,6 +31,10 @@ pub struct Incoming {
     pub evicted: u64,
     /// The most at once.
     pub most: usize,
+    /// How many of them were honest: late ones, which came while others fought for the places.
+    pub evicted_honest: u64,
+    /// Honest peers that connect to the host, and how many of them were connected at the end.
+    pub honest: (usize, usize),
     /// The most honest ones at once that were there before all others.
     pub early: usize,
 }
@@ -128,6 +134,8 @@ impl Simulation {
         self.incoming.refused += u64::from(end.refused);
         if end.evicted {
             self.incoming.evicted += 1;
+            let honest = self.kind(connection.node).is_some_and(Kind::is_honest);
+            self.incoming.evicted_honest += u64::from(honest);
             if connection.early {
                 self.failures.push(format!(
                     "an honest peer that was there before the flood made room (connection {})",
@@ -136,6 +144,15 @@ impl Simulation {
             }
         }
         self.call_again(connection.node);
+    }
+
+    /// Who is there at the end.
+    pub(super) fn count_honest_callers(&mut self) {
+        let calls = |node: &&Node| node.calls.is_some() && node.kind.is_honest();
+        let there = self.connections.values().filter(|c| c.incoming);
+        let there = there.filter_map(|c| self.scenario.nodes.get(c.node));
+        let all = self.scenario.nodes.iter().filter(calls).count();
+        self.incoming.honest = (all, there.filter(calls).count());
     }
 
     /// Whether the network is split between the host and a peer.

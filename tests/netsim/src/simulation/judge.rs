@@ -39,6 +39,8 @@ pub struct Outcome {
     pub compact: Compact,
     /// What came of version 2 of the transport.
     pub encrypted: Encrypted,
+    /// Compact blocks and handshakes that were spoiled.
+    pub spoiled: u64,
     /// What did not hold.
     pub failures: Vec<String>,
 }
@@ -53,6 +55,7 @@ pub(super) struct Dropped {
 
 impl Simulation {
     pub(super) fn judge(mut self, there: Option<Moment>) -> Outcome {
+        self.count_honest_callers();
         let mut failures = std::mem::take(&mut self.failures);
         let machine = self.host.machine();
         if there.is_none() {
@@ -95,6 +98,13 @@ impl Simulation {
         if honest == 0 {
             failures.push("the host is connected to no honest peer".to_owned());
         }
+        // By then nobody fights for the places any more.
+        let (callers, stayed) = self.incoming.honest;
+        if stayed < callers {
+            failures.push(format!(
+                "of {callers} honest peers that connect to the host {stayed} are connected"
+            ));
+        }
         if self.host.peak > MOST_KEPT {
             failures.push(format!("{} bytes were kept", self.host.peak));
         }
@@ -114,6 +124,7 @@ impl Simulation {
             trace: self.trace.finish(),
             incoming: self.incoming,
             compact: self.compact,
+            spoiled: self.scenario.nodes.iter().map(|node| node.spoiled).sum(),
             encrypted: self.host.encrypted,
             failures,
         }
