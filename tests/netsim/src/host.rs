@@ -2,7 +2,7 @@
 
 use bitcoin::{BlockHash, Txid};
 use blockmill::chain::block_check::Mutation;
-use blockmill::chain::sync::{DropReason, PeerId, ShortIds};
+use blockmill::chain::sync::{DropReason, PeerEvent, PeerId, ShortIds};
 use blockmill::chain::{BadBlock, BlockContext, HeaderTree, Output, Sync, SyncConfig, check_block};
 use blockmill::frame::Frame;
 use blockmill::network::Network;
@@ -11,23 +11,55 @@ use bytes::Bytes;
 use std::net::SocketAddr;
 
 use crate::ALLOCATOR;
+use crate::node::PORT;
 
 /// What the machine wants done, in copies: nothing of it counts as kept by the machine.
 pub enum Wish {
     /// Send these bytes.
     Send(PeerId, Bytes),
-    /// Close the connection, for this reason: whether it is the peer's fault, and whether one to be banned for.
-    Disconnect(PeerId, String, bool, bool),
+    /// Close the connection.
+    Disconnect(PeerId, End),
     /// Connect.
     Connect(SocketAddr),
     /// Look up this DNS seed.
     Resolve(String),
-    /// Check this block.
-    Check(BlockHash, BlockContext, Bytes),
+    /// Check this block of a peer.
+    Check(PeerId, BlockHash, BlockContext, Bytes),
     /// Look for transactions.
     Fill(PeerId, BlockHash, ShortIds),
     /// A transaction came.
     Transaction(Txid),
+}
+
+/// Why a connection is closed.
+pub struct End {
+    /// For people.
+    pub reason: String,
+    /// It is the peer's fault.
+    pub fault: bool,
+    /// And one to be banned for.
+    pub offence: bool,
+    /// It made room for another.
+    pub evicted: bool,
+    /// It was closed before anything came over it.
+    pub refused: bool,
+}
+
+impl End {
+    fn new(reason: &DropReason) -> End {
+        End {
+            reason: reason.to_string(),
+            fault: reason.is_fault() && !matches!(reason, DropReason::Slept(_)),
+            offence: reason.is_offence(),
+            evicted: matches!(reason, DropReason::Evicted),
+            refused: matches!(
+                reason,
+                DropReason::ConnectsTooOften
+                    | DropReason::TooManyFromAddress
+                    | DropReason::IncomingFull
+            ),
+        }
+    }
 }
 
 /// The machine.
@@ -36,6 +68,32 @@ pub struct Host {
     kept: i64,
     /// The most bytes that the machine kept at any time, beyond those that it began with.
     pub peak: i64,
+    /// What came of version 2 of the transport.
+    pub encrypted: Encrypted,
+}
+
+/// What came of version 2 of the transport.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Encrypted {
+    /// Handshakes of the host with peers it connected to that ended well, version 2 agreed on.
+    pub outgoing: u64,
+    /// The same with peers that connected to it.
+    pub incoming: u64,
+    /// Peers that did not take it, and were come back to with version 1.
+    pub fallbacks: u64,
+}
+
+impl Encrypted {
+    fn count(&mut self, event: &PeerEvent) {
+        match event.event {
+            "fallback" => self.fallbacks += 1,
+            "ready" if event.details.contains(" v2 version ") => match event.addr.port() {
+                PORT => self.outgoing += 1,
+                _ => self.incoming += 1,
+            },
+            _ => {}
+        }
+    }
 }
 
 impl Host {
@@ -47,6 +105,7 @@ impl Host {
             machine,
             kept: 0,
             peak: 0,
+            encrypted: Encrypted::default(),
         }
     }
 
@@ -68,18 +127,23 @@ impl Host {
     pub fn wish(&mut self) -> Option<Wish> {
         loop {
             let output = self.tell(Sync::next_output)?;
+            if let Output::Event(event) = &output {
+                self.encrypted.count(event);
+            }
             let wish = match &output {
                 Output::Send { peer, bytes } => Some(Wish::Send(*peer, copy(bytes))),
                 Output::Disconnect { peer, reason } => {
-                    let fault = reason.is_fault() && !matches!(reason, DropReason::Slept(_));
-                    let offence = reason.is_offence();
-                    Some(Wish::Disconnect(*peer, reason.to_string(), fault, offence))
+                    Some(Wish::Disconnect(*peer, End::new(reason)))
                 }
                 Output::Connect { addr, .. } => Some(Wish::Connect(*addr)),
                 Output::Resolve { name, .. } => Some(Wish::Resolve(name.clone())),
                 Output::Block {
-                    hash, context, raw, ..
-                } => Some(Wish::Check(*hash, *context, copy(raw))),
+                    peer,
+                    hash,
+                    context,
+                    raw,
+                    ..
+                } => Some(Wish::Check(*peer, *hash, *context, copy(raw))),
                 Output::Compact { peer, hash, wanted } => {
                     Some(Wish::Fill(*peer, *hash, wanted.clone()))
                 }

@@ -10,6 +10,7 @@ use std::alloc::System;
 use cap::Cap;
 
 pub mod host;
+pub mod kind;
 pub mod link;
 pub mod mining;
 pub mod node;
@@ -18,8 +19,9 @@ pub mod simulation;
 pub mod world;
 
 pub use host::Host;
+pub use kind::Kind;
 pub use link::Link;
-pub use node::{Kind, Node};
+pub use node::Node;
 pub use scenario::Scenario;
 pub use simulation::{Outcome, Simulation};
 pub use world::World;

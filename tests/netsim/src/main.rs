@@ -28,8 +28,11 @@ fn main() -> Result<()> {
         if args.verbose || !outcome.failures.is_empty() {
             let minutes = outcome.took.as_secs() / 60;
             println!(
-                "seed {seed}: at the tip after {minutes} min, {} kB at most",
-                outcome.peak / 1_000
+                "seed {seed}: at the tip after {minutes} min, {} kB at most, {:?}, {:?}, {:?}",
+                outcome.peak / 1_000,
+                outcome.incoming,
+                outcome.compact,
+                outcome.encrypted,
             );
         }
         for failure in &outcome.failures {

@@ -2,13 +2,13 @@
 
 use bitcoin::absolute::LockTime;
 use bitcoin::block::{Header, Version};
-use bitcoin::consensus::serialize;
+use bitcoin::consensus::encode::{VarInt, serialize};
 use bitcoin::hashes::{Hash, sha256d};
 use bitcoin::script::Builder;
 use bitcoin::transaction::Version as TxVersion;
 use bitcoin::{
     Amount, CompactTarget, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOut,
-    Txid, Witness,
+    Txid, Witness, merkle_tree,
 };
 
 /// Bits that every second hash meets.
@@ -46,13 +46,14 @@ pub fn headers(parent: &Header, count: usize, salt: u64) -> Vec<Header> {
     headers
 }
 
-/// A block of a coinbase and `padding` bytes of data: its header, and all of it serialised.
+/// A block of a coinbase with `padding` bytes of data, and of these transactions: its header, and all of it serialised.
 pub fn block(
     parent: &Header,
     height: u32,
     time: u32,
     salt: u64,
     padding: usize,
+    transactions: &[Transaction],
 ) -> (Header, Vec<u8>) {
     let script = Builder::new()
         .push_int(i64::from(height))
@@ -67,11 +68,13 @@ pub fn block(
         script_pubkey: ScriptBuf::from_bytes(vec![0x6a; 10_000]),
     }));
     let coinbase = transaction(OutPoint::null(), script, output);
-    let root = TxMerkleNode::from_byte_array(coinbase.compute_txid().to_byte_array());
-    let header = header(parent, time, root);
+    let all = || std::iter::once(&coinbase).chain(transactions);
+    let hashes = all().map(|transaction| transaction.compute_txid().to_raw_hash());
+    let root = merkle_tree::calculate_root(hashes).map(TxMerkleNode::from_raw_hash);
+    let header = header(parent, time, root.unwrap_or(TxMerkleNode::all_zeros()));
     let mut raw = serialize(&header);
-    raw.push(1);
-    raw.extend(serialize(&coinbase));
+    raw.extend(serialize(&VarInt::from(all().count())));
+    all().for_each(|transaction| raw.extend(serialize(transaction)));
     (header, raw)
 }
 

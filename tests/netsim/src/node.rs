@@ -8,82 +8,27 @@ use bitcoin::block::Header;
 use bitcoin::consensus::serialize;
 use bitcoin::hashes::Hash;
 use bitcoin::p2p::ServiceFlags;
-use bitcoin::p2p::address::Address;
 use bitcoin::p2p::message_blockdata::Inventory;
-use bitcoin::{Transaction, Wtxid};
-use blockmill::network::Network;
+use bitcoin::{BlockHash, Transaction};
 use blockmill::wire::message::{Locator, Message, PROTOCOL_VERSION, Version, unspecified};
-use blockmill::wire::{Decoder, codec};
+use blockmill::wire::{Opening, Transport};
 use bytes::Bytes;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use crate::mining;
+use crate::kind::Kind;
 use crate::world::{Side, World};
+
+mod compact;
+mod lies;
+mod transport;
 
 /// The magic of the simulated network.
 pub const MAGIC: [u8; 4] = [0xfa, 0xbf, 0xb5, 0xda];
+/// Where peers listen.
+pub const PORT: u16 = 18_444;
 /// Headers in one message.
 const HEADERS: usize = 2_000;
-
-/// What a peer is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// Does what it should, on a good line.
-    Honest,
-    /// Does what it should, on a bad line.
-    Slow,
-    /// Answers no question for blocks.
-    Staller,
-    /// Sends two kilobytes a second.
-    Crawler,
-    /// Says that it has a million blocks more, and shows none.
-    Boaster,
-    /// Says that it has nothing, and shows all of it when asked.
-    Understater,
-    /// Sends long branches with little work, asked or not.
-    Flooder,
-    /// Sends blocks that are not what their header says.
-    Mutator,
-    /// Spoils the checksum of a message now and then.
-    Spoiler,
-    /// Sends messages with more entries than there may be.
-    Oversizer,
-    /// Sends addresses without end.
-    Gossip,
-    /// Announces transactions that do not exist, without end.
-    Announcer,
-    /// Closes the connection in the middle of a message.
-    Vanisher,
-    /// Answers every question with something else.
-    Contrarian,
-    /// Its clock is off by hours, and it shows headers of tomorrow.
-    Skewed,
-}
-
-impl Kind {
-    /// All that are not honest.
-    pub const BAD: [Kind; 13] = [
-        Kind::Staller,
-        Kind::Crawler,
-        Kind::Boaster,
-        Kind::Flooder,
-        Kind::Mutator,
-        Kind::Spoiler,
-        Kind::Oversizer,
-        Kind::Gossip,
-        Kind::Announcer,
-        Kind::Vanisher,
-        Kind::Contrarian,
-        Kind::Skewed,
-        Kind::Understater,
-    ];
-
-    /// Whether the host has no reason to drop it.
-    pub fn is_honest(self) -> bool {
-        matches!(self, Kind::Honest | Kind::Slow)
-    }
-}
 
 /// What a peer does with its connection.
 pub enum Act {
@@ -91,6 +36,19 @@ pub enum Act {
     Send(Bytes),
     /// Closes the connection once these bytes are through.
     SendAndClose(Bytes),
+    /// Closes the connection.
+    Close,
+}
+
+/// When a peer connects to the host. One that does is not connected to.
+#[derive(Clone, Copy, Debug)]
+pub struct Calls {
+    /// The first time, from the beginning.
+    pub first: Duration,
+    /// How long it waits before it comes back, in milliseconds: at least, and less than.
+    pub pause: (u64, u64),
+    /// When it comes back no more, from the beginning.
+    pub last: Duration,
 }
 
 /// A peer.
@@ -99,6 +57,8 @@ pub struct Node {
     pub addr: SocketAddr,
     /// What it is.
     pub kind: Kind,
+    /// When it connects to the host, if it is not the host that connects to it.
+    pub calls: Option<Calls>,
     /// Where it is while the network is split.
     pub half: Side,
     /// Height of the block that it last heard of.
@@ -111,9 +71,19 @@ pub struct Node {
     pub loss: u32,
     /// Transactions that it can send.
     pub pool: BTreeMap<[u8; 32], Transaction>,
+    /// It sends blocks in their compact form.
+    pub compact: bool,
+    /// The block that it sent last in that form, and not whole.
+    pub compact_sent: Option<BlockHash>,
+    /// Compact blocks and handshakes that it spoiled.
+    pub spoiled: u64,
+    /// It speaks version 2 of the transport. Who does not closes the connection when it hears it.
+    pub v2: bool,
     /// Its branch with little work.
-    flood: Vec<Header>,
-    decoder: Decoder,
+    flood: Vec<(BlockHash, Header)>,
+    transport: Transport,
+    /// It made the connection.
+    caller: bool,
     ready: bool,
     /// The host wants transactions on this connection.
     relay: bool,
@@ -122,17 +92,24 @@ pub struct Node {
 }
 
 impl Node {
-    /// Peer number `number`; each in a network of its own.
+    /// Peer number `number` that the host may connect to; each in a network of its own.
     pub fn new(number: u16, kind: Kind, chance: &mut ChaCha8Rng) -> Node {
         let [high, low] = number.to_be_bytes();
+        let addr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(60 + high, low, 7, 9)), PORT);
+        Node::at(addr, kind, chance)
+    }
+
+    /// A peer at an address.
+    pub fn at(addr: SocketAddr, kind: Kind, chance: &mut ChaCha8Rng) -> Node {
         let slow = kind == Kind::Slow;
         let half = match chance.random_range(0..2) {
             0 => Side::Main,
             _ => Side::Other,
         };
         Node {
-            addr: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(60 + high, low, 7, 9)), 18_444),
+            addr,
             kind,
+            calls: None,
             half,
             height: 0,
             latency: Duration::from_millis(chance.random_range(10..if slow { 900 } else { 200 })),
@@ -143,8 +120,13 @@ impl Node {
             },
             loss: if slow { 20 } else { 400 },
             pool: BTreeMap::new(),
+            compact: kind.spoils_compact() || chance.random_range(0..5) > 0,
+            compact_sent: None,
+            spoiled: 0,
+            v2: kind.spoils_handshake() || chance.random_range(0..2) == 0,
             flood: Vec::new(),
-            decoder: Decoder::new(MAGIC),
+            transport: Transport::new(MAGIC, Opening::V1),
+            caller: false,
             ready: false,
             relay: false,
             sent: 0,
@@ -159,12 +141,19 @@ impl Node {
         }
     }
 
-    /// A connection begins; the host speaks first.
-    pub fn connected(&mut self) {
-        self.decoder = Decoder::new(MAGIC);
+    /// A connection begins, made by the peer (`caller`) or by the host; whoever made it speaks first.
+    pub fn connected(&mut self, caller: bool, now: u64, chance: &mut ChaCha8Rng) -> Vec<Act> {
+        self.caller = caller;
+        self.transport = self.opening(chance);
+        self.compact_sent = None;
         self.ready = false;
         self.relay = false;
         self.sent = 0;
+        if caller {
+            let version = self.version(now, chance);
+            self.say(&version);
+        }
+        self.speak(chance)
     }
 
     /// Bytes from the host.
@@ -175,32 +164,37 @@ impl Node {
         now: u64,
         chance: &mut ChaCha8Rng,
     ) -> Vec<Act> {
-        self.decoder.feed(bytes);
-        let mut answers = Vec::new();
-        while let Ok(Some(raw)) = self.decoder.next() {
-            if let Ok(message) = Message::read(raw) {
-                self.answer(&message, world, now, chance, &mut answers);
+        self.transport.feed(bytes);
+        let broken = loop {
+            match self.transport.next() {
+                Ok(Some(raw)) => {
+                    if let Ok(message) = Message::read(raw) {
+                        self.answer(&message, world, now, chance);
+                    }
+                }
+                Ok(None) => break false,
+                Err(_) => break true,
             }
+        };
+        let mut acts = self.speak(chance);
+        if broken {
+            acts.push(Act::Close);
         }
-        let answers: Vec<Bytes> = answers.iter().map(|answer| answer.encode(MAGIC)).collect();
-        answers
-            .into_iter()
-            .map(|bytes| self.put(bytes, chance))
-            .collect()
+        acts
     }
 
     /// It heard of a new block.
     pub fn learn(&mut self, height: u32, world: &World, chance: &mut ChaCha8Rng) -> Vec<Act> {
         self.height = height;
         let tip = world.at(self.side(world), height);
-        let quiet = matches!(self.kind, Kind::Boaster | Kind::Contrarian);
-        match tip {
-            Some(tip) if self.ready && !quiet => {
-                let announcement = Message::Headers(vec![tip.header]).encode(MAGIC);
-                vec![self.put(announcement, chance)]
-            }
-            _ => Vec::new(),
+        let quiet = matches!(self.kind, Kind::Boaster | Kind::Contrarian | Kind::Idler);
+        if let Some(tip) = tip
+            && self.ready
+            && !quiet
+        {
+            self.say(&Message::Headers(vec![tip.header]));
         }
+        self.speak(chance)
     }
 
     /// It heard of a transaction.
@@ -211,54 +205,60 @@ impl Node {
     ) -> Vec<Act> {
         let wtxid = transaction.compute_wtxid();
         self.pool.insert(wtxid.to_byte_array(), transaction.clone());
-        if !self.ready || !self.relay {
-            return Vec::new();
+        if self.ready && self.relay {
+            self.say(&Message::Inv(vec![Inventory::WTx(wtxid)]));
         }
-        vec![self.put(
-            Message::Inv(vec![Inventory::WTx(wtxid)]).encode(MAGIC),
-            chance,
-        )]
-    }
-
-    /// Whether the handshake is done.
-    pub fn is_ready(&self) -> bool {
-        self.ready
+        self.speak(chance)
     }
 
     /// What it does unasked, once a second.
     pub fn act(&mut self, world: &World, now: u64, chance: &mut ChaCha8Rng) -> Vec<Act> {
+        if self.kind == Kind::Babbler && self.sent > 0 {
+            return vec![Act::Send(transport::babble(chance))];
+        }
         if !self.ready {
             return Vec::new();
         }
         let message = match self.kind {
             Kind::Flooder if chance.random_range(0..5) == 0 => self.flooding(world, chance),
             Kind::Oversizer if chance.random_range(0..20) == 0 => {
-                return vec![self.put(oversized(chance), chance)];
+                return self.put(lies::oversized(chance), chance);
             }
-            Kind::Gossip => Message::Addr((0..1_000).map(|_| address(now, chance)).collect()),
-            Kind::Announcer => Message::Inv(
-                (0..20_000)
-                    .map(|_| Inventory::WTx(Wtxid::from_byte_array(chance.random())))
-                    .collect(),
-            ),
-            Kind::Skewed if chance.random_range(0..10) == 0 => {
-                let Some(tip) = world.at(self.side(world), self.height) else {
-                    return Vec::new();
-                };
-                let tomorrow = u32::try_from(now + 86_400).unwrap_or(u32::MAX);
-                let root = tip.header.merkle_root;
-                Message::Headers(vec![mining::header(&tip.header, tomorrow, root)])
-            }
+            Kind::Gossip => Message::Addr((0..1_000).map(|_| lies::address(now, chance)).collect()),
+            Kind::Announcer if chance.random_range(0..5) == 0 => lies::phantoms(chance),
+            Kind::Skewed if chance.random_range(0..10) == 0 => match self.tomorrow(world, now) {
+                Some(header) => header,
+                None => return Vec::new(),
+            },
             _ => return Vec::new(),
         };
-        let bytes = message.encode(MAGIC);
-        vec![self.put(bytes, chance)]
+        self.say(&message);
+        self.speak(chance)
+    }
+
+    /// A message for the host, which [`speak`](Self::speak) sends.
+    fn say(&mut self, message: &Message) {
+        self.transport.send(message.command(), message.payload());
+    }
+
+    /// Sends what was said.
+    fn speak(&mut self, chance: &mut ChaCha8Rng) -> Vec<Act> {
+        let mut acts = Vec::new();
+        while let Some(bytes) = self.transport.pop() {
+            acts.extend(self.put(bytes, chance));
+        }
+        acts
     }
 
     /// The bytes as this peer sends them.
-    fn put(&mut self, bytes: Bytes, chance: &mut ChaCha8Rng) -> Act {
+    fn put(&mut self, bytes: Bytes, chance: &mut ChaCha8Rng) -> Vec<Act> {
         self.sent += 1;
-        match self.kind {
+        let act = match self.kind {
+            Kind::Mute => return Vec::new(),
+            kind if kind.spoils_handshake() => {
+                self.spoiled += u64::from(self.sent == 1);
+                return self.put_handshake(bytes, chance).into_iter().collect();
+            }
             Kind::Vanisher if self.sent > 4 && chance.random_range(0..6) == 0 => {
                 let length = chance.random_range(0..bytes.len());
                 Act::SendAndClose(bytes.slice(..length))
@@ -271,50 +271,65 @@ impl Node {
                 Act::Send(spoiled.into())
             }
             _ => Act::Send(bytes),
-        }
+        };
+        vec![act]
     }
 
-    fn answer(
-        &mut self,
-        message: &Message,
-        world: &World,
-        now: u64,
-        chance: &mut ChaCha8Rng,
-        answers: &mut Vec<Message>,
-    ) {
+    fn answer(&mut self, message: &Message, world: &World, now: u64, chance: &mut ChaCha8Rng) {
         match message {
             Message::Version(version) => {
                 self.relay = version.relay;
-                answers.push(self.version(now, chance));
-                answers.push(Message::WtxidRelay);
-                answers.push(Message::SendAddrV2);
-                answers.push(Message::Verack);
+                if !self.caller {
+                    let version = self.version(now, chance);
+                    self.say(&version);
+                }
+                self.say(&Message::WtxidRelay);
+                self.say(&Message::SendAddrV2);
+                self.say(&Message::Verack);
             }
-            Message::Verack => self.ready = true,
+            Message::Verack => {
+                self.ready = true;
+                self.offer_compact();
+            }
             question if self.kind == Kind::Contrarian => {
-                answers.extend(contrary(question, world));
+                if let Some(answer) = lies::contrary(question, world) {
+                    self.say(&answer);
+                }
             }
-            Message::Ping(nonce) => answers.push(Message::Pong(*nonce)),
+            Message::Ping(nonce) => self.say(&Message::Pong(*nonce)),
+            _ if self.kind == Kind::Idler => {}
             Message::GetHeaders(locator) => {
-                answers.push(Message::Headers(self.headers(locator, world)))
+                let headers = self.headers(locator, world);
+                self.say(&Message::Headers(headers));
             }
             Message::GetData(items) if self.kind != Kind::Staller => {
                 let mut missing = Vec::new();
                 for item in items {
-                    match self.item(item, world) {
-                        Some(found) => answers.push(found),
-                        None => missing.push(*item),
+                    if !self.give(item, world, chance) {
+                        missing.push(*item);
                     }
                 }
                 if !missing.is_empty() {
-                    answers.push(Message::NotFound(missing));
+                    self.say(&Message::NotFound(missing));
                 }
             }
-            Message::GetAddr => answers.push(Message::Addr(
-                (0..10).map(|_| address(now, chance)).collect(),
-            )),
+            Message::GetBlockTxn(request) => self.give_transactions(request, world, chance),
+            Message::GetAddr => {
+                let mut addresses: Vec<_> = (0..10).map(|_| lies::address(now, chance)).collect();
+                addresses.extend(world.listeners(now, chance));
+                self.say(&Message::Addr(addresses));
+            }
             _ => {}
         }
+    }
+
+    /// What it offers.
+    pub fn services(&self) -> ServiceFlags {
+        let v2 = match self.v2 {
+            true => ServiceFlags::P2P_V2,
+            false => ServiceFlags::NONE,
+        };
+        ServiceFlags::NETWORK | ServiceFlags::WITNESS | v2
     }
 
     fn version(&self, now: u64, chance: &mut ChaCha8Rng) -> Message {
@@ -329,7 +344,7 @@ impl Node {
         };
         Message::Version(Box::new(Version {
             version: PROTOCOL_VERSION,
-            services: ServiceFlags::NETWORK | ServiceFlags::WITNESS,
+            services: self.services(),
             timestamp: now as i64 + skew,
             receiver: unspecified(ServiceFlags::NONE),
             sender: unspecified(ServiceFlags::NONE),
@@ -347,21 +362,7 @@ impl Node {
     fn headers(&mut self, locator: &Locator, world: &World) -> Vec<Header> {
         match self.kind {
             Kind::Boaster => Vec::new(),
-            Kind::Flooder => {
-                self.grow_flood(world, 0);
-                let known = locator.hashes.iter().find_map(|hash| {
-                    self.flood
-                        .iter()
-                        .position(|header| header.block_hash() == *hash)
-                });
-                let start = known.map_or(0, |place| place + 1);
-                self.flood
-                    .iter()
-                    .skip(start)
-                    .take(HEADERS)
-                    .copied()
-                    .collect()
-            }
+            Kind::Flooder => self.flood_after(locator, world),
             _ => {
                 let side = self.side(world);
                 let known = locator
@@ -377,10 +378,14 @@ impl Node {
         }
     }
 
-    fn item(&self, item: &Inventory, world: &World) -> Option<Message> {
+    /// Sends what was asked for; false when it does not have it.
+    fn give(&mut self, item: &Inventory, world: &World, chance: &mut ChaCha8Rng) -> bool {
         match item {
+            Inventory::CompactBlock(hash) if self.compact => self.give_compact(hash, world, chance),
             Inventory::WitnessBlock(hash) | Inventory::Block(hash) => {
-                let block = world.find(self.side(world), self.height, hash)?;
+                let Some(block) = world.find(self.side(world), self.height, hash) else {
+                    return false;
+                };
                 let mut raw = block.raw.clone();
                 if self.kind == Kind::Mutator && block.height % 7 == 3 {
                     let mut mutated = raw.to_vec();
@@ -389,79 +394,19 @@ impl Node {
                     }
                     raw = mutated.into();
                 }
-                Some(Message::Block(raw))
+                self.compact_sent.take_if(|sent| sent == hash);
+                self.say(&Message::Block(raw));
+                true
             }
             Inventory::WTx(wtxid) => {
-                let transaction = self.pool.get(&wtxid.to_byte_array())?;
-                Some(Message::Tx(serialize(transaction).into()))
+                let Some(transaction) = self.pool.get(&wtxid.to_byte_array()) else {
+                    return false;
+                };
+                let raw = serialize(transaction);
+                self.say(&Message::Tx(raw.into()));
+                true
             }
-            _ => None,
+            _ => false,
         }
     }
-
-    /// Headers from the genesis: many, and yet with less work than the chain.
-    fn grow_flood(&mut self, world: &World, salt: u64) {
-        if self.flood.is_empty() {
-            let genesis = Network::Regtest.params().genesis_header;
-            let count = world.height(Side::Main).saturating_sub(200) as usize;
-            let number = u64::from(u16::from_be_bytes(match self.addr.ip() {
-                IpAddr::V4(ip) => [ip.octets()[0], ip.octets()[1]],
-                IpAddr::V6(_) => [0, 0],
-            }));
-            self.flood = mining::headers(&genesis, count, 1 + number + (salt << 16));
-        }
-    }
-
-    fn flooding(&mut self, world: &World, chance: &mut ChaCha8Rng) -> Message {
-        self.grow_flood(world, 1 + chance.random::<u64>() % 1_000);
-        Message::Headers(self.flood.iter().take(HEADERS).copied().collect())
-    }
-}
-
-/// Something that was not asked for.
-fn contrary(question: &Message, world: &World) -> Option<Message> {
-    let tip = world.tip(Side::Main)?;
-    Some(match question {
-        Message::Ping(nonce) => Message::Ping(nonce.wrapping_add(1)),
-        Message::GetHeaders(_) => Message::Inv(vec![Inventory::Block(tip.header.block_hash())]),
-        Message::GetData(items) => Message::GetData(items.clone()),
-        Message::GetAddr => Message::Headers(vec![tip.header]),
-        Message::SendHeaders => Message::Block(tip.raw.clone()),
-        _ => return None,
-    })
-}
-
-/// A message that announces more than it may.
-fn oversized(chance: &mut ChaCha8Rng) -> Bytes {
-    // A list of 2^32 - 1 entries in five bytes, or a payload that is longer than any may be.
-    let commands = [
-        "inv",
-        "headers",
-        "addr",
-        "addrv2",
-        "getdata",
-        "notfound",
-        "cmpctblock",
-        "blocktxn",
-    ];
-    let command = commands
-        .get(chance.random_range(0..commands.len()))
-        .copied()
-        .unwrap_or("inv");
-    let frame = codec::encode_frame(MAGIC, command, &[0xfe, 0xff, 0xff, 0xff, 0xff]);
-    if chance.random_range(0..2) == 0 {
-        return frame;
-    }
-    let mut frame = frame.to_vec();
-    if let Some(length) = frame.get_mut(16..20) {
-        length.copy_from_slice(&u32::MAX.to_le_bytes());
-    }
-    frame.into()
-}
-
-fn address(now: u64, chance: &mut ChaCha8Rng) -> (u32, Address) {
-    let ip = Ipv4Addr::from(chance.random::<u32>());
-    let addr = SocketAddr::new(IpAddr::V4(ip), 18_444);
-    let address = Address::new(&addr, ServiceFlags::NETWORK | ServiceFlags::WITNESS);
-    (u32::try_from(now).unwrap_or(u32::MAX), address)
 }

@@ -3,17 +3,22 @@
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-use bitcoin::BlockHash;
 use bitcoin::block::Header;
+use bitcoin::p2p::address::Address;
+use bitcoin::{BlockHash, Transaction};
 use blockmill::network::Network;
 use bytes::Bytes;
 use rand::RngExt;
+use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
 use crate::mining;
 
 /// Blocks that are there when a simulation begins; more than fit in one message of headers.
 pub const BASE: u32 = 2_600;
+
+/// Peers that a peer tells of.
+const TOLD: usize = 20;
 
 /// A block.
 #[derive(Clone, Debug)]
@@ -42,6 +47,7 @@ pub struct World {
     index: HashMap<BlockHash, usize>,
     main: Vec<usize>,
     other: Option<Vec<usize>>,
+    listeners: Vec<Address>,
 }
 
 impl World {
@@ -67,7 +73,20 @@ impl World {
             index,
             blocks,
             other: None,
+            listeners: Vec::new(),
         }
+    }
+
+    /// The peers that can be connected to.
+    pub fn set_listeners(&mut self, listeners: Vec<Address>) {
+        self.listeners = listeners;
+    }
+
+    /// Some of them, each with when it was last seen: now.
+    pub fn listeners(&self, now: u64, chance: &mut ChaCha8Rng) -> Vec<(u32, Address)> {
+        let now = u32::try_from(now).unwrap_or(u32::MAX);
+        let some = self.listeners.sample(chance, TOLD);
+        some.map(|address| (now, address.clone())).collect()
     }
 
     /// The network is in two parts from here on.
@@ -114,13 +133,26 @@ impl World {
         (known && self.chain(side).get(block.height as usize) == Some(&place)).then_some(block)
     }
 
-    /// One more block on a part's chain, at this unix time.
-    pub fn mine(&mut self, side: Side, time: u64, chance: &mut ChaCha8Rng) {
+    /// One more block on a part's chain, at this unix time, with these transactions.
+    pub fn mine(
+        &mut self,
+        side: Side,
+        time: u64,
+        transactions: &[Transaction],
+        chance: &mut ChaCha8Rng,
+    ) {
         let Some(parent) = self.tip(side) else { return };
         let (height, parent) = (parent.height + 1, parent.header);
         let time = u32::try_from(time).unwrap_or(u32::MAX).max(parent.time + 1);
         let padding = chance.random_range(0..300_000);
-        let (header, raw) = mining::block(&parent, height, time, chance.random(), padding);
+        let (header, raw) = mining::block(
+            &parent,
+            height,
+            time,
+            chance.random(),
+            padding,
+            transactions,
+        );
         let place = self.blocks.len();
         self.index.insert(header.block_hash(), place);
         self.blocks.push(Mined {
@@ -163,7 +195,7 @@ fn chain(count: u32, padding: impl Fn(u32) -> usize) -> Vec<Mined> {
     let mut parent = params.genesis_header;
     for height in 1..=count {
         let time = parent.time + mining::SPACING;
-        let (header, raw) = mining::block(&parent, height, time, 0, padding(height));
+        let (header, raw) = mining::block(&parent, height, time, 0, padding(height), &[]);
         blocks.push(Mined {
             header,
             raw: raw.into(),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use netsim::{Kind, Scenario};
+use netsim::{Kind, Node, Scenario};
 
 /// Those of the test in `seeds`.
 const SEEDS: std::ops::RangeInclusive<u64> = 1..=20;
@@ -31,6 +31,11 @@ fn the_seeds_meet_every_kind_of_peer_and_every_trouble() {
             .any(|scenario| scenario.sleeps_at.is_some())
     );
     for scenario in &scenarios {
-        assert!((50..253).contains(&scenario.nodes.len()));
+        let (callers, listeners): (Vec<&Node>, Vec<&Node>) =
+            scenario.nodes.iter().partition(|n| n.calls.is_some());
+        assert!((50..253).contains(&listeners.len()));
+        let honest = callers.iter().filter(|n| n.kind.is_honest()).count();
+        assert!((2..=11).contains(&honest));
+        assert!(callers.len() - honest >= 40);
     }
 }
