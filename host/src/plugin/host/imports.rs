@@ -474,3 +474,42 @@ impl pool::Host for Host {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+    use super::*;
+    use crate::plugin::Limits;
+    use pool::Host as _;
+
+    #[test]
+    fn signature_operations_are_told_in_on_mempool_and_nowhere_else() {
+        let mut host = Host::new(
+            None,
+            Space::None,
+            Limits::from_keys(&std::collections::BTreeMap::new()),
+        );
+        host.sigop_costs = Some(vec![4, 0, 16_000]);
+        let block = Phase::Block { height: 1, time: 1 };
+        for phase in [Phase::Describe, Phase::Start, block, Phase::Query] {
+            host.phase = phase;
+            let refused = host.sigop_costs().unwrap_err();
+            assert!(
+                refused.to_string().contains("nowhere else"),
+                "{phase:?}: {refused}"
+            );
+            assert!(host.fault.is_none(), "it is the plugin's");
+        }
+        host.phase = Phase::Mempool;
+        for _ in 0..2 {
+            assert_eq!(host.sigop_costs().unwrap(), [4, 0, 16_000]);
+        }
+        // What a capsule does not say is not guessed.
+        host.sigop_costs = None;
+        host.sigop_costs().unwrap_err();
+        let fault = host.fault.take().unwrap();
+        let missing = fault.downcast_ref::<CapsuleStateError>();
+        assert!(matches!(missing, Some(CapsuleStateError::Missing(_))));
+    }
+}
