@@ -27,7 +27,7 @@ pub struct Status {
     pub tip: Tip,
     /// The best chain of headers.
     pub headers: Headers,
-    /// Whether the tip is the end of the best chain and every running plugin follows it.
+    /// Whether the tip is the end of the best chain, every running plugin has taken it, and queries answer for it.
     pub synced: bool,
     /// Why the host does not follow the chain, in the words of `GET /health`; none when it does.
     #[serde(default)]

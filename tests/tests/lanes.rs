@@ -61,8 +61,12 @@ fn installation(devnet: &Devnet, plugins: &Path, lanes: usize) -> Installation {
         .plugins(&tables)
 }
 
-/// It is healthy soon after the last lane has come to the tip.
-fn wait_for_health(host: &mut Host) {
+/// Soon after the last lane has come to the tip it is healthy, and synced, which means that queries answer for that tip.
+fn wait_until_synced(host: &mut Host) {
+    host.wait_for("that all is on disk", LIMIT, |status| {
+        (status.get("synced")? == true).then_some(())
+    })
+    .unwrap();
     let begin = Instant::now();
     loop {
         let (code, body) = host.get_text("/health").unwrap();
@@ -87,7 +91,7 @@ fn run(devnet: &Devnet, plugins: &Path, lanes: usize, reorg: bool) -> Option<(u6
     let tip = devnet.status().tip.to_string();
     host.wait_for_tip(&tip, LIMIT).unwrap();
     let synced = begin.elapsed();
-    wait_for_health(&mut host);
+    wait_until_synced(&mut host);
     // Queries have instances of their own.
     for lane in 0..lanes {
         let path = format!("plugins/{}/query/calls", name(lane));
@@ -97,7 +101,7 @@ fn run(devnet: &Devnet, plugins: &Path, lanes: usize, reorg: bool) -> Option<(u6
         devnet.reorg(REORG, REORG + 1).unwrap();
         let tip = devnet.status().tip.to_string();
         host.wait_for_tip(&tip, LIMIT).unwrap();
-        wait_for_health(&mut host);
+        wait_until_synced(&mut host);
     }
     let used = memory(host.id(), "VmHWM:").zip(memory(host.id(), "VmSize:"));
     host.stop().unwrap();

@@ -164,7 +164,11 @@ impl NodeBackend {
     }
 
     fn synced(&self) -> bool {
-        let level = |lane: &Arc<LaneShared>| self.lag(lane) == 0;
+        // On disk as well: queries answer from there.
+        let level = |lane: &Arc<LaneShared>| {
+            let status = lane.status();
+            self.lag(lane) == 0 && status.flushed == status.cursor
+        };
         self.feed.synced() && self.lanes.serving().iter().all(level)
     }
 
