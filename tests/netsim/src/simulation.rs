@@ -106,6 +106,9 @@ pub struct Simulation {
     /// How many of them are in the blocks of either part.
     paid: Paid,
     compact: Compact,
+    /// Blocks that an honest peer announced to the host, and when, until the host is there.
+    awaited: BTreeMap<u32, Moment>,
+    slowest: Duration,
     arrived: HashSet<Txid>,
     /// Payments that a peer has announced to the host.
     announced: HashSet<Txid>,
@@ -163,6 +166,8 @@ impl Simulation {
             payments: Vec::new(),
             paid: Paid::default(),
             compact: Compact::default(),
+            awaited: BTreeMap::new(),
+            slowest: Duration::ZERO,
             arrived: HashSet::new(),
             announced: HashSet::new(),
             dropped: Vec::new(),
@@ -254,6 +259,7 @@ impl Simulation {
             Event::Tick => {
                 if awake {
                     self.host.tell(|machine| machine.tick(now));
+                    self.measure_awaited();
                 }
                 self.after(TICK, Event::Tick);
             }

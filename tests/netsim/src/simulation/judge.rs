@@ -41,6 +41,8 @@ pub struct Outcome {
     pub encrypted: Encrypted,
     /// Compact blocks and handshakes that were spoiled.
     pub spoiled: u64,
+    /// The most that it took from the first honest peer's announcement of a block to the block.
+    pub slowest: Duration,
     /// What did not hold.
     pub failures: Vec<String>,
 }
@@ -124,6 +126,7 @@ impl Simulation {
             trace: self.trace.finish(),
             incoming: self.incoming,
             compact: self.compact,
+            slowest: self.slowest,
             spoiled: self.scenario.nodes.iter().map(|node| node.spoiled).sum(),
             encrypted: self.host.encrypted,
             failures,
