@@ -46,6 +46,9 @@ const UNCHECKED: usize = 4 << 20;
 /// What the machine may keep beyond that: the header tree, and for each peer what is in its buffers.
 const MOST_KEPT: i64 = 48 << 20;
 
+/// From an honest peer's announcement of a block to the block, whatever the others do.
+const MOST_LATE: Duration = Duration::from_secs(60);
+
 enum Event {
     Tick,
     /// Every peer may do something unasked.

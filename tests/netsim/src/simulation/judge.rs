@@ -6,7 +6,7 @@ use std::time::Duration;
 use blockmill::wire::Moment;
 
 use super::calls::Incoming;
-use super::{MOST_KEPT, Simulation};
+use super::{MOST_KEPT, MOST_LATE, Simulation};
 use crate::host::Encrypted;
 use crate::kind::Kind;
 use crate::world::Side;
@@ -106,6 +106,9 @@ impl Simulation {
             failures.push(format!(
                 "of {callers} honest peers that connect to the host {stayed} are connected"
             ));
+        }
+        if self.slowest > MOST_LATE {
+            failures.push(format!("a block came {:?} late", self.slowest));
         }
         if self.host.peak > MOST_KEPT {
             failures.push(format!("{} bytes were kept", self.host.peak));
