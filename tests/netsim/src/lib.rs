@@ -2,8 +2,9 @@
 //! nobody waits for. Everything that is left to chance comes from a seed, so a run that fails comes again.
 //!
 //! [`World`] is what honest peers agree on: blocks, and who knows of them. A [`Node`] is a peer and its
-//! [`Kind`]. A [`Link`] makes its bytes late. [`Host`] is the machine and a shell around it that checks blocks, and
-//! that measures what the machine keeps. [`Simulation`] runs them and says what came of it.
+//! [`Kind`]: the host connects to most, and some connect to the host. A [`Link`] makes its bytes late. [`Host`] is the
+//! machine and a shell around it that checks blocks, and that measures what the machine keeps. [`Simulation`] runs them
+//! and says what came of it.
 
 use std::alloc::System;
 

@@ -28,8 +28,9 @@ fn main() -> Result<()> {
         if args.verbose || !outcome.failures.is_empty() {
             let minutes = outcome.took.as_secs() / 60;
             println!(
-                "seed {seed}: at the tip after {minutes} min, {} kB at most, {:?}, {:?}, {:?}",
+                "seed {seed}: at the tip after {minutes} min, {} kB at most, no block later than {:?}, {:?}, {:?}, {:?}",
                 outcome.peak / 1_000,
+                outcome.slowest,
                 outcome.incoming,
                 outcome.compact,
                 outcome.encrypted,

@@ -9,6 +9,7 @@ use netsim::{Kind, Node, Outcome, Scenario, Simulation, World};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
+const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Six honest peers and twice as many of a kind that the host connects to, and some of each that connect to it.
@@ -51,6 +52,8 @@ fn whatever_they_spoil_the_host_gets_every_block_and_keeps_its_honest_peers() {
     for kind in compact {
         let outcome = run(kind, false);
         assert!(outcome.failures.is_empty(), "{kind:?}: {outcome:?}");
+        // However many they are, a block is not late by more than one of them costs: two seconds and a bit.
+        assert!(outcome.slowest < SECOND * 5, "{kind:?}: {outcome:?}");
         assert!(outcome.spoiled > 0, "{kind:?}: {outcome:?}");
         // What makes another block than it should is found out, and the whole block asked for.
         let makes_another = matches!(kind, Kind::Scrambler | Kind::Swapper);
@@ -61,6 +64,8 @@ fn whatever_they_spoil_the_host_gets_every_block_and_keeps_its_honest_peers() {
     for kind in [Kind::Babbler, Kind::Hush, Kind::Quitter] {
         let outcome = run(kind, true);
         assert!(outcome.failures.is_empty(), "{kind:?}: {outcome:?}");
+        // However many they are, a block is not late by more than one of them costs: two seconds and a bit.
+        assert!(outcome.slowest < SECOND * 5, "{kind:?}: {outcome:?}");
         assert!(outcome.spoiled > 0, "{kind:?}: {outcome:?}");
         assert!(outcome.encrypted.incoming >= 3, "{kind:?}: {outcome:?}");
         assert!(outcome.took < MINUTE * 22, "{kind:?}: {outcome:?}");

@@ -301,7 +301,8 @@ impl Sync {
 
     pub(super) fn request(&mut self, id: PeerId, blocks: &[Id], moves: u32, now: Moment) {
         let witness = self.params.segwit && self.has_service(id, ServiceFlags::WITNESS);
-        let compact = self.wants_compact(id, blocks);
+        // Somebody may have hidden what the compact form lacks: whoever is asked next need not be another of those.
+        let compact = moves == 0 && self.wants_compact(id, blocks);
         let Some(session) = self.peers.get_mut(&id) else {
             return;
         };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use blockmill::wire::Moment;
 
 use super::calls::Incoming;
-use super::{MOST_KEPT, Simulation};
+use super::{MOST_KEPT, MOST_LATE, Simulation};
 use crate::host::Encrypted;
 use crate::kind::Kind;
 use crate::world::Side;
@@ -41,6 +41,8 @@ pub struct Outcome {
     pub encrypted: Encrypted,
     /// Compact blocks and handshakes that were spoiled.
     pub spoiled: u64,
+    /// The most that it took from the first honest peer's announcement of a block to the block.
+    pub slowest: Duration,
     /// What did not hold.
     pub failures: Vec<String>,
 }
@@ -105,6 +107,9 @@ impl Simulation {
                 "of {callers} honest peers that connect to the host {stayed} are connected"
             ));
         }
+        if self.slowest > MOST_LATE {
+            failures.push(format!("a block came {:?} late", self.slowest));
+        }
         if self.host.peak > MOST_KEPT {
             failures.push(format!("{} bytes were kept", self.host.peak));
         }
@@ -124,6 +129,7 @@ impl Simulation {
             trace: self.trace.finish(),
             incoming: self.incoming,
             compact: self.compact,
+            slowest: self.slowest,
             spoiled: self.scenario.nodes.iter().map(|node| node.spoiled).sum(),
             encrypted: self.host.encrypted,
             failures,

@@ -103,9 +103,23 @@ impl Simulation {
         {
             return;
         }
+        let honest = node.kind.is_honest();
         let acts = node.learn(height, &self.world, &mut self.scenario.chance);
         if let Some(peer) = peer {
+            if honest && !acts.is_empty() {
+                self.awaited.entry(height).or_insert(self.now);
+            }
             self.perform(peer, acts);
+        }
+    }
+
+    /// How long the host took to the blocks that it has.
+    pub(super) fn measure_awaited(&mut self) {
+        let (tip, _) = self.host.machine().tip();
+        while let Some(block) = self.awaited.first_entry()
+            && *block.key() <= tip
+        {
+            self.slowest = self.slowest.max(self.now.since(block.remove()));
         }
     }
 

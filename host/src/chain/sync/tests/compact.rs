@@ -152,6 +152,34 @@ fn a_peer_that_hides_the_transactions_is_passed_over_for_one_that_sends_the_bloc
     sim.run_to_tip(&block);
 }
 
+/// However many of them there are: else each costs twice what the one before did.
+#[test]
+fn who_is_asked_next_for_a_block_that_somebody_hides_is_asked_for_the_whole() {
+    let faults = Faults {
+        hides_transactions: true,
+        ..Faults::default()
+    };
+    let blocks = chain(10);
+    let hiders = (1..=5).map(|port| {
+        let mut hider = FakePeer::new(port, blocks.clone()).with(faults.clone());
+        hider.compact = true;
+        hider
+    });
+    let mut sim = Sim::new(39, hiders.collect(), |_| {});
+    sim.run_to_tip(&blocks[9]);
+    sim.run_until("synced", MINUTE, |sim| sim.sync.synced(sim.now));
+    let block = next(&blocks);
+    for peer in &mut sim.peers {
+        peer.chain.push(block.clone());
+        peer.announce(1);
+    }
+    let before = sim.now;
+    sim.run_to_tip(&block);
+    assert!(sim.now.since(before) < Duration::from_secs(4));
+    let compact: usize = sim.peers.iter().map(|peer| kinds(peer).0).sum();
+    assert_eq!(compact, 1);
+}
+
 #[test]
 fn a_compact_block_that_nobody_asked_for_is_an_announcement() {
     let (mut sim, block) = at_the_tip(37, Faults::default());
