@@ -374,8 +374,7 @@ fn coins_are_not_made_again_for_a_plugin_before_there_is_room_for_a_second_set()
     assert!(waits.is_some_and(|why| why.contains("what block 0 spends")));
     // With room it is begun by itself, and both end at the tip.
     disk.empty();
-    host.wait_for_lines(BEGUN, 1, LIMIT)
-        .unwrap();
+    host.wait_for_lines(BEGUN, 1, LIMIT).unwrap();
     host.wait_for("the tip and the exchange", LIMIT, |status| {
         let coins = plugin(status, "utxo-tracker");
         (plugin(status, "tx-writer")["hash"] == tip.as_str()

@@ -232,9 +232,8 @@ fn a_seed_is_connected_to_by_its_name_through_the_proxy_and_leads_to_those_it_kn
     .unwrap();
     assert_eq!(shown(&host), [seed.clone()]);
     // The name itself went to the proxy, and nothing else so far.
-    let targets = |socks: &Socks| -> Vec<String> {
-        socks.requests().into_iter().map(|r| r.target).collect()
-    };
+    let targets =
+        |socks: &Socks| -> Vec<String> { socks.requests().into_iter().map(|r| r.target).collect() };
     assert_eq!(targets(&socks), [seed.1.clone()]);
 
     may.store(true, Ordering::SeqCst);

@@ -75,7 +75,8 @@ pub fn measure(
     report: &mut Report,
 ) -> Result<Vec<Row>> {
     let peers = [Peer::start(&programs.join("devnet"), &chain.path)?];
-    let setup = Setup::new(target, &folder.join("source"))?.with_program(&programs.join("blockmill"));
+    let setup =
+        Setup::new(target, &folder.join("source"))?.with_program(&programs.join("blockmill"));
     let plain = folder.join("source/plain");
     let masked = folder.join("source/masked");
     write(chain, &plain, None)?;
