@@ -230,11 +230,11 @@ fn a_seed_is_connected_to_by_its_name_through_the_proxy_and_leads_to_those_it_kn
         (status["peers"].as_array()?.len() == 1).then_some(())
     })
     .unwrap();
-    assert_eq!(shown(&host), [seed.clone()]);
+    assert_eq!(shown(&host), std::slice::from_ref(&seed));
     // The name itself went to the proxy, and nothing else so far.
     let targets =
         |socks: &Socks| -> Vec<String> { socks.requests().into_iter().map(|r| r.target).collect() };
-    assert_eq!(targets(&socks), [seed.1.clone()]);
+    assert_eq!(targets(&socks), std::slice::from_ref(&seed.1));
 
     may.store(true, Ordering::SeqCst);
     wait_for_requests(&socks, 1 + strangers().len());
