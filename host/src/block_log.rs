@@ -84,6 +84,35 @@ impl BlockLog {
         })
     }
 
+    /// An empty log in `dir`, each block in a file of its own: [`remove`](Self::remove) gives its room back. Whatever is in the
+    /// folder is of an earlier run, and is removed.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be emptied or made.
+    pub fn scratch(dir: impl AsRef<Path>, magic: [u8; 4]) -> Result<Self, BlockLogError> {
+        let dir = dir.as_ref();
+        match std::fs::remove_dir_all(dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error::io_error("empty", dir)(error));
+            }
+            _ => {}
+        }
+        let options = SegmentLogOptions {
+            max_segment_bytes: 1,
+        };
+        Self::open(dir, magic, options)
+    }
+
+    /// Removes a block of a [`scratch`](Self::scratch) log, and says whether it was there. Whoever reads it may go on.
+    ///
+    /// # Errors
+    ///
+    /// When its file cannot be removed.
+    pub fn remove(&self, hash: &BlockHash) -> Result<bool, BlockLogError> {
+        self.own.remove_segment_of(&hash.to_byte_array())
+    }
+
     /// With the blocks of another folder, as if they were here.
     #[must_use]
     pub fn with_foreign(self, foreign: ForeignBlocks) -> Self {

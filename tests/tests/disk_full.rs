@@ -17,6 +17,7 @@ use std::time::Duration;
 use blockmill_tests::host::{Host, Installation};
 use blockmill_tests::rows;
 use devnet::Devnet;
+use devnet::large::{LargePeer, Recipe};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -385,5 +386,75 @@ fn coins_are_not_made_again_for_a_plugin_before_there_is_room_for_a_second_set()
     .unwrap();
     let coins = host.coins_at(&tip, LIMIT).unwrap();
     assert_eq!(coins["muhash"], devnet.utxo_set().unwrap().muhash);
+    host.stop().unwrap();
+}
+
+#[test]
+fn a_large_pruned_block_is_not_loaded_again_and_again_while_it_cannot_be_kept() {
+    let recipe = Recipe::of(7_000_000, 100);
+    let peer = LargePeer::start_below([0xda, 0xb5, 0xbf, 0xfa], recipe, 400).unwrap();
+    let tip = peer.tip().to_string();
+    let ours = Installation::new("large", &[peer.addr()])
+        .unwrap()
+        .chain_file(
+            "name = \"large\"\nbase = \"regtest\"\nmagic = \"dab5bffa\"\nsegwit = false\n\
+             max_block_size = [{ from = 0, bytes = 4_000_000_000 }]\n",
+        )
+        .unwrap()
+        .key("chain", "large_block = \"2 MB\"")
+        .key("chain", "keep_blocks = \"32 kB\"")
+        .plugins(
+            "\n[plugins.utxo-tracker]\n[plugins.ledger]\nfile = \"test/ledger.wasm\"\nenabled = false\n",
+        );
+    let Some(disk) = Disk::mount(&ours.folder().join("data")) else {
+        println!("skipped: this machine lets nobody mount a disk");
+        return;
+    };
+    let at_tip = |host: &mut Host, name: &str| {
+        host.wait_for("the tip", LIMIT, |status| {
+            (plugin(status, name)["hash"] == tip.as_str()).then_some(())
+        })
+        .unwrap();
+    };
+    let waits_for = |host: &mut Host, what: &str| {
+        host.wait_for(what, LIMIT, |status| {
+            let why = plugin(status, "ledger")["waiting_for"].as_str()?;
+            why.contains(what).then_some(())
+        })
+        .unwrap();
+    };
+    let mut host = ours.start().unwrap();
+    at_tip(&mut host, "utxo-tracker");
+    host.wait_for_lines("blocks pruned", 1, LIMIT).unwrap();
+    assert_eq!(peer.asked(), 1);
+    // Less than what is never used up.
+    disk.fill(32 << 20);
+    let enable = ours.command(&["plugin", "enable", "ledger"]).unwrap();
+    assert!(enable.status.success(), "{enable:?}");
+    waits_for(&mut host, "waiting for room: block 111 was pruned here");
+    assert_eq!(peer.asked(), 2);
+    // Longer than the pause before it is asked for again, were there room.
+    std::thread::sleep(Duration::from_secs(12));
+    assert_eq!(peer.asked(), 2);
+    assert!(host.get("status").unwrap()["tip"]["hash"] == tip.as_str());
+    disk.empty();
+    at_tip(&mut host, "ledger");
+    assert_eq!(peer.asked(), 3);
+    assert!(!host.log().contains("quarantined"), "{}", host.log());
+    host.stop().unwrap();
+
+    // With a key that was lowered it cannot be taken at all, and is loaded once to see that.
+    let low = ours.key("chain", "longest_transaction = \"1 MB\"");
+    let mut host = low.start().unwrap();
+    // The configuration file is written anew at each start.
+    let enable = low.command(&["plugin", "enable", "ledger"]).unwrap();
+    assert!(enable.status.success(), "{enable:?}");
+    at_tip(&mut host, "ledger");
+    let rebuild = low.command(&["plugin", "rebuild", "ledger"]).unwrap();
+    assert!(rebuild.status.success(), "{rebuild:?}");
+    host.wait_for_lines("too long to be taken once more", 1, LIMIT)
+        .unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(peer.asked(), 4);
     host.stop().unwrap();
 }

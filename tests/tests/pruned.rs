@@ -13,6 +13,7 @@ use std::time::Duration;
 use blockmill_tests::host::{Host, Installation};
 use blockmill_tests::rows;
 use devnet::Devnet;
+use devnet::large::{LargePeer, Recipe};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -188,4 +189,95 @@ fn without_a_peer_that_has_the_blocks_the_plugin_waits_and_says_so() {
     let mut host = installation.peers(&[devnet.p2p_addr()]).start().unwrap();
     level(&devnet, &mut host);
     host.stop().unwrap();
+}
+
+/// Regtest without segregated witness, with a magic of its own.
+const LARGE: &str = r#"
+name = "large"
+base = "regtest"
+magic = "dab5bffa"
+segwit = false
+max_block_size = [{ from = 0, bytes = 4_000_000_000 }]
+"#;
+
+fn all_at(host: &mut Host, tip: &str) {
+    host.wait_for("all at the tip", LIMIT, |status| {
+        let mut plugins = status["plugins"].as_array()?.iter();
+        plugins
+            .all(|plugin| plugin["state"] == "disabled" || plugin["hash"] == tip)
+            .then_some(())
+    })
+    .unwrap();
+}
+
+/// Bytes of large blocks that came once more.
+fn lying(installation: &Installation) -> u64 {
+    let files = std::fs::read_dir(installation.data().join("blocks/again")).unwrap();
+    let files = files.map(|entry| entry.unwrap());
+    files
+        .filter(|entry| entry.file_name().to_string_lossy().ends_with(".dat"))
+        .map(|entry| entry.metadata().unwrap().len())
+        .sum()
+}
+
+#[test]
+fn a_pruned_block_that_is_too_large_to_be_held_comes_once_more_in_pieces_and_is_gone_again() {
+    let peer = LargePeer::start_below([0xda, 0xb5, 0xbf, 0xfa], Recipe::of(7_000_000, 2_000), 400)
+        .unwrap();
+    let tip = peer.tip().to_string();
+    let file = diary();
+    let installation = |on: bool| {
+        Installation::new("large", &[peer.addr()])
+            .unwrap()
+            .chain_file(LARGE)
+            .unwrap()
+            .key("chain", "large_block = \"2 MB\"")
+            .plugins(&format!(
+                "\n[plugins.utxo-tracker]\n\n[plugins.diary]\nfile = {file:?}\nenabled = {on}\n\n\
+                 [plugins.tx-writer]\nenabled = {on}\n{ROWS}"
+            ))
+    };
+    let small = installation(false).key("chain", "keep_blocks = \"32 kB\"");
+    let mut host = small.start().unwrap();
+    all_at(&mut host, &tip);
+    host.wait_for_lines("blocks pruned", 1, LIMIT).unwrap();
+    assert_eq!(peer.asked(), 1);
+    let own = std::fs::read_dir(small.data().join("blocks")).unwrap();
+    let own = own.map(|entry| entry.unwrap().metadata().unwrap().len());
+    assert!(own.sum::<u64>() < 5_000_000, "the large block is pruned");
+
+    // One that takes blocks whole. Its first connection ends in the middle of the block.
+    peer.cut_once_after(3_000_000);
+    command(&host, &["plugin", "enable", "diary"]);
+    all_at(&mut host, &tip);
+    assert_eq!(peer.asked(), 3);
+    // All have gone past it.
+    host.wait_for("its room back", LIMIT, |_| {
+        (lying(&small) == 0).then_some(())
+    })
+    .unwrap();
+
+    // One that takes parts, and asks for what they spend: the coins are made again for it, out of the same blocks.
+    command(&host, &["plugin", "enable", "tx-writer"]);
+    all_at(&mut host, &tip);
+    host.wait_for("the exchange", LIMIT, |status| {
+        (plugin(status, "utxo-tracker")["reload"]["state"] == "swapped").then_some(())
+    })
+    .unwrap();
+    let coins = host.coins_at(&tip, LIMIT).unwrap();
+    host.wait_for("its room back", LIMIT, |_| {
+        (lying(&small) == 0).then_some(())
+    })
+    .unwrap();
+    assert!(!host.log().contains("plugin failed"), "{}", host.log());
+    host.stop().unwrap();
+
+    let whole = installation(true);
+    let mut host = whole.start().unwrap();
+    all_at(&mut host, &tip);
+    assert_eq!(host.coins_at(&tip, LIMIT).unwrap(), coins);
+    host.stop().unwrap();
+    let mut ours = rows::anchored(&small.database()).unwrap();
+    ours.retain(|name, _| !name.starts_with("blockmill_other_"));
+    rows::same(&ours, &rows::anchored(&whole.database()).unwrap()).unwrap();
 }

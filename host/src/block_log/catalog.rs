@@ -89,6 +89,24 @@ impl Catalog {
         lowest
     }
 
+    /// Forgets one segment.
+    pub(super) fn forget_segment(&mut self, segment: u32) {
+        let mut gone = Vec::new();
+        self.places.retain(|_, place| {
+            let stays = place.segment != segment;
+            if !stays {
+                gone.push(place.height);
+            }
+            stays
+        });
+        for height in gone {
+            self.forget_height(height);
+        }
+        if let Some(segment) = self.segments.remove(&segment) {
+            self.bytes = self.bytes.saturating_sub(segment.bytes);
+        }
+    }
+
     /// Forgets every segment up to `last`, and answers how many blocks were in them.
     pub(super) fn forget_segments_until(&mut self, last: u32) -> u64 {
         let mut gone = Vec::new();

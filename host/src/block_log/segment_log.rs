@@ -437,6 +437,35 @@ impl<F: Frames> SegmentLog<F> {
         Ok(pruned)
     }
 
+    /// Removes the whole segment that a hash's payload is in, and says whether there was one. Whoever reads it may go on. For a
+    /// log that no start opens again: its index is left as it is.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be removed.
+    pub fn remove_segment_of(&self, hash: &[u8; 32]) -> Result<bool, BlockLogError> {
+        let segment = {
+            let mut writer = lock(&self.writer);
+            let Some(place) = read(&self.catalog).places.get(hash).copied() else {
+                return Ok(false);
+            };
+            if writer.segment == place.segment {
+                self.roll(&mut writer)?;
+                // Open, it would take its room as before.
+                writer.unsynced.pop();
+                writer
+                    .pending
+                    .retain(|record| record.segment != place.segment);
+            }
+            place.segment
+        };
+        lock(&self.readers).retain(|(number, _)| *number != segment);
+        write(&self.catalog).forget_segment(segment);
+        let path = segment_path(&self.dir, F::PREFIX, segment);
+        std::fs::remove_file(&path).map_err(io_error("remove", &path))?;
+        Ok(true)
+    }
+
     /// Forgets every segment up to `last`, and answers how many blocks were in them.
     fn forget_until(&self, last: u32) -> u64 {
         lock(&self.readers).retain(|(segment, _)| *segment > last);

@@ -3,6 +3,10 @@
 //! Each lane has a window above its cursor, and all windows share one number of bytes. Lanes at the same height share the
 //! blocks. What a lane needs is forgotten when it has not asked for a while: it has ended, or its plugin stands still.
 
+mod large;
+
+use self::large::LargeBlock;
+pub(super) use self::large::Refused;
 use super::active_chain::Position;
 use crate::frame::Frame;
 use bitcoin::BlockHash;
@@ -34,8 +38,8 @@ struct Inner {
     /// The next block of each lane that reads what blocks spend.
     spent_needs: HashMap<String, Need>,
     unavailable: Option<u32>,
-    /// Blocks that are too large to come once more.
-    too_large: Vec<u32>,
+    /// Blocks that are too large to be held, by their height.
+    large: BTreeMap<u32, LargeBlock>,
 }
 
 /// See the module's page.
@@ -158,19 +162,6 @@ impl Again {
     pub(super) fn set_unavailable(&self, height: Option<u32>) -> bool {
         let mut inner = self.lock();
         std::mem::replace(&mut inner.unavailable, height) != height
-    }
-
-    /// Whether the block at a height is too large to come once more.
-    pub(super) fn is_too_large(&self, height: u32) -> bool {
-        self.lock().too_large.contains(&height)
-    }
-
-    /// Says which are; whether it is news.
-    pub(super) fn set_too_large(&self, heights: Vec<u32>) -> bool {
-        let mut inner = self.lock();
-        let news = inner.too_large != heights;
-        inner.too_large = heights;
-        news
     }
 
     /// Bytes of blocks at hand, and how many may be.

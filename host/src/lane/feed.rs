@@ -20,8 +20,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, 
 use std::time::{Duration, Instant};
 
 mod pruned;
+mod scratch;
 
 pub use pruned::Waiting;
+pub use scratch::NotAgain;
 
 /// Where a lane has to go from its cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +90,8 @@ pub struct Feed {
     room: OnceLock<Room>,
     /// Why blocks cannot be kept, while they cannot.
     not_kept: Mutex<Option<String>>,
+    /// Large blocks that came once more.
+    scratch: OnceLock<BlockLog>,
     progress: Mutex<Progress>,
     changed: Condvar,
     large: LargeBlocks,
@@ -111,6 +115,7 @@ impl Feed {
             spent,
             room: OnceLock::new(),
             not_kept: Mutex::default(),
+            scratch: OnceLock::new(),
             progress: Mutex::default(),
             changed: Condvar::new(),
             large: LargeBlocks::default(),
@@ -126,10 +131,6 @@ impl Feed {
     /// What holds for blocks that are large.
     pub fn large_blocks(&self) -> &LargeBlocks {
         &self.large
-    }
-
-    pub(super) fn block_log(&self) -> &BlockLog {
-        &self.blocks
     }
 
     pub(super) fn spent_log(&self) -> &SpentLog {
@@ -273,8 +274,8 @@ impl Feed {
         if let Some(frame) = self.again.at_hand(position) {
             return Ok(frame.raw.clone());
         }
-        self.blocks
-            .get(&hash)
+        self.log_of(&hash)
+            .map_or(Ok(None), |log| log.get(&hash))
             .with_context(|| format!("failed to read block {height} from the block log"))?
             .with_context(|| format!("block {height} ({hash}) is not in the block log any more"))
     }

@@ -106,7 +106,7 @@ impl Parts<'_> {
 impl Feed {
     /// Bytes of a block in the log, if that is a large one.
     pub fn large(&self, position: Position) -> Option<u64> {
-        let length = self.block_log().length_of(&position.hash)?;
+        let length = self.log_of(&position.hash)?.length_of(&position.hash)?;
         (length > self.large_blocks().above).then_some(length)
     }
 
@@ -118,8 +118,8 @@ impl Feed {
     pub fn parts(&self, position: Position) -> Result<Parts<'_>> {
         let Position { height, hash } = position;
         let pieces = self
-            .block_log()
-            .pieces(&hash)
+            .log_of(&hash)
+            .map_or(Ok(None), |log| log.pieces(&hash))
             .with_context(|| format!("failed to read block {height} from the block log"))?
             .with_context(|| format!("block {height} ({hash}) is not in the block log any more"))?;
         Ok(Parts {

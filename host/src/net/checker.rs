@@ -114,29 +114,54 @@ impl Checker {
                     &worker.log,
                     &worker.metrics,
                     longest_transaction,
+                    false,
                 );
+                let mut again = worker.feed.scratch().map(|scratch| {
+                    Large::new(
+                        &worker.feed,
+                        scratch,
+                        &worker.metrics,
+                        longest_transaction,
+                        true,
+                    )
+                });
                 // Whole blocks that came while another was written in pieces: the log takes one at a time.
                 let mut later: VecDeque<ToCheck> = VecDeque::new();
                 for work in queue {
                     if worker.feed.stopping() {
                         break;
                     }
+                    let mut once_more = Vec::new();
                     let first = match work {
                         Work::Check(block) => {
                             later.push_back(block);
                             Vec::new()
                         }
                         Work::Fill(block) => vec![(block.hash, worker.fill(&block))],
+                        Work::Piece(piece) if piece.again => {
+                            once_more = match &mut again {
+                                Some(again) => again.take(piece),
+                                None => vec![(piece.hash, Verdict::NotKept)],
+                            };
+                            Vec::new()
+                        }
                         Work::Piece(piece) => large.take(piece),
-                        Work::Broken(hash) => large.broken(&hash),
+                        Work::Broken(hash) => {
+                            once_more = again
+                                .as_mut()
+                                .map_or_else(Vec::new, |again| again.broken(&hash));
+                            large.broken(&hash)
+                        }
                     };
-                    let mut checked: Vec<Checked> = first
-                        .into_iter()
-                        .map(|(hash, verdict)| Checked {
+                    let verdicts_of = |list: Vec<(BlockHash, Verdict)>, again| {
+                        list.into_iter().map(move |(hash, verdict)| Checked {
                             hash,
-                            again: false,
+                            again,
                             verdict,
                         })
+                    };
+                    let mut checked: Vec<Checked> = verdicts_of(first, false)
+                        .chain(verdicts_of(once_more, true))
                         .collect();
                     while !large.is_busy()
                         && let Some(block) = later.pop_front()

@@ -5,7 +5,7 @@ use super::gate::Waiting;
 use crate::block_log::{BlockFrames, BlockLog, LargeAppend};
 use crate::chain::block_stream::{BlockStream, StreamError};
 use crate::chain::sync::StreamStart;
-use crate::lane::Feed;
+use crate::lane::{Feed, NotAgain, Position};
 use crate::metrics::{Metrics, Stage};
 use bitcoin::BlockHash;
 use bytes::Bytes;
@@ -18,6 +18,8 @@ pub struct Piece {
     pub start: Option<StreamStart>,
     pub bytes: Bytes,
     pub last: bool,
+    /// The block was asked for once more: it lies there as long as lanes need it.
+    pub again: bool,
     /// Dropped when the piece is.
     pub(super) _waiting: Option<Waiting>,
 }
@@ -29,6 +31,8 @@ pub(super) struct Large<'l> {
     metrics: &'l Metrics,
     /// Bytes of the longest transaction that is held.
     longest: usize,
+    /// These are blocks that were asked for once more.
+    again: bool,
     /// The one that is written. Two at once would be woven into one another, so another waits for its turn.
     current: Option<(
         BlockHash,
@@ -46,12 +50,14 @@ impl<'l> Large<'l> {
         log: &'l BlockLog,
         metrics: &'l Metrics,
         longest: usize,
+        again: bool,
     ) -> Self {
         Self {
             feed,
             log,
             metrics,
             longest,
+            again,
             current: None,
             waiting: VecDeque::new(),
         }
@@ -84,6 +90,21 @@ impl<'l> Large<'l> {
     fn piece(&mut self, piece: Piece) -> Option<Verdict> {
         let time = |stage| self.metrics.stage(stage);
         if let Some(start) = piece.start {
+            let position = Position {
+                height: start.height,
+                hash: piece.hash,
+            };
+            let admitted = match self.again {
+                true => self.feed.admit_large(position, start.length),
+                false => Ok(()),
+            };
+            if let Err(error) = admitted {
+                if let NotAgain::NotYet = error {
+                    tracing::debug!(height = start.height, %error, "a large block is passed over");
+                    return Some(Verdict::NotKept);
+                }
+                return Some(self.not_kept(start.height, &error));
+            }
             let append = match self
                 .log
                 .append_large(&piece.hash, start.height, start.length)
@@ -96,6 +117,7 @@ impl<'l> Large<'l> {
             tracing::info!(
                 height = start.height,
                 bytes = start.length,
+                again = self.again,
                 "a large block comes in pieces"
             );
             let stream = BlockStream::new(start.context, start.length, self.longest);
@@ -113,6 +135,9 @@ impl<'l> Large<'l> {
             Ok(()) => {}
             Err(StreamError::Bad(bad)) => return Some(Verdict::Bad(bad)),
             Err(error) => {
+                if self.again {
+                    self.feed.large_untakable(height);
+                }
                 tracing::error!(height, %error, "a block cannot be taken: chain.longest_transaction is too small for it");
                 return Some(Verdict::Untakable(error.to_string()));
             }
@@ -123,7 +148,8 @@ impl<'l> Large<'l> {
         if !piece.last {
             return None;
         }
-        let (_, _, stream, append) = self.current.take()?;
+        let length = start.length;
+        let (hash, _, stream, append) = self.current.take()?;
         let passed = match time(Stage::Check).time(|| stream.finish()) {
             Ok(passed) => passed,
             // What was written is cut off again.
@@ -133,6 +159,11 @@ impl<'l> Large<'l> {
             && let Err(error) = time(Stage::Log).time(|| append.commit())
         {
             return Some(self.not_kept(height, &error));
+        }
+        if self.again {
+            self.metrics.blocks_again.inc();
+            self.feed.large_is_here(Position { height, hash }, length);
+            return Some(Verdict::Good);
         }
         if self.feed.set_not_kept(None) {
             tracing::info!(height, "blocks can be kept again");
@@ -144,6 +175,15 @@ impl<'l> Large<'l> {
 
     fn not_kept(&self, height: u32, error: &dyn std::fmt::Display) -> Verdict {
         let why = error.to_string();
+        if self.again {
+            self.feed.large_not_kept(height);
+            tracing::warn!(
+                height,
+                error = why,
+                "a pruned block cannot be written once more: it is asked for again when there is room"
+            );
+            return Verdict::NotKept;
+        }
         if self.feed.set_not_kept(Some(why.clone())) {
             tracing::error!(
                 height,

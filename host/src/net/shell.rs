@@ -338,7 +338,6 @@ impl Net {
         self.machine.set_refetch(&self.feed.wanted_again(), now());
         self.feed
             .set_unavailable(self.machine.refetch_unavailable());
-        self.feed.set_too_large(self.machine.refetch_too_large());
     }
 
     /// Blocks are checked twice: here, and by the coins lane. The first check does not run ahead of the second by more
@@ -460,8 +459,11 @@ impl Net {
                     start,
                     bytes,
                     last,
+                    again,
                 } => {
-                    if let Some(start) = start {
+                    if let Some(start) = start
+                        && !again
+                    {
                         self.blocks.0 += start.length;
                         self.blocks.1 += 1;
                     }
@@ -472,6 +474,7 @@ impl Net {
                         start,
                         bytes,
                         last,
+                        again,
                         _waiting: waiting,
                     });
                 }

@@ -6,6 +6,7 @@ use super::manager::{Asker, Board, Components, Manager};
 use super::open::{self, OpenChain};
 use super::watch::Watch;
 use crate::api::{self, OwnerToken};
+use crate::block_log::BlockLog;
 use crate::chain::SyncConfig;
 use crate::chain::block_check::Challenge;
 use crate::chain::sync::bans::Ladder;
@@ -111,6 +112,10 @@ pub(super) fn run(config: Config, options: RunOptions) -> Result<()> {
         }),
     );
     feed.set_room(Room::of(folder.path()));
+    feed.set_scratch(BlockLog::scratch(
+        folder.path().join("blocks/again"),
+        params.magic,
+    )?);
     feed.set_last(options.stop_at_height);
     feed.set_base(super::snapshot::base(folder.path())?.map(|base| base.height));
     let chain = net::chain_of(&tree);

@@ -89,7 +89,9 @@ fn output(value: u64) -> TxOut {
 }
 
 fn coinbase(height: u32) -> Transaction {
-    let mut tx = pay(OutPoint::null(), vec![output(50 * 100_000_000)]);
+    // Regtest halves it every 150 blocks.
+    let subsidy = (50 * 100_000_000) >> (height / 150);
+    let mut tx = pay(OutPoint::null(), vec![output(subsidy)]);
     let script = Builder::new()
         .push_int(i64::from(height))
         .push_slice(b"large");
@@ -290,6 +292,14 @@ impl LargePeer {
     /// # Errors
     /// When no port is free.
     pub fn start(magic: [u8; 4], recipe: Recipe) -> Result<Self> {
+        Self::start_below(magic, recipe, 0)
+    }
+
+    /// The same, with so many small blocks more on top.
+    ///
+    /// # Errors
+    /// When no port is free.
+    pub fn start_below(magic: [u8; 4], recipe: Recipe, more: u32) -> Result<Self> {
         let genesis = genesis_block(Network::Regtest);
         let mut blocks = vec![genesis];
         for height in 1..=BEFORE {
@@ -315,6 +325,12 @@ impl LargePeer {
         let mut headers: Vec<Header> = blocks.iter().map(|block| block.header).collect();
         headers.extend([large_header, after.header]);
         blocks.push(after);
+        for height in BEFORE + 3..BEFORE + 3 + more {
+            let parent = blocks.last().context("no block")?.header;
+            let block = small_block(&parent, vec![coinbase(height)]);
+            headers.push(block.header);
+            blocks.push(block);
+        }
 
         let mut engine = Hashing(sha256d::Hash::engine());
         write_large(&mut engine, &large_header, recipe, coin)?;
@@ -381,12 +397,12 @@ impl LargePeer {
         self.chain.large
     }
 
-    /// Height of the large block; one more block comes after it.
+    /// Height of the large block; at least one more block comes after it.
     pub fn large_height(&self) -> u32 {
         BEFORE + 1
     }
 
-    /// Hash of the block after it.
+    /// Hash of the last block.
     pub fn tip(&self) -> BlockHash {
         self.chain
             .headers
@@ -525,7 +541,7 @@ impl Chain {
                     ),
                     nonce: theirs.nonce.wrapping_add(1),
                     user_agent: "/large:0.1/".to_owned(),
-                    start_height: i32::try_from(BEFORE + 2)?,
+                    start_height: i32::try_from(self.headers.len().saturating_sub(1))?,
                     relay: false,
                 }))?;
                 say(NetworkMessage::Verack)?;

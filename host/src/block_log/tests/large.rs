@@ -116,3 +116,50 @@ fn damage_shows_at_the_end_and_the_payload_is_forgotten() {
     assert!(matches!(error, BlockLogError::Damaged { .. }), "{error}");
     assert!(!log.contains(&hash(2)));
 }
+
+#[test]
+fn a_scratch_log_gives_the_room_of_each_block_back_and_begins_empty() {
+    let dir = scratch_folder();
+    let folder = dir.path().join("again");
+    let on_disk = || -> u64 {
+        let paths = segments(&folder, "blk").into_iter();
+        paths.map(|path| path.metadata().unwrap().len()).sum()
+    };
+    let log = BlockLog::scratch(&folder, MAGIC).unwrap();
+    let write = |number: u32, length: usize| {
+        let mut large = log
+            .append_large(&hash(number), number, length as u64)
+            .unwrap()
+            .unwrap();
+        large.write(&vec![number as u8; length]).unwrap();
+        large.commit().unwrap();
+    };
+    for number in 1..=3 {
+        write(number, 10_000);
+    }
+    let all = on_disk();
+    assert_eq!((log.len(), log.bytes()), (3, all));
+    // One in the middle, which somebody reads; the last, and one after it.
+    let mut reading = log.pieces(&hash(2)).unwrap().unwrap();
+    assert!(log.remove(&hash(2)).unwrap());
+    assert!(log.remove(&hash(3)).unwrap());
+    assert!(!log.remove(&hash(3)).unwrap());
+    assert_eq!(on_disk(), all / 3);
+    assert_eq!((log.len(), log.bytes()), (1, all / 3));
+    let mut read = 0;
+    while let Some(bytes) = reading.next(3_000).unwrap() {
+        assert!(bytes.iter().all(|byte| *byte == 2));
+        read += bytes.len();
+    }
+    assert_eq!(read, 10_000);
+    assert!(log.pieces(&hash(2)).unwrap().is_none());
+    write(4, 10_000);
+    assert_eq!(log.get(&hash(4)).unwrap().unwrap(), vec![4; 10_000]);
+    assert_eq!(log.get(&hash(1)).unwrap().unwrap(), vec![1; 10_000]);
+    log.sync().unwrap();
+    assert_eq!(log.height_range(), Some((1, 4)));
+    drop(log);
+
+    let log = BlockLog::scratch(&folder, MAGIC).unwrap();
+    assert!(log.is_empty() && on_disk() == 0);
+}

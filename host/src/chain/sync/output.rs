@@ -44,7 +44,7 @@ pub struct StreamStart {
 #[derive(Debug)]
 pub enum Output {
     /// A piece of a block that is too long to be held. When the last was checked, the shell reports back as for a
-    /// [`Block`](Self::Block).
+    /// [`Block`](Self::Block), or as for a [`BlockAgain`](Self::BlockAgain).
     BlockPiece {
         /// The peer that sends it.
         peer: PeerId,
@@ -56,6 +56,8 @@ pub enum Output {
         bytes: Bytes,
         /// Nothing comes after it.
         last: bool,
+        /// The block was asked for once more.
+        again: bool,
     },
     /// The pieces of a block end before it is whole. What came of it is to be forgotten; there is nothing to report.
     StreamBroken {

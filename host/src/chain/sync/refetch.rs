@@ -13,6 +13,7 @@ use bitcoin::p2p::message_blockdata::Inventory;
 use bytes::Bytes;
 
 use super::blocks::LIMITED_DEPTH;
+use super::output::StreamStart;
 use super::session::Session;
 use super::{DropReason, Output, PeerId, Sync};
 use crate::chain::block_check::{BadBlock, BlockContext};
@@ -50,8 +51,6 @@ pub(super) struct Refetch {
     usual_bytes: usize,
     /// The most needed block that no peer has.
     unavailable: Option<u32>,
-    /// Blocks that come in pieces, which nobody takes once more.
-    too_large: BTreeMap<u32, Id>,
 }
 
 /// What one peer was asked for once more.
@@ -87,16 +86,12 @@ impl Refetch {
             held_bytes: 0,
             usual_bytes: 1 << 20,
             unavailable: None,
-            too_large: BTreeMap::new(),
         }
     }
 
-    fn is_too_large(&self, block: Id) -> bool {
-        self.too_large.values().any(|large| *large == block)
-    }
-
     fn has_room(&self, max_bytes: usize) -> bool {
-        self.held_bytes + (self.asked.len() + 1) * self.usual_bytes <= max_bytes
+        let asked = (self.asked.len() + 1).saturating_mul(self.usual_bytes);
+        self.held_bytes.saturating_add(asked) <= max_bytes
     }
 
     /// How many blocks a peer is asked for at once; beside what it sends for the tip, one by one.
@@ -174,44 +169,45 @@ impl Sync {
         self.refetch.unavailable
     }
 
-    /// The heights of blocks that were wanted once more and are larger than what is held as a whole: no peer is asked for them.
-    pub fn refetch_too_large(&self) -> Vec<u32> {
-        let active = |block: &Id| self.tree.is_active(&self.tree.node(*block).hash);
-        let large = self.refetch.too_large.iter();
-        large
-            .filter(|(_, block)| active(block))
-            .map(|(height, _)| *height)
-            .collect()
+    /// A block of so many bytes begins to come in pieces. What its checks need, if it was asked for once more.
+    pub(super) fn begin_again(
+        &mut self,
+        peer: PeerId,
+        block: Id,
+        length: u64,
+        now: Moment,
+    ) -> Option<StreamStart> {
+        if !self.take_again(peer, block) {
+            return None;
+        }
+        // The shell holds some of its pieces at a time, and bounds how many.
+        self.refetch.held.insert(block, (peer, 0));
+        self.note_usual(usize::try_from(length).unwrap_or(usize::MAX));
+        Some(StreamStart {
+            height: self.tree.node(block).height,
+            context: self.context_of(block),
+            length,
+            announced_at: now,
+        })
     }
 
-    /// A block of so many bytes begins to come in pieces. If it was asked for once more it is given up, since it could be given
-    /// to lanes only whole: whether it was.
-    pub(super) fn again_too_large(&mut self, peer: PeerId, block: Id, length: u64) -> bool {
-        let Some(session) = self.peers.get_mut(&peer) else {
-            return false;
-        };
-        let asked = self.refetch.asked.get(&block);
-        let of_it = asked.is_some_and(|asked| asked.peer == peer);
-        let late = session.given_up > 0 && self.refetch.wanted.contains(&block);
-        if !of_it && !late {
-            return false;
+    /// Its pieces end before it is whole: it is asked of another.
+    pub(super) fn again_broken(&mut self, block: Id) {
+        self.refetch.held.remove(&block);
+    }
+
+    /// How large blocks are is guessed from those that came: as many are asked for as there may be room for.
+    fn note_usual(&mut self, bytes: usize) {
+        self.refetch.usual_bytes = (self.refetch.usual_bytes / 8).saturating_mul(7) + bytes / 8;
+    }
+
+    fn context_of(&self, block: Id) -> BlockContext {
+        let node = self.tree.node(block);
+        BlockContext {
+            params: self.params,
+            height: node.height,
+            median_time_past: self.tree.median_time_of(node.parent),
         }
-        if of_it {
-            self.refetch.asked.remove(&block);
-            session.again.blocks.retain(|other| *other != block);
-        } else {
-            session.given_up -= 1;
-            self.give_up(block);
-        }
-        let height = self.tree.node(block).height;
-        if self.refetch.too_large.insert(height, block) != Some(block) {
-            tracing::warn!(
-                height,
-                bytes = length,
-                "a pruned block is larger than chain.large_block: it is not taken from peers once more"
-            );
-        }
-        true
     }
 
     /// Asks peers with free slots for what is wanted.
@@ -225,9 +221,6 @@ impl Sync {
         let mut first = true;
         for &block in &wanted {
             let refetch = &self.refetch;
-            if refetch.is_too_large(block) {
-                continue;
-            }
             if refetch.asked.contains_key(&block) || refetch.held.contains_key(&block) {
                 first = false;
                 continue;
@@ -355,6 +348,30 @@ impl Sync {
         raw: &Bytes,
         now: Moment,
     ) -> bool {
+        if !self.take_again(peer, block) {
+            return false;
+        }
+        if let Some(session) = self.peers.get_mut(&peer) {
+            session.again.last = now;
+        }
+        let node = self.tree.node(block);
+        let (hash, height) = (node.hash, node.height);
+        let context = self.context_of(block);
+        self.refetch.held.insert(block, (peer, raw.len()));
+        self.refetch.held_bytes += raw.len();
+        self.note_usual(raw.len());
+        self.outputs.push_back(Output::BlockAgain {
+            hash,
+            height,
+            context,
+            raw: raw.clone(),
+        });
+        true
+    }
+
+    /// A block comes from a peer. Whether it is one that is wanted once more and that nobody else has sent: then it is not
+    /// waited for any more.
+    fn take_again(&mut self, peer: PeerId, block: Id) -> bool {
         let asked_of = self.refetch.asked.get(&block).map(|asked| asked.peer);
         let Some(session) = self.peers.get_mut(&peer) else {
             return false;
@@ -374,25 +391,6 @@ impl Sync {
                 self.give_up(block);
             }
         }
-        if let Some(session) = self.peers.get_mut(&peer) {
-            session.again.last = now;
-        }
-        let node = self.tree.node(block);
-        let (hash, height, parent) = (node.hash, node.height, node.parent);
-        let context = BlockContext {
-            params: self.params,
-            height,
-            median_time_past: self.tree.median_time_of(parent),
-        };
-        self.refetch.held.insert(block, (peer, raw.len()));
-        self.refetch.held_bytes += raw.len();
-        self.refetch.usual_bytes = (self.refetch.usual_bytes * 7 + raw.len()) / 8;
-        self.outputs.push_back(Output::BlockAgain {
-            hash,
-            height,
-            context,
-            raw: raw.clone(),
-        });
         true
     }
 

@@ -35,7 +35,7 @@ pub(super) struct Stream {
     /// How long we did not read.
     held_back: Duration,
     received: u64,
-    /// It was asked for once more: nobody takes it in pieces, and yet it is what the peer was asked for.
+    /// It was asked for once more.
     again: bool,
     /// Where its speed is measured from: the time that the peer could have sent, and the bytes.
     measured: (Duration, u64),
@@ -85,9 +85,12 @@ impl Sync {
             let hash = header.block_hash();
             start = self.begin_stream(peer, hash, total, now);
             let known = self.tree.id(&hash);
+            let mut again = false;
+            if let (None, Some(known)) = (start, known) {
+                start = self.begin_again(peer, known, total, now);
+                again = start.is_some();
+            }
             let block = start.and(known);
-            let again = block.is_none()
-                && known.is_some_and(|known| self.again_too_large(peer, known, total));
             if let Some(session) = self.peers.get_mut(&peer) {
                 session.stream = Some(Stream {
                     hash,
@@ -100,7 +103,7 @@ impl Sync {
                     measured: (Duration::ZERO, 0),
                 });
             }
-            if block.is_none() && !again {
+            if block.is_none() {
                 self.on_unrequested_block(peer, now);
             }
         }
@@ -140,6 +143,7 @@ impl Sync {
                 start,
                 bytes: piece.bytes,
                 last: piece.last,
+                again,
             });
         }
     }
@@ -185,13 +189,15 @@ impl Sync {
 
     /// The peer is gone, or is forgotten: a block that it had not sent whole has to come from another.
     pub(super) fn break_stream(&mut self, session: &Session) {
-        let Some((hash, block)) = session
+        let Some((hash, block, again)) = session
             .stream
-            .and_then(|stream| Some((stream.hash, stream.block?)))
+            .and_then(|stream| Some((stream.hash, stream.block?, stream.again)))
         else {
             return;
         };
-        if self.downloads.let_go(block) {
+        if again {
+            self.again_broken(block);
+        } else if self.downloads.let_go(block) {
             self.tree
                 .status_mut(block, |status| status.clear(Status::HELD));
         }

@@ -1,5 +1,6 @@
 //! Blocks that were pruned, and what they spend: asked for again, waited for, and not kept.
 
+use super::super::again::Refused;
 use super::{Feed, Position};
 use crate::frame::{Frame, Spent};
 use crate::plugin::WantedColumns;
@@ -19,8 +20,9 @@ type Fetched = (Arc<Frame>, Option<Instant>);
 pub enum Waiting {
     /// The block was pruned: peers are asked for it again. Whether none of those that are connected has it.
     Block { height: u32, nobody: bool },
-    /// The block was pruned, and is so large that it would come in pieces.
-    LargeBlock { height: u32 },
+    /// The block was pruned, and is so large that it would come in pieces. Whether the disk has no room for it; else it has too
+    /// long a transaction.
+    LargeBlock { height: u32, room: bool },
     /// What the block spends was pruned.
     Spent { height: u32 },
     /// Other lanes, which read what this one gives, are so far behind.
@@ -37,10 +39,17 @@ impl std::fmt::Display for Waiting {
                     false => Ok(()),
                 }
             }
-            Self::LargeBlock { height } => write!(
+            Self::LargeBlock { height, room: true } => write!(
                 f,
-                "waiting: block {height} was pruned here and is larger than chain.large_block, and such a block is not taken from \
-                 peers once more; set chain.large_block above its size, where the memory allows, and restart"
+                "waiting for room: block {height} was pruned here, and cannot be written once more; it is asked for again when there is room"
+            ),
+            Self::LargeBlock {
+                height,
+                room: false,
+            } => write!(
+                f,
+                "waiting: block {height} was pruned here, and has a transaction that is too long to be taken once more; set \
+                 chain.longest_transaction higher and restart"
             ),
             Self::Spent { height } => write!(
                 f,
@@ -74,12 +83,18 @@ impl Feed {
             self.again.has_enough(lane);
             return self.frame(position, wanted).map(Ok);
         }
-        Ok(match self.again.need(lane, position) {
-            Some(frame) => Ok((frame, None)),
-            None if self.again.is_too_large(position.height) => Err(Waiting::LargeBlock {
-                height: position.height,
+        let at_hand = self.again.need(lane, position);
+        if at_hand.is_none() && self.log_of(&position.hash).is_some() {
+            return self.frame(position, wanted).map(Ok);
+        }
+        let height = position.height;
+        Ok(match (at_hand, self.again.refused(position)) {
+            (Some(frame), _) => Ok((frame, None)),
+            (None, Some(refused)) => Err(Waiting::LargeBlock {
+                height,
+                room: refused != Refused::Untakable,
             }),
-            None => Err(Waiting::Block {
+            (None, None) => Err(Waiting::Block {
                 height: position.height,
                 nobody: self
                     .again
@@ -97,10 +112,11 @@ impl Feed {
 
     /// The blocks to ask peers for, the most needed first.
     pub fn wanted_again(&self) -> Vec<BlockHash> {
+        let not_now = self.tidy_large();
         let chain = self.chain();
         self.again.wanted(|height| {
             let hash = chain.hash_at(height)?;
-            (!self.blocks.contains(&hash)).then_some(hash)
+            (self.log_of(&hash).is_none() && !not_now.contains(&hash)).then_some(hash)
         })
     }
 
@@ -113,13 +129,6 @@ impl Feed {
     /// Says which of the blocks that are asked for again no peer has.
     pub fn set_unavailable(&self, height: Option<u32>) {
         if self.again.set_unavailable(height) {
-            self.wake();
-        }
-    }
-
-    /// Says which of them are too large to be held, so that they do not come.
-    pub fn set_too_large(&self, heights: Vec<u32>) {
-        if self.again.set_too_large(heights) {
             self.wake();
         }
     }
@@ -155,7 +164,7 @@ impl Feed {
     }
 
     /// Whether a lane that can go on with what blocks spend is at `height - ahead` or below, or waits for `height` itself.
-    fn read_below(&self, height: u32, ahead: u32) -> bool {
+    pub(super) fn read_below(&self, height: u32, ahead: u32) -> bool {
         let needs = self.again.spent_needs();
         let chain = self.chain();
         needs.into_iter().any(|at| {

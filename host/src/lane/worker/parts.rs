@@ -2,6 +2,7 @@
 
 use super::{CallError, LaneStage, Position, Refusal, Step, Worker, coin_keys};
 use crate::frame::Spent;
+use crate::lane::Waiting;
 use crate::plugin::{BlockInput, LaneSpace, Place};
 use crate::store::{COIN_KEY_LEN, Keys};
 use anyhow::{Context, Result};
@@ -20,6 +21,7 @@ impl Worker {
         let Some(bytes) = self.lane.feed.large(position) else {
             return Ok(None);
         };
+        self.lane.feed.needs_still(&self.lane.rows_name(), position);
         if self.program.descriptor.parts {
             return self.parts(position).map(Some);
         }
@@ -54,9 +56,24 @@ impl Worker {
 
     fn parts(&mut self, position: Position) -> Result<Step> {
         let wanted = self.program.descriptor.columns;
-        if wanted.spent && !self.coins_are_past(position) {
-            self.flush_if_due(false)?;
-            return Ok(Step::Idle(LaneStage::Waiting));
+        let name = self.lane.rows_name();
+        if wanted.spent {
+            self.lane.feed.need_spent(&name, position);
+            if !self.coins_are_past(position) {
+                self.flush_if_due(false)?;
+                return Ok(Step::Idle(LaneStage::Waiting));
+            }
+            // Pruned with the block, while another lane may make it again.
+            if self.lane.feed.spent_of_part(position, 0)?.is_none()
+                && self.lane.feed.spent(position)?.is_none()
+            {
+                let height = position.height;
+                return self.wait(Some(Waiting::Spent { height }));
+            }
+        }
+        let makes_coins_anew = self.makes_coins_anew();
+        if makes_coins_anew && let Some(waiting) = self.lane.feed.spent_ahead(position) {
+            return self.wait(Some(waiting));
         }
         let Some((_, median_time)) = self.lane.feed.chain().header_at(position.height) else {
             return Ok(Step::Moved);
@@ -82,6 +99,7 @@ impl Worker {
                 return Ok(Step::Idle(LaneStage::Syncing));
             }
             let first = part.run.first;
+            feed.needs_still(&name, position);
             let spent = match wanted.spent {
                 true => {
                     let kept = match feed.spent_of_part(position, first)? {
@@ -133,6 +151,10 @@ impl Worker {
                 Ok(spent) if gives_coins => {
                     let spent = spent.ok_or_else(CallError::no_spent)?;
                     feed.keep_spent_of_part(position, first, &spent)?;
+                }
+                Ok(spent) if makes_coins_anew => {
+                    let spent = spent.ok_or_else(CallError::no_spent)?;
+                    feed.give_spent_of_part_again(position, first, &spent)?;
                 }
                 Ok(_) => {}
                 Err(CallError::Invalid(reason)) if gives_coins => {

@@ -287,7 +287,10 @@ impl Play {
                     self.machine.block_checked(hash, verdict, self.now);
                 }
                 Output::BlockPiece {
-                    hash, last: true, ..
+                    hash,
+                    last: true,
+                    again: false,
+                    ..
                 } => {
                     let good = input.byte() & 1 == 0;
                     let verdict = match good {

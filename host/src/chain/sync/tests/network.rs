@@ -731,6 +731,7 @@ impl Sim {
                     start,
                     bytes,
                     last,
+                    again,
                     ..
                 } => {
                     if let Some(start) = start {
@@ -744,12 +745,14 @@ impl Sim {
                     if last {
                         assert_eq!(raw.len() as u64, start.length);
                         let (start, raw) = self.streams.remove(&hash).unwrap();
-                        self.blocks.push((hash, start.height));
+                        if !again {
+                            self.blocks.push((hash, start.height));
+                        }
                         self.waiting.push(Waiting {
                             hash,
                             raw: raw.into(),
                             context: start.context,
-                            again: false,
+                            again,
                         });
                     }
                 }

@@ -109,31 +109,45 @@ fn a_stream_is_measured_by_what_others_showed() {
 }
 
 #[test]
-fn a_pruned_block_that_comes_in_pieces_is_given_up_and_no_peer_for_it() {
+fn a_pruned_block_that_comes_in_pieces_is_taken_once_more_and_from_another_when_its_peer_goes() {
     let chain = with_large(1);
-    let peers = vec![
-        FakePeer::new(1, chain.clone()),
-        FakePeer::new(2, chain.clone()),
-    ];
+    let large = chain[3].block_hash();
+    let peers = vec![crawls(1, &chain, 100_000), crawls(2, &chain, 100_000)];
     let mut sim = Sim::new(8, peers, |config| config.stream_above = LARGE / 2);
     sim.run_to_tip(chain.last().unwrap());
     sim.run_for(Duration::from_secs(10));
     for peer in &mut sim.peers {
         peer.heard.clear();
     }
+    let (blocks, pieces) = (sim.blocks.len(), sim.pieces);
     let wanted: Vec<_> = chain[1..].iter().map(Block::block_hash).collect();
     sim.sync.set_refetch(&wanted, sim.now);
     sim.settle();
-    sim.run_for(10 * MINUTE);
-    assert!(sim.dropped.is_empty(), "{:?}", sim.dropped);
+    sim.run_until("some pieces", MINUTE, |sim| sim.pieces > pieces + 2);
+    // Who sends it goes away in the middle.
+    let asked = |sim: &Sim, at: usize| sim.peers[at].blocks_asked().contains(&large);
+    let first = if asked(&sim, 0) { 0 } else { 1 };
+    assert!(asked(&sim, first) && !asked(&sim, 1 - first));
+    let id = sim.id_of(first).unwrap();
+    sim.peers[first].reachable = false;
+    sim.sync.disconnected(id, sim.now);
+    sim.settle();
+    sim.run_until("all of them", 2 * MINUTE, |sim| sim.again.len() == 4);
+    assert!(asked(&sim, 1 - first), "it is asked of the other");
+    assert_eq!(sim.broken, 1);
     let mut came: Vec<u32> = sim.again.iter().map(|(_, height)| *height).collect();
     came.sort_unstable();
-    assert_eq!(came, [2, 3, 5]);
-    let asked = sim.peers.iter().flat_map(FakePeer::blocks_asked);
-    let asked = asked.filter(|hash| *hash == chain[3].block_hash()).count();
-    assert_eq!(asked, 1);
-    assert_eq!(sim.sync.refetch_too_large(), [4]);
+    assert_eq!(came, [2, 3, 4, 5]);
+    // Nothing of it is a new block, and nobody is to blame.
+    assert_eq!(sim.blocks.len(), blocks);
     assert_eq!(sim.sync.refetch_unavailable(), None);
+    assert!(sim.dropped.is_empty(), "{:?}", sim.dropped);
+    for peer in sim.sync.peers() {
+        assert_eq!(peer.misbehaviour, 0);
+    }
+    // It has come: it is not asked for once more.
+    sim.run_for(10 * MINUTE);
+    assert_eq!(sim.again.len(), 4);
 }
 
 #[test]
