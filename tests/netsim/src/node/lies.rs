@@ -80,7 +80,7 @@ pub(super) fn contrary(question: &Message, world: &World) -> Option<Message> {
     })
 }
 
-/// Transactions that do not exist.
+/// Transactions that do not exist: more than one peer may have waiting.
 pub(super) fn phantoms(chance: &mut ChaCha8Rng) -> Message {
     let mut hash: [u8; 32] = chance.random();
     let phantom = |number: u32| {
@@ -89,7 +89,7 @@ pub(super) fn phantoms(chance: &mut ChaCha8Rng) -> Message {
         }
         Inventory::WTx(Wtxid::from_byte_array(hash))
     };
-    Message::Inv((0..20_000).map(phantom).collect())
+    Message::Inv((0..8_000).map(phantom).collect())
 }
 
 /// A list of 2^32 - 1 entries in five bytes.
