@@ -29,10 +29,11 @@ const MAX_QUEUED: usize = 8_000_000;
 
 /// What happens on a connection.
 pub(super) enum SocketEvent {
+    /// Nothing of it is read before it is known.
     Connected {
         peer: PeerId,
         addr: SocketAddr,
-        connection: Connection,
+        stream: TcpStream,
     },
     ConnectFailed {
         addr: SocketAddr,
@@ -107,14 +108,7 @@ pub(super) async fn connect(
     events: mpsc::Sender<SocketEvent>,
 ) {
     let event = match tokio::time::timeout(timeout, target.connect(proxy)).await {
-        Ok(Ok(stream)) => {
-            let connection = open(peer, addr, stream, events.clone());
-            SocketEvent::Connected {
-                peer,
-                addr,
-                connection,
-            }
-        }
+        Ok(Ok(stream)) => SocketEvent::Connected { peer, addr, stream },
         Ok(Err(error)) => SocketEvent::ConnectFailed {
             addr,
             error: format!("{error:#}"),

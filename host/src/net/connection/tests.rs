@@ -93,3 +93,34 @@ async fn a_peer_that_resets_while_it_is_not_read_is_gone_at_once() {
     let event = event.expect("nobody says that it is gone");
     assert!(matches!(event, Some(SocketEvent::Closed { peer }) if peer == PeerId(1)));
 }
+
+#[tokio::test]
+async fn nothing_is_read_of_a_connection_before_it_is_known() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    // It hangs up at once, as nodes do with those that they have banned.
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.write_all(b"bye").await;
+        }
+    });
+    // The first of them takes the last place in the queue.
+    let (events, mut received) = mpsc::channel(1);
+    for _ in 0..20 {
+        let target = Target::Addr(addr);
+        let connecting = connect(PeerId(1), addr, target, None, MINUTE, events.clone());
+        let connecting = tokio::spawn(connecting);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        let first = tokio::time::timeout(MINUTE, received.recv()).await.unwrap();
+        let Some(SocketEvent::Connected { stream, .. }) = first else {
+            panic!("something else came first");
+        };
+        connecting.await.unwrap();
+        assert!(received.try_recv().is_err());
+        let _open = open(PeerId(1), addr, stream, events.clone());
+        let next = tokio::time::timeout(MINUTE, received.recv()).await.unwrap();
+        assert!(matches!(next, Some(SocketEvent::Received { .. })));
+        let last = tokio::time::timeout(MINUTE, received.recv()).await.unwrap();
+        assert!(matches!(last, Some(SocketEvent::Closed { .. })));
+    }
+}

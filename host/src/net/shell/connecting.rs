@@ -101,11 +101,8 @@ impl Net {
                 self.connections.insert(peer, connection);
                 self.machine.connected(peer, addr, false, now);
             }
-            SocketEvent::Connected {
-                peer,
-                addr,
-                connection,
-            } => {
+            SocketEvent::Connected { peer, addr, stream } => {
+                let connection = open(peer, addr, stream, self.sockets.clone());
                 self.connections.insert(peer, connection);
                 self.machine.connected(peer, addr, true, now);
             }
