@@ -26,15 +26,7 @@ fn main() -> Result<()> {
         let outcome = Simulation::new(seed).run();
         peak = peak.max(outcome.peak);
         if args.verbose || !outcome.failures.is_empty() {
-            let minutes = outcome.took.as_secs() / 60;
-            println!(
-                "seed {seed}: at the tip after {minutes} min, {} kB at most, no block later than {:?}, {:?}, {:?}, {:?}",
-                outcome.peak / 1_000,
-                outcome.slowest,
-                outcome.incoming,
-                outcome.compact,
-                outcome.encrypted,
-            );
+            println!("seed {seed}: {outcome}");
         }
         for failure in &outcome.failures {
             println!("seed {seed}: {failure}");

@@ -1,5 +1,6 @@
 //! What came of a run, and whether it is what should.
 
+use std::fmt;
 use std::hash::Hasher;
 use std::time::Duration;
 
@@ -53,6 +54,28 @@ pub(super) struct Dropped {
     pub(super) reason: String,
     /// It was banned for it.
     pub(super) offence: bool,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (calls, v2) = (&self.incoming, &self.encrypted);
+        write!(
+            f,
+            "at the tip after {} min, no block later than {:.1} s, {} kB at most; {} blocks of compact form ({} wrong); \
+             {} incoming at most of {} calls, {} let go for another; encrypted {} to and {} from it, {} fell back",
+            self.took.as_secs() / 60,
+            self.slowest.as_secs_f64(),
+            self.peak / 1_000,
+            self.compact.blocks,
+            self.compact.wrong,
+            calls.most,
+            calls.calls,
+            calls.evicted,
+            v2.incoming,
+            v2.outgoing,
+            v2.fallbacks,
+        )
+    }
 }
 
 impl Simulation {
