@@ -111,6 +111,8 @@ struct Worker {
     given: Option<Given>,
     /// Which of the settings that change at run time the instance has.
     settings_version: u64,
+    /// The block that was refused and that the chain is to leave.
+    refused: Option<Position>,
 }
 
 impl From<Cursor> for Position {
@@ -154,6 +156,7 @@ impl Lane {
             careful_until: None,
             given: None,
             settings_version: 0,
+            refused: None,
             lane: self,
         };
         worker.publish()?;
@@ -223,6 +226,7 @@ impl Worker {
             let seen = self.lane.feed.version();
             if let Some((order, asker)) = self.lane.shared.orders.take() {
                 ladder.reset();
+                self.refused = None;
                 if self.obey(order, &asker) {
                     return;
                 }
@@ -258,6 +262,9 @@ impl Worker {
             Next::Rewind(height) => {
                 self.rewind(height)?;
                 Ok(Step::Moved)
+            }
+            Next::Block(position) if self.refused == Some(position) => {
+                Ok(Step::Idle(LaneStage::Waiting))
             }
             Next::Block(position) => self.block(position),
             Next::Tip => self.at_tip(cursor),

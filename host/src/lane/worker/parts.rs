@@ -188,6 +188,7 @@ impl Worker {
     /// The coins lane's plugin says that the block is not valid.
     pub(super) fn refuse(&mut self, position: Position, reason: String) {
         self.vacate();
+        self.refused = Some(position);
         let text = format!(
             "block {} ({}) is not valid: {reason}",
             position.height, position.hash
