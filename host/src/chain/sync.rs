@@ -425,7 +425,6 @@ impl Sync {
         {
             self.event(session.peer.addr(), "received", message.summary());
         }
-        self.note_message(peer, &message, now);
         let session = self.peers.get(&peer);
         if session.is_some_and(|session| session.life.kind == ConnectionKind::AddressFetch)
             && !matches!(message, Message::Addr(_) | Message::AddrV2(_))
@@ -541,11 +540,20 @@ impl Sync {
             "the machine slept; all peers are dropped"
         );
         let ids: Vec<PeerId> = self.peers.keys().copied().collect();
+        // Those that have behaved for so long are worth more than others of the book.
+        let had: Vec<_> = self
+            .peers
+            .values()
+            .map(|session| (session.peer.addr(), session.life.kind))
+            .collect();
         for id in ids {
             self.drop_peer(id, DropReason::Slept(slept), now);
         }
         self.addresses.reset(now);
         self.reset_outgoing(now);
+        for (addr, kind) in had {
+            self.connections.again(addr, kind);
+        }
         self.caught_up = false;
         self.last_synced = None;
         self.last_header = now;

@@ -279,6 +279,7 @@ impl PoolWorker {
         match pool.accept_from(raw.clone(), Some(addr), now, coins, tip) {
             Ok(Accepted::Entered { entry, adopted, .. }) => {
                 tracing::trace!(txid = %entry.txid, "transaction");
+                let _ = self.verdicts.send(PoolVerdict::Taken { peer });
                 if self.journal.is_some() {
                     self.unwritten.push(entry);
                     let adopted = adopted.iter().filter_map(|txid| pool.get(txid));

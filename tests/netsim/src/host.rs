@@ -28,7 +28,7 @@ pub enum Wish {
     /// Look for transactions.
     Fill(PeerId, BlockHash, ShortIds),
     /// A transaction came.
-    Transaction(Txid),
+    Transaction(PeerId, Txid),
 }
 
 /// Why a connection is closed.
@@ -147,7 +147,7 @@ impl Host {
                 Output::Compact { peer, hash, wanted } => {
                     Some(Wish::Fill(*peer, *hash, wanted.clone()))
                 }
-                Output::Transaction { txid, .. } => Some(Wish::Transaction(*txid)),
+                Output::Transaction { peer, txid, .. } => Some(Wish::Transaction(*peer, *txid)),
                 // Nothing is lost here, there is no other source of blocks, and nobody asks who announced what.
                 _ => None,
             };

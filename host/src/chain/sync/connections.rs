@@ -36,7 +36,7 @@ pub(super) struct Connections {
     pub(super) pending: BTreeMap<SocketAddr, Pending>,
     /// Block-only peers of the last run that were not tried yet.
     pub(super) anchors: Vec<NetAddress>,
-    /// Peers of the book that are connected to again at once, in version 1 of the transport.
+    /// Peers of the book that are connected to again at once: in version 1 of the transport, or after a sleep.
     pub(super) again: Vec<(SocketAddr, ConnectionKind)>,
     /// When the next connection to a peer of the book may be begun.
     pub(super) next_outgoing: Moment,
@@ -69,7 +69,7 @@ impl Connections {
         }
     }
 
-    /// A peer of the book is connected to again at once, for the same.
+    /// A peer of the book is connected to again at once, as what it was.
     pub(super) fn again(&mut self, addr: SocketAddr, kind: ConnectionKind) {
         let ours = matches!(kind, ConnectionKind::Full | ConnectionKind::BlockOnly);
         if ours && self.again.len() < MAX_AGAIN {

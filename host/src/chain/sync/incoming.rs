@@ -143,7 +143,9 @@ impl Sync {
         }
         session.life.bytes.refill(rate, rate * BURST, now);
         if !session.life.bytes.take(bytes as f64) {
-            self.misbehaved(id, 1, now);
+            // A long one counts for as many as the seconds in which it may have been said.
+            let points = (bytes as f64 / rate).clamp(1.0, f64::from(MAX_MISBEHAVIOUR));
+            self.misbehaved(id, points as u32, now);
         }
     }
 
@@ -207,13 +209,6 @@ impl Sync {
             }
         };
         session.life.answered(answered.unwrap_or(0));
-    }
-
-    /// Remembers what a peer is good for.
-    pub(super) fn note_message(&mut self, id: PeerId, message: &Message, now: Moment) {
-        if let (Message::Tx(_), Some(session)) = (message, self.peers.get_mut(&id)) {
-            session.life.last_transaction = now;
-        }
     }
 
     /// Adds up small offences.

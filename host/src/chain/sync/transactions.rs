@@ -320,6 +320,11 @@ impl Seen {
 /// What the pool says of a transaction that it was given.
 #[derive(Debug, Clone)]
 pub enum PoolVerdict {
+    /// It came in.
+    Taken {
+        /// Who sent it.
+        peer: PeerId,
+    },
     /// It is refused, until the next block.
     Refused {
         /// Its txid.
@@ -363,6 +368,11 @@ impl Sync {
     /// The pool looked at a transaction.
     pub fn pool_verdict(&mut self, verdict: PoolVerdict, now: Moment) {
         match verdict {
+            PoolVerdict::Taken { peer } => {
+                if let Some(session) = self.peers.get_mut(&peer) {
+                    session.life.last_transaction = now;
+                }
+            }
             PoolVerdict::Refused { txid, wtxid } => self
                 .transactions
                 .refuse(txid.to_byte_array(), wtxid.to_byte_array()),

@@ -123,9 +123,10 @@ impl Simulation {
         if honest == 0 {
             failures.push("the host is connected to no honest peer".to_owned());
         }
-        // By then nobody fights for the places any more.
+        // Those of the flood that are still there are no newcomers any more; honest ones share what is left, by turns.
         let (callers, stayed) = self.incoming.honest;
-        if stayed < callers {
+        let incoming = self.connections.values().filter(|c| c.incoming).count();
+        if stayed < callers && incoming < self.limits.incoming {
             failures.push(format!(
                 "of {callers} honest peers that connect to the host {stayed} are connected"
             ));

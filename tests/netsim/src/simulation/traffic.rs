@@ -6,7 +6,7 @@ use std::time::Duration;
 use bitcoin::bip152::ShortId;
 use bitcoin::consensus::serialize;
 use bitcoin::{BlockHash, Transaction};
-use blockmill::chain::sync::PeerId;
+use blockmill::chain::sync::{PeerId, PoolVerdict};
 use bytes::Bytes;
 use rand::RngExt;
 use rand::seq::SliceRandom;
@@ -63,8 +63,13 @@ impl Simulation {
                     self.compact.filled += found.iter().flatten().count() as u64;
                     self.after(Duration::from_millis(2), Event::Filled(peer, hash, found));
                 }
-                Wish::Transaction(txid) => {
-                    self.arrived.insert(txid);
+                Wish::Transaction(peer, txid) => {
+                    let payment = |(_, payment): &(_, Transaction)| payment.compute_txid() == txid;
+                    if self.arrived.insert(txid) && self.payments.iter().any(payment) {
+                        let now = self.now;
+                        let verdict = PoolVerdict::Taken { peer };
+                        self.host.tell(|machine| machine.pool_verdict(verdict, now));
+                    }
                 }
             }
         }

@@ -225,6 +225,24 @@ fn what_the_pool_refused_is_asked_for_again_after_the_next_block_and_not_before(
     });
 }
 
+/// What somebody makes up and sends earns him no place among those who connected to us.
+#[test]
+fn a_transaction_is_a_merit_of_its_sender_once_the_pool_has_taken_it() {
+    let mut sim = synced(11, 2);
+    let tx = transaction(11);
+    give(&mut sim.peers[0], &tx);
+    sim.run_until("the transaction", MINUTE, |sim| {
+        !sim.transactions.is_empty()
+    });
+    let peer = sim.id_of(0).unwrap();
+    let merit = |sim: &Sim| sim.sync.peers[&peer].life.last_transaction;
+    let (txid, wtxid) = (tx.compute_txid(), tx.compute_wtxid());
+    verdict(&mut sim, PoolVerdict::Refused { txid, wtxid });
+    assert_eq!(merit(&sim), Moment(0));
+    verdict(&mut sim, PoolVerdict::Taken { peer });
+    assert_eq!(merit(&sim), sim.now);
+}
+
 #[test]
 fn a_missing_parent_is_asked_of_the_peer_that_sent_the_child_even_if_it_was_refused() {
     let mut sim = synced(10, 2);

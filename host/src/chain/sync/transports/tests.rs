@@ -503,7 +503,8 @@ fn decoys_without_end_are_bytes_that_nobody_asked_for() {
 
 #[test]
 fn an_answer_does_not_excuse_the_decoys_around_it() {
-    for (decoys, misbehaviour) in [(0, 0), (1, 1)] {
+    // A long one counts for more: here forty seconds of what may be said.
+    for (decoys, misbehaviour) in [(0, 0), (1, 40)] {
         let (mut sync, mut theirs, _) = stranger();
         // About 81 kB that were asked for, and then no headers any more.
         let genesis = Network::Regtest.params().genesis_header;
