@@ -315,6 +315,8 @@ impl Simulation {
     /// The machine stands still, and everybody hangs up.
     fn sleep(&mut self) {
         self.asleep = Some(self.now + SLEEP);
+        // Whoever has announced them is gone.
+        self.awaited.clear();
         for connection in std::mem::take(&mut self.connections).into_values() {
             self.call_again(connection.node);
         }
