@@ -28,17 +28,31 @@ const LEAST_TAKE_OVER: Duration = Duration::from_millis(250);
 const SLOW_PAUSE: Duration = Duration::from_secs(5);
 /// The end of that doubling: 5 s times 2 to the sixth, 320 s.
 const MAX_SLOW: u32 = 6;
+/// What a peer that has sent no block yet is reckoned to take for one, in ms.
+const UNKNOWN_PACE: u64 = 1_000;
 
 /// A block that was asked for.
 #[derive(Debug)]
 pub(super) struct InFlight {
     peer: PeerId,
     asked: Moment,
-    /// How often it was taken from a peer that was late; each time the next has twice as long.
-    moves: u32,
+    /// Who was late with it and it was taken from, one after the other; each time the next has twice as long.
+    late: Vec<PeerId>,
 }
 
 impl InFlight {
+    /// How many times as long as the first this peer has.
+    fn patience(&self) -> u32 {
+        1 << self.late.len().min(10)
+    }
+
+    /// Those that were late, if this peer is too.
+    fn late_now(&self) -> Vec<PeerId> {
+        let mut late = self.late.clone();
+        late.push(self.peer);
+        late
+    }
+
     pub(super) fn asked_at(&self) -> Moment {
         self.asked
     }
@@ -152,7 +166,7 @@ impl Sync {
             }
             let wanted = self.wanted_of(id, sharers);
             if !wanted.blocks.is_empty() {
-                self.request(id, &wanted.blocks, 0, now);
+                self.request(id, &wanted.blocks, &[], now);
             } else if let Some(staller) = wanted
                 .held_up_by
                 .and_then(|block| self.downloads.in_flight.get(&block))
@@ -177,12 +191,12 @@ impl Sync {
         };
         let pace = Duration::from_millis(session.pace.unwrap_or(u64::MAX / 1_000));
         let patience = pace.saturating_mul(TAKE_OVER).max(LEAST_TAKE_OVER);
-        let (from, moves) = (in_flight.peer, in_flight.moves);
+        let (from, late) = (in_flight.peer, in_flight.late_now());
         let waits = now.since(in_flight.asked);
         // Each time the next has twice as long: with a slow line of ours everyone is slow.
         if from == id
             || !session.in_flight.is_empty()
-            || waits < patience.saturating_mul(1 << moves.min(10))
+            || waits < patience.saturating_mul(in_flight.patience())
         {
             return;
         }
@@ -205,7 +219,7 @@ impl Sync {
         for other in given_up {
             self.give_over(other);
         }
-        self.request(id, &[block], moves + 1, now);
+        self.request(id, &[block], &late, now);
     }
 
     /// Takes a block from its peer, which may still send it.
@@ -297,10 +311,11 @@ impl Sync {
         wanted
     }
 
-    pub(super) fn request(&mut self, id: PeerId, blocks: &[Id], moves: u32, now: Moment) {
+    /// Asks a peer for blocks, of which others were `late`.
+    pub(super) fn request(&mut self, id: PeerId, blocks: &[Id], late: &[PeerId], now: Moment) {
         let witness = self.params.segwit && self.has_service(id, ServiceFlags::WITNESS);
         // Somebody may have hidden what the compact form lacks: whoever is asked next need not be another of those.
-        let compact = moves == 0 && self.wants_compact(id, blocks);
+        let compact = late.is_empty() && self.wants_compact(id, blocks);
         let Some(session) = self.peers.get_mut(&id) else {
             return;
         };
@@ -323,7 +338,7 @@ impl Sync {
                 InFlight {
                     peer: id,
                     asked: now,
-                    moves,
+                    late: late.to_vec(),
                 },
             );
             self.tree
@@ -381,28 +396,28 @@ impl Sync {
     /// Where the window does not end, nobody stalls it, but a block may still be late: an idle peer is asked for it.
     fn move_late_blocks(&mut self, now: Moment) {
         let patience = self.downloads.stall_timeout;
-        let mut late: Vec<(u32, Id, u32)> = self
+        let mut late: Vec<(u32, Id, Vec<PeerId>)> = self
             .downloads
             .in_flight
             .iter()
             .filter(|(_, in_flight)| {
-                let patience = patience.saturating_mul(1 << in_flight.moves.min(10));
+                let patience = patience.saturating_mul(in_flight.patience());
                 now.since(in_flight.asked) >= patience
                     && self
                         .peers
                         .get(&in_flight.peer)
                         .is_some_and(|peer| now.since(peer.last_block) >= patience)
             })
-            .map(|(block, in_flight)| (self.tree.node(*block).height, *block, in_flight.moves))
+            .map(|(block, in_flight)| (self.tree.node(*block).height, *block, in_flight.late_now()))
             .collect();
         late.sort_unstable();
-        for (height, block, moves) in late {
+        for (height, block, late) in late {
             if self.tree.best_hash_at(height) != Some(self.tree.node(block).hash) {
                 // Of a branch that was left meanwhile: the peer may not have it any more, and we need it no more.
                 self.release(block);
                 continue;
             }
-            let idle = self.peers.iter().find(|(_, session)| {
+            let idle = self.peers.iter().filter(|(_, session)| {
                 session.peer.is_ready()
                     && session.in_flight.is_empty()
                     && session.peer.services().has(ServiceFlags::NETWORK)
@@ -410,10 +425,14 @@ impl Sync {
                         .best
                         .is_some_and(|best| self.tree.is_ancestor(block, best))
             });
-            let Some((idle, _)) = idle else { return };
-            let idle = *idle;
+            // Nobody twice while there are others, and the quickest first: two that hide it would be asked by turns.
+            let best = idle.min_by_key(|(id, session)| {
+                let pace = session.pace.unwrap_or(UNKNOWN_PACE);
+                (late.contains(id), session.slow, pace)
+            });
+            let Some((&idle, _)) = best else { return };
             self.give_over(block);
-            self.request(idle, &[block], moves + 1, now);
+            self.request(idle, &[block], &late, now);
         }
     }
 }

@@ -319,7 +319,7 @@ impl Sync {
         self.drop_peer(from, DropReason::SlowStream(speed), now);
         let status = self.tree.node(block).status;
         if !status.has(Status::HELD) && !status.has(Status::IN_FLIGHT) {
-            self.request(to, &[block], 0, now);
+            self.request(to, &[block], &[], now);
         }
     }
 

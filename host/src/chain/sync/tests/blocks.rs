@@ -128,6 +128,30 @@ fn a_late_block_at_the_tip_is_asked_of_an_idle_peer() {
     sim.check_outputs();
 }
 
+/// Two that sent the blocks before it, and not this one, are not asked by turns while three others have it.
+#[test]
+fn a_late_block_is_asked_of_nobody_twice_while_there_are_others() {
+    let long = chain(21);
+    let mut peers: Vec<FakePeer> = (1..=5)
+        .map(|port| FakePeer::new(port, long[..20].to_vec()))
+        .collect();
+    for peer in &mut peers[2..] {
+        peer.faults.stalls = true;
+    }
+    let mut sim = Sim::new(40, peers, |_| {});
+    sim.run_to_tip(&long[19]);
+    for (place, peer) in sim.peers.iter_mut().enumerate() {
+        peer.faults.stalls = place < 2;
+        peer.chain = long.clone();
+        peer.announce(1);
+    }
+    let before = sim.now;
+    sim.run_to_tip(&long[20]);
+    let took = sim.now.since(before);
+    // 2 s for the first, and 4 for the second.
+    assert!(took < Duration::from_secs(8), "{took:?}");
+}
+
 #[test]
 fn the_only_peer_is_dropped_when_it_sends_no_block_for_two_minutes() {
     let chain = chain(20);
