@@ -372,8 +372,11 @@ fn the_same_blocks_give_the_same_state_under_load_with_less_memory_and_after_res
         .key("database", "state_cache = \"1 MB\"")
         .key("database", "flush_interval = \"1ms\"")
         .key("chain", "download_window = 4");
-    let host = pressed.start().unwrap();
+    devnet.limit_height(Some(20)).unwrap();
+    let mut host = pressed.start().unwrap();
+    wait_for_count(&mut host, 21);
     host.kill9().unwrap();
+    devnet.limit_height(None).unwrap();
     let mut host = pressed.start().unwrap();
     let found = state(&mut host);
     busy.store(false, Ordering::Relaxed);

@@ -4,6 +4,7 @@ use blockmill_sdk::prelude::*;
 use blockmill_sdk::rows::Integer;
 use blockmill_sdk::table;
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::hint::black_box;
 
 /// State key of the number of blocks.
@@ -34,6 +35,9 @@ pub struct Ledger {
     blocks: Blocks,
 }
 
+/// The standard map, but for its seed: that counts the maps that an instance has made, and an instance begins anew at a restart.
+type Map = HashMap<u32, u32, BuildHasherDefault<DefaultHasher>>;
+
 /// What a machine could answer differently from another: the bits of NaNs, and the order of a hash map.
 fn peculiar(seed: u32) -> u64 {
     let zero = f64::from(black_box(seed)) * 0.0;
@@ -45,7 +49,7 @@ fn peculiar(seed: u32) -> u64 {
         f64::from_bits(0x7ff4_0000_0000_1234) + zero,
         f64::from_bits(0xfff8_0000_0000_4321) * 1.5,
     ];
-    let map: HashMap<u32, u32> = (0..100).map(|key| (key ^ seed, key)).collect();
+    let map: Map = (0..100).map(|key| (key ^ seed, key)).collect();
     let order = map.into_iter().flat_map(|(key, value)| [key, value]);
     let scratch = black_box(vec![seed as u8; SCRATCH]);
     nans.into_iter()
