@@ -432,7 +432,7 @@ fn a_large_pruned_block_is_not_loaded_again_and_again_while_it_cannot_be_kept() 
     let enable = ours.command(&["plugin", "enable", "ledger"]).unwrap();
     assert!(enable.status.success(), "{enable:?}");
     waits_for(&mut host, "waiting for room: block 111 was pruned here");
-    assert_eq!(peer.asked(), 2);
+    assert_eq!(peer.asked(), 2, "{}", host.log());
     // Longer than the pause before it is asked for again, were there room.
     std::thread::sleep(Duration::from_secs(12));
     assert_eq!(peer.asked(), 2);
