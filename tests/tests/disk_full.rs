@@ -435,7 +435,7 @@ fn a_large_pruned_block_is_not_loaded_again_and_again_while_it_cannot_be_kept() 
     assert_eq!(peer.asked(), 2, "{}", host.log());
     // Longer than the pause before it is asked for again, were there room.
     std::thread::sleep(Duration::from_secs(12));
-    assert_eq!(peer.asked(), 2);
+    assert_eq!(peer.asked(), 2, "{}", host.log());
     assert!(host.get("status").unwrap()["tip"]["hash"] == tip.as_str());
     disk.empty();
     at_tip(&mut host, "ledger");

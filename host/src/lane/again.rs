@@ -70,10 +70,12 @@ impl Again {
         (frame.hash == position.hash).then(|| frame.clone())
     }
 
-    /// A lane's next block is in the log.
-    pub(super) fn has_enough(&self, lane: &str) {
+    /// A lane's next block is in the log. Behind it others may be missing: a lane that needed one needs them still, and is
+    /// not asked for twice what is under way.
+    pub(super) fn goes_on(&self, lane: &str, height: u32) {
         let mut inner = self.lock();
-        if inner.needs.remove(lane).is_some() {
+        if inner.needs.contains_key(lane) {
+            note(&mut inner.needs, lane, height);
             inner.forget_passed();
         }
     }
@@ -130,6 +132,10 @@ impl Again {
                     wanted.push(hash);
                 }
             }
+        }
+        // Lanes that go on in the log have no need here, until one is at a block that is missing.
+        if wanted.is_empty() && inner.blocks.is_empty() && inner.large.is_empty() {
+            inner.needs.clear();
         }
         wanted
     }
@@ -255,8 +261,8 @@ mod tests {
         assert!(again.at_hand(at(&frames, 3)).is_some());
         assert!(again.need("slow", at(&frames, 15)).is_some());
         assert!(again.at_hand(at(&frames, 14)).is_none());
-        again.has_enough("slow");
-        again.has_enough("fast");
+        again.goes_on("slow", 21);
+        again.goes_on("fast", 21);
         assert_eq!(again.bytes().0, 0);
         assert!(again.wanted(missing(&frames)).is_empty());
     }
@@ -299,7 +305,7 @@ mod tests {
         again.give(5, frames[4].clone());
         assert!(again.need("lane", at(&frames, 5)).is_some());
         // And counted instead of the other.
-        again.has_enough("lane");
+        again.goes_on("lane", 6);
         again.need("none", at(&frames, 20));
         assert_eq!(again.bytes().0, 0);
     }

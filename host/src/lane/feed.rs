@@ -195,23 +195,6 @@ impl Feed {
         }
     }
 
-    /// Forgets blocks that all lanes have gone past.
-    pub fn forget_recents(&self, wanted: impl Fn(&BlockHash) -> bool) {
-        let mut recents = lock(&self.recents);
-        let Recents {
-            blocks,
-            order,
-            bytes,
-        } = &mut *recents;
-        order.retain(|hash| {
-            let keep = wanted(hash);
-            if !keep && let Some(gone) = blocks.remove(hash) {
-                *bytes -= gone.frame.footprint();
-            }
-            keep
-        });
-    }
-
     /// Bytes of decoded blocks at hand, and how many may be.
     pub fn recent_bytes(&self) -> (usize, usize) {
         (lock(&self.recents).bytes, self.recent_bytes)
@@ -245,11 +228,8 @@ impl Feed {
         position: Position,
         wanted: WantedColumns,
     ) -> Result<(Arc<Frame>, Option<Instant>)> {
-        let whole = wanted.raw || wanted.witnesses;
-        if let Some((frame, announced)) = self.recent(&position.hash)
-            && !(whole && frame.raw.is_empty())
-        {
-            return Ok((frame, announced));
+        if let Some(recent) = self.recent_with(&position.hash, wanted) {
+            return Ok(recent);
         }
         let raw = self.raw(position)?;
         let frame = Frame::decode(raw)
@@ -262,6 +242,27 @@ impl Feed {
         let recents = lock(&self.recents);
         let recent = recents.blocks.get(hash)?;
         Some((recent.frame.clone(), recent.announced))
+    }
+
+    /// The same if it has what is wanted: its bytes may have been forgotten.
+    fn recent_with(
+        &self,
+        hash: &BlockHash,
+        wanted: WantedColumns,
+    ) -> Option<(Arc<Frame>, Option<Instant>)> {
+        let whole = wanted.raw || wanted.witnesses;
+        self.recent(hash)
+            .filter(|(frame, _)| !(whole && frame.raw.is_empty()))
+    }
+
+    /// Whether it has all that a plugin may want.
+    fn is_recent(&self, hash: &BlockHash) -> bool {
+        let raw = self.keep_raw.load(Ordering::Relaxed);
+        let wanted = WantedColumns {
+            raw,
+            ..WantedColumns::default()
+        };
+        self.recent_with(hash, wanted).is_some()
     }
 
     /// The bytes of a block, from the log.

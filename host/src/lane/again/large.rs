@@ -134,7 +134,7 @@ mod tests {
         assert!(again.need("one", at(7)).is_none());
         assert_eq!(again.take_passed_large(), [at(5), at(6)]);
         assert!(again.take_passed_large().is_empty());
-        again.has_enough("one");
+        again.goes_on("one", 8);
         assert_eq!(again.take_passed_large(), [at(7)]);
     }
 

@@ -79,8 +79,10 @@ impl Feed {
         position: Position,
         wanted: WantedColumns,
     ) -> Result<Result<Fetched, Waiting>> {
-        if self.recent(&position.hash).is_some() || self.blocks.contains(&position.hash) {
-            self.again.has_enough(lane);
+        if self.recent_with(&position.hash, wanted).is_some()
+            || self.blocks.contains(&position.hash)
+        {
+            self.again.goes_on(lane, position.height);
             return self.frame(position, wanted).map(Ok);
         }
         let at_hand = self.again.need(lane, position);
@@ -116,7 +118,8 @@ impl Feed {
         let chain = self.chain();
         self.again.wanted(|height| {
             let hash = chain.hash_at(height)?;
-            (self.log_of(&hash).is_none() && !not_now.contains(&hash)).then_some(hash)
+            let here = self.log_of(&hash).is_some() || self.is_recent(&hash);
+            (!here && !not_now.contains(&hash)).then_some(hash)
         })
     }
 
@@ -182,5 +185,100 @@ impl Feed {
         let hash = self.chain().hash_at(next)?;
         let passed = self.coins().is_some_and(|coins| coins.height >= next);
         (passed && !self.spent.contains(&hash)).then_some(Waiting::Spent { height: next })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+    use super::super::SpentLog;
+    use super::*;
+    use crate::block_log::{BlockLog, SegmentLogOptions};
+    use crate::chain::fixtures;
+    use crate::network::Network;
+    use bitcoin::Block;
+    use bitcoin::consensus;
+
+    /// A feed of a chain of which the log has no block.
+    fn feed(folder: &std::path::Path) -> (Feed, Vec<Block>) {
+        let genesis = Network::Regtest.params().genesis_header;
+        let blocks = fixtures::chain(&genesis, 0, 10, 0);
+        let options = SegmentLogOptions::default;
+        let magic = [0xfa, 0xbf, 0xb5, 0xda];
+        let log = BlockLog::open(folder, magic, options()).unwrap();
+        let spent = SpentLog::open(folder, magic, options()).unwrap();
+        let feed = Feed::new(Arc::new(log), Arc::new(spent), 64 << 20, false);
+        let headers = blocks.iter().map(|block| &block.header);
+        let all = std::iter::once(&genesis).chain(headers);
+        feed.set_chain(None, all.map(|header| (header.block_hash(), header)));
+        (feed, blocks)
+    }
+
+    fn frame(block: &Block) -> Frame {
+        Frame::decode(consensus::serialize(block).into()).unwrap()
+    }
+
+    fn at(feed: &Feed, height: u32) -> Position {
+        let hash = feed.chain().hash_at(height).unwrap();
+        Position { height, hash }
+    }
+
+    #[test]
+    fn blocks_at_hand_are_not_asked_for_and_those_behind_them_stay_wanted() {
+        let folder = tempfile::tempdir().unwrap();
+        let (feed, blocks) = feed(folder.path());
+        for block in &blocks[..4] {
+            feed.add_recent(frame(block), None);
+        }
+        let fetch = |height| {
+            feed.fetch("lane", at(&feed, height), WantedColumns::default())
+                .unwrap()
+                .is_ok()
+        };
+        assert!(!fetch(0));
+        let wanted = feed.wanted_again();
+        let missing =
+            |from: u32| -> Vec<_> { (from..=10).map(|at_| at(&feed, at_).hash).collect() };
+        assert_eq!(wanted[0], at(&feed, 0).hash);
+        assert_eq!(wanted[1..], missing(5));
+        feed.give_again(0, Frame::decode(genesis_bytes().into()).unwrap());
+        assert!(fetch(0));
+        // It goes on with what is here: what is under way is waited for.
+        for height in 1..=4 {
+            assert!(fetch(height));
+            assert_eq!(feed.wanted_again(), missing(5), "at {height}");
+        }
+        for height in 5..=10 {
+            assert!(!fetch(height));
+            feed.give_again(height, frame(&blocks[height as usize - 1]));
+            assert!(fetch(height));
+        }
+        assert!(feed.wanted_again().is_empty());
+    }
+
+    fn genesis_bytes() -> Vec<u8> {
+        consensus::serialize(&bitcoin::constants::genesis_block(
+            bitcoin::Network::Regtest,
+        ))
+    }
+
+    #[test]
+    fn a_block_at_hand_without_its_bytes_is_asked_for_when_a_plugin_wants_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let (feed, blocks) = feed(folder.path());
+        feed.add_recent(frame(&blocks[0]), None);
+        feed.set_keep_raw();
+        let whole = WantedColumns {
+            raw: true,
+            ..WantedColumns::default()
+        };
+        let first = at(&feed, 1);
+        let waits = feed.fetch("lane", first, whole).unwrap().unwrap_err();
+        assert!(matches!(waits, Waiting::Block { height: 1, .. }), "{waits}");
+        assert_eq!(feed.wanted_again()[0], first.hash);
+        feed.give_again(1, frame(&blocks[0]));
+        let (given, _) = feed.fetch("lane", first, whole).unwrap().unwrap();
+        assert!(!given.raw.is_empty());
     }
 }
