@@ -112,13 +112,11 @@ impl Downloads {
         self.held.contains_key(&block)
     }
 
-    /// It is no more. Whether it was.
-    pub(super) fn let_go(&mut self, block: Id) -> bool {
-        let held = self.held.remove(&block);
-        if let Some(held) = &held {
-            self.held_bytes = self.held_bytes.saturating_sub(held.bytes);
-        }
-        held.is_some()
+    /// It is no more; it was, if there is an answer.
+    pub(super) fn let_go(&mut self, block: Id) -> Option<Held> {
+        let held = self.held.remove(&block)?;
+        self.held_bytes = self.held_bytes.saturating_sub(held.bytes);
+        Some(held)
     }
 
     fn has_room(&self, max_bytes: usize) -> bool {

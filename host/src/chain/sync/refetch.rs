@@ -16,7 +16,7 @@ use super::blocks::LIMITED_DEPTH;
 use super::output::StreamStart;
 use super::session::Session;
 use super::{DropReason, Output, PeerId, Sync};
-use crate::chain::block_check::{BadBlock, BlockContext};
+use crate::chain::block_check::BadBlock;
 use crate::chain::header_tree::Id;
 use crate::wire::Moment;
 use crate::wire::message::Message;
@@ -199,15 +199,6 @@ impl Sync {
     /// How large blocks are is guessed from those that came: as many are asked for as there may be room for.
     fn note_usual(&mut self, bytes: usize) {
         self.refetch.usual_bytes = (self.refetch.usual_bytes / 8).saturating_mul(7) + bytes / 8;
-    }
-
-    fn context_of(&self, block: Id) -> BlockContext {
-        let node = self.tree.node(block);
-        BlockContext {
-            params: self.params,
-            height: node.height,
-            median_time_past: self.tree.median_time_of(node.parent),
-        }
     }
 
     /// Asks peers with free slots for what is wanted.

@@ -10,7 +10,6 @@ use bitcoin::BlockHash;
 use bitcoin::block::Header;
 
 use super::{Output, Sync};
-use crate::chain::block_check::BlockContext;
 use crate::chain::header_rules::HeaderError;
 use crate::chain::header_tree::{Id, Inserted, MAX_HEADERS, Status};
 use crate::wire::Moment;
@@ -214,17 +213,11 @@ impl Sync {
             if !self.source.given.insert(id) {
                 continue;
             }
-            let node = self.tree.node(id);
-            let context = BlockContext {
-                params: self.params,
-                height,
-                median_time_past: self.tree.median_time_of(node.parent),
-            };
             self.outputs.push_back(Output::SourceBlock {
-                hash: node.hash,
+                hash: self.tree.node(id).hash,
                 height,
                 bytes,
-                context,
+                context: self.context_of(id),
             });
         }
     }

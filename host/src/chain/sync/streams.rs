@@ -10,7 +10,6 @@ use super::blocks::Held;
 use super::output::StreamStart;
 use super::session::Session;
 use super::{DropReason, Output, PeerId, Sync};
-use crate::chain::block_check::BlockContext;
 use crate::chain::header_tree::{Id, Status};
 use crate::wire::codec::HEADER_SIZE;
 use crate::wire::{BlockPiece, Moment};
@@ -158,13 +157,8 @@ impl Sync {
     ) -> Option<StreamStart> {
         let block = self.tree.id(&hash)?;
         let asked = self.release(block)?;
-        let node = self.tree.node(block);
-        let (height, parent) = (node.height, node.parent);
-        let context = BlockContext {
-            params: self.params,
-            height,
-            median_time_past: self.tree.median_time_of(parent),
-        };
+        let context = self.context_of(block);
+        let height = context.height;
         self.tree
             .status_mut(block, |status| status.set(Status::HELD));
         // The shell holds some of its pieces at a time, and bounds how many.
@@ -197,7 +191,7 @@ impl Sync {
         };
         if again {
             self.again_broken(block);
-        } else if self.downloads.let_go(block) {
+        } else if self.downloads.let_go(block).is_some() {
             self.tree
                 .status_mut(block, |status| status.clear(Status::HELD));
         }

@@ -60,16 +60,10 @@ impl Sync {
         }
         self.adapt_to_speed(peer, &asked, now);
 
-        let node = self.tree.node(block);
-        let (height, parent) = (node.height, node.parent);
-        let context = BlockContext {
-            params: self.params,
-            height,
-            median_time_past: self.tree.median_time_of(parent),
-        };
+        let context = self.context_of(block);
         self.tree
             .status_mut(block, |status| status.set(Status::HELD));
-        self.downloads.held.insert(
+        self.downloads.hold(
             block,
             Held {
                 peer,
@@ -77,13 +71,12 @@ impl Sync {
                 assembled,
             },
         );
-        self.downloads.held_bytes += raw.len();
         self.downloads.usual_bytes = (self.downloads.usual_bytes * 7 + raw.len()) / 8;
         let announced_at = self.announced_at(&hash).unwrap_or(asked.asked);
         self.outputs.push_back(Output::Block {
             peer,
             hash,
-            height,
+            height: context.height,
             context,
             raw,
             announced_at,
@@ -161,13 +154,19 @@ impl Sync {
 
     /// The block is not in the shell's hands any more; it was, if there is an answer.
     fn let_go(&mut self, block: Id) -> Option<Held> {
-        let held = self.downloads.held.remove(&block);
         self.tree
             .status_mut(block, |status| status.clear(Status::HELD));
-        if let Some(held) = &held {
-            self.downloads.held_bytes = self.downloads.held_bytes.saturating_sub(held.bytes);
+        self.downloads.let_go(block)
+    }
+
+    /// What the checks of a block need.
+    pub(in crate::chain::sync) fn context_of(&self, block: Id) -> BlockContext {
+        let node = self.tree.node(block);
+        BlockContext {
+            params: self.params,
+            height: node.height,
+            median_time_past: self.tree.median_time_of(node.parent),
         }
-        held
     }
 
     pub(in crate::chain::sync) fn on_block_lost(&mut self, hash: BlockHash, now: Moment) {
