@@ -123,6 +123,11 @@ fn sixty_transactions_have_the_fees_and_sizes_of_core_and_are_there_again_after_
     until(&host, "projection", |next| {
         next["blocks"][0]["sigops"] == sigops
     });
+    let costs = oracle.keys().map(|txid| {
+        let one = host.get(&format!("mempool/tx/{txid}")).unwrap();
+        one["sigop_cost"].as_u64().unwrap()
+    });
+    assert_eq!(costs.sum::<u64>(), sigops);
     let status = host.get("status").unwrap();
     assert_eq!(status["mempool"]["fees_sats"], 108_003);
     assert_eq!(status["mempool"]["vbytes"], 12_548);

@@ -90,6 +90,7 @@ impl Backend for Mock {
                 fee_sats: 220,
                 vsize: 110,
                 weight: 440,
+                sigop_cost: Some(1),
                 class: "primary".to_owned(),
                 first_seen: 1_700_000_000,
                 seen_from: Vec::new(),

@@ -71,10 +71,12 @@ pub struct PoolTransaction {
     pub wtxid: String,
     /// Inputs less outputs.
     pub fee_sats: u64,
-    /// Virtual bytes.
+    /// Virtual bytes by policy, as Core's: a quarter of the weight, or five a signature operation if that is more.
     pub vsize: u64,
     /// Weight units.
     pub weight: u64,
+    /// What consensus counts for its signature operations (BIP141; 80,000 a block).
+    pub sigop_cost: Option<u32>,
     /// `primary`, or `secondary` for what pays less than the mining floor.
     pub class: String,
     /// When it was first seen, unix seconds.

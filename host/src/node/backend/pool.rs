@@ -55,6 +55,7 @@ pub(super) fn pool_transaction(pool: &Mempool, txid: &Txid) -> Option<PoolTransa
         fee_sats: entry.fee,
         vsize: entry.vsize,
         weight: entry.weight,
+        sigop_cost: entry.sigop_cost,
         class: match pool.class(&entry) {
             Class::Primary => "primary",
             Class::Secondary => "secondary",
