@@ -19,6 +19,7 @@ mod status;
 mod worker;
 
 pub use active_chain::{ActiveChain, Position};
+pub use again::WantedAgain;
 pub use feed::{Feed, Next, NotAgain, Refusal, Waiting};
 pub use ladder::{Fault, Ladder, Verdict};
 pub use orders::Order;

@@ -21,6 +21,15 @@ const LASTS: Duration = Duration::from_secs(30);
 /// What a decoded block takes, before any has come.
 const FIRST_GUESS: usize = 2 << 20;
 
+/// The blocks that lanes wait for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedAgain {
+    /// The most needed first.
+    pub blocks: Vec<BlockHash>,
+    /// So many of them, the first ones, are to be asked for; the others are taken if they are under way.
+    pub room: usize,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Need {
     height: u32,
@@ -99,22 +108,20 @@ impl Again {
         (frame.hash == position.hash).then(|| frame.clone())
     }
 
-    /// The blocks to ask peers for, the most needed first: of each lane's window in turn, so that none waits for another's,
-    /// and no more than there is room for. `missing` names a block that the log has not.
-    pub(super) fn wanted(&self, missing: impl Fn(u32) -> Option<BlockHash>) -> Vec<BlockHash> {
+    /// The blocks that lanes wait for, the most needed first: of each lane's window in turn, so that none waits for another's.
+    /// `missing` names a block that the log has not.
+    pub(super) fn wanted(&self, missing: impl Fn(u32) -> Option<BlockHash>) -> WantedAgain {
         let mut inner = self.lock();
         inner.forget_passed();
         let heights: BTreeSet<u32> = inner.needs.values().map(|need| need.height).collect();
         let usual = inner.usual_bytes.unwrap_or(FIRST_GUESS).max(1);
-        let room = self.max_bytes.saturating_sub(inner.bytes) / usual;
-        let mut wanted = Vec::new();
+        let mut wanted = WantedAgain {
+            blocks: Vec::new(),
+            room: self.max_bytes.saturating_sub(inner.bytes) / usual,
+        };
         let mut seen = BTreeSet::new();
         for offset in 0..WINDOW {
             for &height in &heights {
-                // The next block of each lane is wanted whatever room there is: others wait for it to go.
-                if offset > 0 && wanted.len() >= room {
-                    return wanted;
-                }
                 let Some(height) = height.checked_add(offset) else {
                     continue;
                 };
@@ -129,12 +136,16 @@ impl Again {
                     .get(&height)
                     .is_none_or(|frame| frame.hash != hash)
                 {
-                    wanted.push(hash);
+                    wanted.blocks.push(hash);
                 }
+            }
+            if offset == 0 {
+                // The next block of each lane is wanted whatever room there is: others wait for it to go.
+                wanted.room = wanted.room.max(wanted.blocks.len());
             }
         }
         // Lanes that go on in the log have no need here, until one is at a block that is missing.
-        if wanted.is_empty() && inner.blocks.is_empty() && inner.large.is_empty() {
+        if wanted.blocks.is_empty() && inner.blocks.is_empty() && inner.large.is_empty() {
             inner.needs.clear();
         }
         wanted
@@ -248,12 +259,13 @@ mod tests {
         assert!(again.need("slow", at(&frames, 3)).is_none());
         assert!(again.need("fast", at(&frames, 3)).is_none());
         let wanted = again.wanted(missing(&frames));
-        assert_eq!(wanted.len(), 18, "each once");
-        assert_eq!(wanted[0], frames[2].hash);
+        assert_eq!(wanted.blocks.len(), 18, "each once");
+        assert_eq!(wanted.blocks[0], frames[2].hash);
+        assert!(wanted.room >= 18);
         for height in 3..=20 {
             again.give(height, frames[height as usize - 1].clone());
         }
-        assert!(again.wanted(missing(&frames)).is_empty());
+        assert!(again.wanted(missing(&frames)).blocks.is_empty());
         for height in 3..=20 {
             let frame = again.need("fast", at(&frames, height)).unwrap();
             assert_eq!(frame.hash, frames[height as usize - 1].hash);
@@ -264,7 +276,7 @@ mod tests {
         again.goes_on("slow", 21);
         again.goes_on("fast", 21);
         assert_eq!(again.bytes().0, 0);
-        assert!(again.wanted(missing(&frames)).is_empty());
+        assert!(again.wanted(missing(&frames)).blocks.is_empty());
     }
 
     #[test]
@@ -278,8 +290,8 @@ mod tests {
         again.need("one", at(&frames, 10));
         again.need("other", at(&frames, 150));
         let wanted = again.wanted(missing(&frames));
-        assert!((8..=12).contains(&wanted.len()), "{}", wanted.len());
-        for pair in wanted.chunks_exact(2).enumerate() {
+        assert!((8..=12).contains(&wanted.room), "{}", wanted.room);
+        for pair in wanted.blocks[..wanted.room].chunks_exact(2).enumerate() {
             let (n, pair) = pair;
             assert_eq!(pair, [frames[9 + n].hash, frames[149 + n].hash]);
         }
@@ -294,6 +306,25 @@ mod tests {
     }
 
     #[test]
+    fn what_was_asked_for_stays_wanted_when_there_is_less_room_than_was_thought() {
+        let frames = frames(50);
+        let size = frames[20].footprint();
+        let again = Again::new(10 * size);
+        again.need("one", at(&frames, 1));
+        again.need("other", at(&frames, 20));
+        // Small ones came first.
+        again.lock().usual_bytes = Some(size / 2);
+        let before = again.wanted(missing(&frames));
+        assert_eq!(before.room, 20);
+        again.lock().usual_bytes = Some(2 * size);
+        let after = again.wanted(missing(&frames));
+        assert_eq!((after.room, after.blocks), (5, before.blocks));
+        // However little there is, each lane's next is asked for.
+        again.lock().usual_bytes = Some(20 * size);
+        assert_eq!(again.wanted(missing(&frames)).room, 2);
+    }
+
+    #[test]
     fn a_block_of_a_branch_that_was_left_is_not_given() {
         let frames = frames(20);
         let again = Again::new(1 << 30);
@@ -301,7 +332,10 @@ mod tests {
         again.give(5, frames[5].clone());
         assert!(again.need("lane", at(&frames, 5)).is_none());
         let wanted = again.wanted(missing(&frames));
-        assert_eq!(wanted[0], frames[4].hash, "the right one is asked for");
+        assert_eq!(
+            wanted.blocks[0], frames[4].hash,
+            "the right one is asked for"
+        );
         again.give(5, frames[4].clone());
         assert!(again.need("lane", at(&frames, 5)).is_some());
         // And counted instead of the other.

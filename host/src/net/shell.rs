@@ -335,7 +335,8 @@ impl Net {
 
     /// Lanes that need blocks which were pruned get them from peers.
     fn fetch_again(&mut self) {
-        self.machine.set_refetch(&self.feed.wanted_again(), now());
+        let wanted = self.feed.wanted_again();
+        self.machine.set_refetch(&wanted.blocks, wanted.room, now());
         self.feed
             .set_unavailable(self.machine.refetch_unavailable());
     }

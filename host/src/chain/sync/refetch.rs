@@ -44,6 +44,8 @@ struct Asked {
 pub(super) struct Refetch {
     /// The most needed first.
     wanted: Vec<Id>,
+    /// So many of those, the first ones, may be asked for.
+    room: usize,
     asked: HashMap<Id, Asked>,
     /// Given out, not yet reported as checked: from whom, and the bytes.
     held: HashMap<Id, (PeerId, usize)>,
@@ -81,6 +83,7 @@ impl Refetch {
     pub(super) fn new() -> Refetch {
         Refetch {
             wanted: Vec::new(),
+            room: 0,
             asked: HashMap::new(),
             held: HashMap::new(),
             held_bytes: 0,
@@ -104,9 +107,9 @@ impl Refetch {
 }
 
 impl Sync {
-    /// Names the blocks of the active chain that are wanted once more, the most needed first. Those that are not named any
-    /// more are not waited for.
-    pub fn set_refetch(&mut self, wanted: &[BlockHash], now: Moment) {
+    /// Names the blocks of the active chain that are wanted once more, the most needed first. So many as there is `room` for
+    /// are asked for; those that are not named any more are not waited for.
+    pub fn set_refetch(&mut self, wanted: &[BlockHash], room: usize, now: Moment) {
         if wanted.is_empty() && self.refetch.wanted.is_empty() {
             return;
         }
@@ -117,6 +120,7 @@ impl Sync {
             .filter_map(|hash| tree.id(hash))
             .take(MAX_WANTED)
             .collect();
+        self.refetch.room = room;
         let kept: HashSet<Id> = self.refetch.wanted.iter().copied().collect();
         let given_up: Vec<Id> = self.refetch.asked.keys().copied().collect();
         for block in given_up {
@@ -210,14 +214,15 @@ impl Sync {
         let mut portions: BTreeMap<PeerId, Vec<Id>> = BTreeMap::new();
         let wanted = std::mem::take(&mut self.refetch.wanted);
         let mut first = true;
-        for &block in &wanted {
+        for (index, &block) in wanted.iter().enumerate() {
             let refetch = &self.refetch;
             if refetch.asked.contains_key(&block) || refetch.held.contains_key(&block) {
                 first = false;
                 continue;
             }
             // The most needed block is always asked for: what came before it cannot move on without it.
-            if !first && !refetch.has_room(self.config.max_again_bytes) {
+            let room = index < refetch.room && refetch.has_room(self.config.max_again_bytes);
+            if !first && !room {
                 break;
             }
             let Some(peer) = self.server_of(block, None, now) else {

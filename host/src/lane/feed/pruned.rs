@@ -1,11 +1,10 @@
 //! Blocks that were pruned, and what they spend: asked for again, waited for, and not kept.
 
-use super::super::again::Refused;
+use super::super::again::{Refused, WantedAgain};
 use super::{Feed, Position};
 use crate::frame::{Frame, Spent};
 use crate::plugin::WantedColumns;
 use anyhow::{Context, Result};
-use bitcoin::BlockHash;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -112,8 +111,8 @@ impl Feed {
         hash.is_none_or(|hash| self.blocks.contains(&hash))
     }
 
-    /// The blocks to ask peers for, the most needed first.
-    pub fn wanted_again(&self) -> Vec<BlockHash> {
+    /// The blocks to ask peers for.
+    pub fn wanted_again(&self) -> WantedAgain {
         let not_now = self.tidy_large();
         let chain = self.chain();
         self.again.wanted(|height| {
@@ -240,21 +239,21 @@ mod tests {
         let wanted = feed.wanted_again();
         let missing =
             |from: u32| -> Vec<_> { (from..=10).map(|at_| at(&feed, at_).hash).collect() };
-        assert_eq!(wanted[0], at(&feed, 0).hash);
-        assert_eq!(wanted[1..], missing(5));
+        assert_eq!(wanted.blocks[0], at(&feed, 0).hash);
+        assert_eq!(wanted.blocks[1..], missing(5));
         feed.give_again(0, Frame::decode(genesis_bytes().into()).unwrap());
         assert!(fetch(0));
         // It goes on with what is here: what is under way is waited for.
         for height in 1..=4 {
             assert!(fetch(height));
-            assert_eq!(feed.wanted_again(), missing(5), "at {height}");
+            assert_eq!(feed.wanted_again().blocks, missing(5), "at {height}");
         }
         for height in 5..=10 {
             assert!(!fetch(height));
             feed.give_again(height, frame(&blocks[height as usize - 1]));
             assert!(fetch(height));
         }
-        assert!(feed.wanted_again().is_empty());
+        assert!(feed.wanted_again().blocks.is_empty());
     }
 
     fn genesis_bytes() -> Vec<u8> {
@@ -276,7 +275,7 @@ mod tests {
         let first = at(&feed, 1);
         let waits = feed.fetch("lane", first, whole).unwrap().unwrap_err();
         assert!(matches!(waits, Waiting::Block { height: 1, .. }), "{waits}");
-        assert_eq!(feed.wanted_again()[0], first.hash);
+        assert_eq!(feed.wanted_again().blocks[0], first.hash);
         feed.give_again(1, frame(&blocks[0]));
         let (given, _) = feed.fetch("lane", first, whole).unwrap().unwrap();
         assert!(!given.raw.is_empty());

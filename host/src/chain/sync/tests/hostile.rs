@@ -70,7 +70,7 @@ fn what_an_incoming_peer_was_asked_for_is_not_held_against_it() {
     let hashes: Vec<BlockHash> = chain[1_000..1_400].iter().map(Block::block_hash).collect();
     for portion in hashes.chunks(50) {
         let before = sim.again.len();
-        sim.sync.set_refetch(portion, sim.now);
+        sim.sync.set_refetch(portion, usize::MAX, sim.now);
         sim.settle();
         sim.run_until("old blocks", MINUTE, |sim| sim.again.len() == before + 50);
     }

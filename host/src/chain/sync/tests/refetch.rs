@@ -46,7 +46,7 @@ fn fetch(sim: &mut Sim, wanted: &[BlockHash], limit: Duration) {
             .take(50)
             .copied()
             .collect();
-        sim.sync.set_refetch(&missing, sim.now);
+        sim.sync.set_refetch(&missing, usize::MAX, sim.now);
         sim.settle();
         if missing.is_empty() {
             return;
@@ -144,7 +144,7 @@ fn what_nobody_has_is_said_and_comes_when_somebody_has_it() {
         .map(|peer| peer.blocks_asked().len())
         .collect();
     let wanted = hashes(&chain[4..30]);
-    sim.sync.set_refetch(&wanted, sim.now);
+    sim.sync.set_refetch(&wanted, usize::MAX, sim.now);
     sim.settle();
     sim.run_for(5 * MINUTE);
     assert_eq!(sim.sync.refetch_unavailable(), Some(5));
@@ -178,7 +178,8 @@ fn a_peer_that_has_pruned_what_it_promises_is_not_asked_again_and_again() {
     // With it alone: said, not asked for in a loop.
     let mut sim = at_tip(5, peers(1, &chain), &chain);
     sim.peers[0].faults.not_found = true;
-    sim.sync.set_refetch(&hashes(&chain[..20]), sim.now);
+    sim.sync
+        .set_refetch(&hashes(&chain[..20]), usize::MAX, sim.now);
     sim.settle();
     sim.run_for(3 * MINUTE);
     assert!(sim.peers[0].blocks_asked().len() <= 4 * 20);
@@ -199,7 +200,8 @@ fn a_staller_gets_nothing_to_hold_up() {
     // The only peer is dropped in the end, as one that sends no new block is.
     let mut sim = at_tip(7, peers(1, &chain), &chain);
     sim.peers[0].faults.stalls = true;
-    sim.sync.set_refetch(&hashes(&chain[..20]), sim.now);
+    sim.sync
+        .set_refetch(&hashes(&chain[..20]), usize::MAX, sim.now);
     sim.settle();
     sim.run_until("dropped", 3 * MINUTE, |sim| !sim.dropped.is_empty());
     assert!(matches!(sim.dropped[0].1, DropReason::BlockTimeout));
@@ -216,7 +218,8 @@ fn in_a_reorg_blocks_of_the_branch_that_was_left_are_not_waited_for() {
         for peer in &mut sim.peers {
             peer.faults.stalls = true;
         }
-        sim.sync.set_refetch(&hashes(&first[20..50]), sim.now);
+        sim.sync
+            .set_refetch(&hashes(&first[20..50]), usize::MAX, sim.now);
         sim.settle();
         sim.run_for(Duration::from_millis(500));
         for peer in &mut sim.peers {
@@ -257,7 +260,7 @@ fn the_tip_goes_on_while_old_blocks_come() {
             .take(50)
             .copied()
             .collect();
-        sim.sync.set_refetch(&missing, sim.now);
+        sim.sync.set_refetch(&missing, usize::MAX, sim.now);
         sim.settle();
         let hash = longer[count - 1].block_hash();
         sim.run_until("the new block", Duration::from_secs(3), |sim| {
@@ -278,7 +281,8 @@ fn what_waits_to_be_checked_is_bounded() {
     });
     sim.run_to_tip(&chain[299]);
     sim.busy = true;
-    sim.sync.set_refetch(&hashes(&chain[..200]), sim.now);
+    sim.sync
+        .set_refetch(&hashes(&chain[..200]), usize::MAX, sim.now);
     sim.settle();
     sim.run_for(MINUTE);
     let held = sim.held();
@@ -293,12 +297,28 @@ fn a_block_that_nobody_wants_any_more_is_no_fault_of_its_peer() {
     let mut sim = at_tip(10, peers(1, &chain), &chain);
     for n in 0..40 {
         sim.sync
-            .set_refetch(&hashes(&chain[n * 5..n * 5 + 20]), sim.now);
+            .set_refetch(&hashes(&chain[n * 5..n * 5 + 20]), usize::MAX, sim.now);
         sim.settle();
-        sim.sync.set_refetch(&[], sim.now);
+        sim.sync.set_refetch(&[], usize::MAX, sim.now);
         sim.settle();
         sim.run_for(Duration::from_millis(200));
     }
     sim.run_for(MINUTE);
     assert!(sim.dropped.is_empty(), "{:?}", sim.dropped);
+}
+
+#[test]
+fn as_many_are_asked_for_as_there_is_room_for_and_what_is_under_way_is_taken_when_there_is_less() {
+    let chain = chain(300);
+    let mut sim = at_tip(11, peers(1, &chain), &chain);
+    let wanted = hashes(&chain[..40]);
+    sim.sync.set_refetch(&wanted, 2, sim.now);
+    sim.settle();
+    sim.sync.set_refetch(&wanted, 0, sim.now);
+    sim.settle();
+    sim.run_for(MINUTE);
+    let came: Vec<BlockHash> = sim.again.iter().map(|(hash, _)| *hash).collect();
+    // With room for none it is the most needed one still, one after another.
+    assert_eq!(came, wanted);
+    assert_eq!(sim.peers[0].blocks_asked(), wanted, "each once");
 }

@@ -121,7 +121,7 @@ fn a_pruned_block_that_comes_in_pieces_is_taken_once_more_and_from_another_when_
     }
     let (blocks, pieces) = (sim.blocks.len(), sim.pieces);
     let wanted: Vec<_> = chain[1..].iter().map(Block::block_hash).collect();
-    sim.sync.set_refetch(&wanted, sim.now);
+    sim.sync.set_refetch(&wanted, usize::MAX, sim.now);
     sim.settle();
     sim.run_until("some pieces", MINUTE, |sim| sim.pieces > pieces + 2);
     // Who sends it goes away in the middle.
