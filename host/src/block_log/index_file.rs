@@ -14,6 +14,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use super::error::{BlockLogError, io_error};
+use super::segment_log::FRAME_HEADER_BYTES;
 
 const TAG: [u8; 4] = *b"BMLI";
 const VERSION: u32 = 1;
@@ -35,6 +36,12 @@ impl Record {
     /// Where the frame ends in its segment.
     pub(super) fn end(&self) -> u64 {
         self.offset.saturating_add(u64::from(self.length))
+    }
+
+    /// Whether another frame lies behind it, as all do that were written later.
+    pub(super) fn is_before(&self, later: &Self) -> bool {
+        let beyond = self.end().saturating_add(FRAME_HEADER_BYTES);
+        later.segment > self.segment || later.segment == self.segment && later.offset >= beyond
     }
 
     fn encode(&self, out: &mut Vec<u8>) {

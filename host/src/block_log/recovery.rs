@@ -1,8 +1,9 @@
 //! Opening a log: what the files hold, what is trusted, what is scanned again and what is cut.
 //!
 //! 1. Index records are read up to the first torn one.
-//! 2. A record that points into a segment that is gone, or past its end, is dropped. The newest
-//!    records are read back, and dropped as long as the data under them is damaged.
+//! 2. Records are dropped from the first one on that does not lie behind the one before it. One that points into a segment
+//!    that is gone, or past its end, is dropped. The newest records are read back, and dropped as long as the data under
+//!    them is damaged.
 //! 3. What lies beyond the newest record is scanned, frame by frame. A frame whose bytes prove
 //!    themselves is indexed. In the newest segment everything from the first bad frame on is cut;
 //!    in an older one it is left as a hole, because what follows it in later segments is whole.
@@ -82,6 +83,12 @@ pub(super) fn drop_dangling(
     records: &mut Vec<Record>,
 ) -> Result<usize, BlockLogError> {
     let before = records.len();
+    let in_order = records
+        .array_windows()
+        .take_while(|[one, next]| one.is_before(next))
+        .count();
+    // What follows is not ours: it is scanned for as if it had no records.
+    records.truncate(in_order + 1);
     records.retain(|record| {
         record.offset >= FRAME_HEADER_BYTES
             && segments

@@ -6,11 +6,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 use crate::chain::sync::MAX_ADDED;
 use crate::logging;
+use crate::plugin::is_plugin_name;
 
 use super::{Config, ConfigError, KeepBlocks, MinimumWork, Origin, SourceKind, units::size};
-
-/// Names of plugins are part of paths, labels and URLs.
-const MAX_PLUGIN_NAME: usize = 64;
 
 /// BIP14: what may stand in a comment without ending it; and Core's bound on the whole user agent leaves room for this.
 const MAX_COMMENT: usize = 128;
@@ -237,11 +235,12 @@ pub(super) fn values(config: &Config) -> Result<(), ConfigError> {
     )?;
     for (name, plugin) in &config.plugin {
         let key = format!("plugins.{name}");
-        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if name.is_empty() || name.len() > MAX_PLUGIN_NAME || !name.chars().all(allowed) {
-            let hint =
-                format!("names have at most {MAX_PLUGIN_NAME} lower-case letters, digits and -");
-            return wrong(&key, &format!("\"{name}\" is no name of a plugin"), &hint);
+        if !is_plugin_name(name) {
+            return wrong(
+                &key,
+                &format!("\"{name}\" is no name of a plugin"),
+                "names have 1 to 32 lower-case letters, digits and -, and begin with a letter",
+            );
         }
         if plugin
             .file

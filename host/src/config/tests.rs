@@ -338,6 +338,18 @@ const WRONG_FILES: &[(&str, &str, &str, &str)] = &[
         "lower-case",
     ),
     (
+        "[plugins.-a]\nenabled = true",
+        "plugins.-a",
+        "no name of a plugin",
+        "begin with a letter",
+    ),
+    (
+        "[plugins.a23456789012345678901234567890123]\nenabled = true",
+        "plugins.a23456789012345678901234567890123",
+        "no name of a plugin",
+        "1 to 32",
+    ),
+    (
         "[plugins.dir]\nenabled = true",
         "plugins.dir",
         "found a table, but it must be text",
