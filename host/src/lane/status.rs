@@ -236,6 +236,22 @@ impl LaneShared {
         self.orders.give(order)
     }
 
+    /// Gives an order, `wake`s the lane, and waits until it is carried out.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be carried out; or the lane has not begun with it within `limit`, or before it was `given_up`. Then it
+    /// never will.
+    pub fn carry_out(
+        &self,
+        order: Order,
+        wake: impl FnOnce(),
+        limit: Duration,
+        given_up: impl Fn() -> bool,
+    ) -> anyhow::Result<()> {
+        self.orders.carry_out(order, wake, limit, given_up)
+    }
+
     /// What the lane runs now.
     pub fn program(&self) -> Arc<Program> {
         self.serving().program
