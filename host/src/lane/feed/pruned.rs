@@ -111,6 +111,11 @@ impl Feed {
         hash.is_none_or(|hash| self.blocks.contains(&hash))
     }
 
+    /// Whether the log has a block, of whatever branch.
+    pub fn has_block(&self, hash: &bitcoin::BlockHash) -> bool {
+        self.blocks.contains(hash)
+    }
+
     /// The blocks to ask peers for.
     pub fn wanted_again(&self) -> WantedAgain {
         let not_now = self.tidy_large();
