@@ -84,6 +84,33 @@ pub struct LaneStatus {
     pub flush_time: Duration,
 }
 
+impl LaneStatus {
+    fn starting() -> Self {
+        Self {
+            stage: LaneStage::Starting,
+            cursor: None,
+            flushed: None,
+            waiting: None,
+            last_error: None,
+            failures: 0,
+            attempts: 0,
+            capsule: None,
+            memory: 0,
+            dirty: 0,
+            flushed_at: None,
+            call_time: Duration::ZERO,
+            flush_time: Duration::ZERO,
+        }
+    }
+
+    /// The lane's step has failed: what it waited for before is not what it stands at now.
+    pub(super) fn failed(&mut self, stage: LaneStage, attempts: u32, error: String) {
+        (self.stage, self.attempts) = (stage, attempts);
+        self.last_error = Some(error);
+        self.waiting = None;
+    }
+}
+
 /// What a lane runs: a component, and what it is told and may use. Replaced only as a whole.
 pub struct Program {
     pub compiled: Compiled,
@@ -122,27 +149,12 @@ impl LaneShared {
         surroundings: Arc<Surroundings>,
         runtime: RuntimeSettings,
     ) -> Self {
-        let status = LaneStatus {
-            stage: LaneStage::Starting,
-            cursor: None,
-            flushed: None,
-            waiting: None,
-            last_error: None,
-            failures: 0,
-            attempts: 0,
-            capsule: None,
-            memory: 0,
-            dirty: 0,
-            flushed_at: None,
-            call_time: Duration::ZERO,
-            flush_time: Duration::ZERO,
-        };
         Self {
             surroundings,
             engine,
             orders: Orders::default(),
             runtime,
-            status: Mutex::new(status),
+            status: Mutex::new(LaneStatus::starting()),
             serving: RwLock::new(Serving {
                 program,
                 view: None,
@@ -388,5 +400,21 @@ impl LaneShared {
                 QueryFailure::Failed(format!("plugin {}: {error}", self.name()))
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_that_fails_waits_for_nothing() {
+        let mut status = LaneStatus::starting();
+        status.waiting = Some(Waiting::Spent { height: 5 });
+        // What it waited for has come, and its plugin fails on it.
+        status.failed(LaneStage::Retrying, 1, "trap".to_owned());
+        assert_eq!(status.waiting, None);
+        assert_eq!((status.stage, status.attempts), (LaneStage::Retrying, 1));
+        assert_eq!(status.last_error.as_deref(), Some("trap"));
     }
 }
