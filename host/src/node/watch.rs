@@ -252,9 +252,8 @@ impl Watch {
         let mut lowest_spent = lowest;
         for lane in self.lanes.all() {
             let flushed = lane.status().flushed.map_or(0, |at| at.height);
-            // Who is below the log already gets its blocks from peers, the next ones too.
-            if self.feed.keeps(flushed.saturating_add(1)) {
-                lowest = lowest.min(flushed);
+            if let Some(held) = held_back(&self.feed, flushed) {
+                lowest = lowest.min(held);
             }
             // What blocks spend no peer has.
             if lane.program().descriptor.columns.spent {
@@ -293,5 +292,35 @@ impl Watch {
             tracing::info!(bytes = pruned.bytes, "spent outputs pruned");
         }
         Ok(())
+    }
+}
+
+/// The lowest block that a lane which is on the disk up to `flushed` keeps from being pruned. A start looks for that block in the
+/// log, to know that those below it were checked: it must be there.
+fn held_back(feed: &Feed, flushed: u32) -> Option<u32> {
+    let next = flushed.saturating_add(1);
+    // Who is below the log already gets its blocks from peers, the next ones too.
+    feed.keeps(next).then(|| match feed.keeps(flushed) {
+        true => flushed,
+        false => next,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+    use super::*;
+    use crate::lane::kept_blocks;
+
+    #[test]
+    fn what_a_lane_holds_back_is_a_block_of_the_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let feed = kept_blocks(folder.path(), 10, 5);
+        assert_eq!(held_back(&feed, 3), None, "it gets its blocks from peers");
+        // It came from below, and its next block is the first of the log.
+        assert_eq!(held_back(&feed, 4), Some(5));
+        assert_eq!(held_back(&feed, 5), Some(5));
+        assert_eq!(held_back(&feed, 9), Some(9));
     }
 }
