@@ -122,6 +122,12 @@ impl Feed {
         }
     }
 
+    /// The log of blocks.
+    #[cfg(test)]
+    pub(crate) fn log(&self) -> Arc<BlockLog> {
+        self.blocks.clone()
+    }
+
     /// Says what holds for blocks that are large.
     pub fn with_large(mut self, large: LargeBlocks) -> Self {
         self.large = large;
