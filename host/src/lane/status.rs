@@ -133,7 +133,7 @@ pub struct LaneShared {
     pub(crate) engine: Arc<PluginEngine>,
     pub(super) orders: Orders,
     /// What queries have changed in the plugin's settings.
-    pub(super) runtime: RuntimeSettings,
+    pub(super) runtime: Arc<RuntimeSettings>,
     status: Mutex<LaneStatus>,
     serving: RwLock<Serving>,
     /// Somebody asks for another try.
@@ -147,7 +147,7 @@ impl LaneShared {
         engine: Arc<PluginEngine>,
         program: Arc<Program>,
         surroundings: Arc<Surroundings>,
-        runtime: RuntimeSettings,
+        runtime: Arc<RuntimeSettings>,
     ) -> Self {
         Self {
             surroundings,
