@@ -20,6 +20,8 @@ mod worker;
 
 pub use active_chain::{ActiveChain, Position};
 pub use again::WantedAgain;
+#[cfg(test)]
+pub(crate) use feed::kept_blocks;
 pub use feed::{Feed, Next, NotAgain, Refusal, Waiting};
 pub use ladder::{Fault, Ladder, Verdict};
 pub use orders::Order;

@@ -376,8 +376,14 @@ impl<F: Frames> SegmentLog<F> {
         index.append(&records)?;
 
         let mut writer = lock(&self.writer);
-        writer.pending.drain(..records.len());
-        writer.unsynced.drain(..closed.len());
+        // What was removed meanwhile is not among them any more.
+        let done = records.last().map(|record| (record.segment, record.offset));
+        writer
+            .pending
+            .retain(|record| Some((record.segment, record.offset)) > done);
+        writer
+            .unsynced
+            .retain(|file| !closed.iter().any(|closed| Arc::ptr_eq(closed, file)));
         // A segment begun meanwhile is for the next sync.
         if Arc::ptr_eq(&writer.file, &current) {
             writer.folder_changed = false;

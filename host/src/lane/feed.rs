@@ -122,6 +122,12 @@ impl Feed {
         }
     }
 
+    /// The log of blocks.
+    #[cfg(test)]
+    pub(crate) fn log(&self) -> Arc<BlockLog> {
+        self.blocks.clone()
+    }
+
     /// Says what holds for blocks that are large.
     pub fn with_large(mut self, large: LargeBlocks) -> Self {
         self.large = large;
@@ -456,6 +462,24 @@ impl Feed {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A feed of a chain of `length` made-up blocks, of which the log has those from `lowest` on.
+#[cfg(test)]
+pub(crate) fn kept_blocks(folder: &std::path::Path, length: u32, lowest: u32) -> Feed {
+    #![allow(clippy::unwrap_used)]
+    use super::active_chain::tests::block;
+    let options = crate::block_log::SegmentLogOptions::default;
+    let magic = [0xfa, 0xbf, 0xb5, 0xda];
+    let log = BlockLog::open(folder, magic, options()).unwrap();
+    let spent = SpentLog::open(folder, magic, options()).unwrap();
+    let blocks: Vec<_> = (0..length).map(|height| block(height, 0, height)).collect();
+    for (height, (hash, _)) in (0..).zip(&blocks).skip(lowest as usize) {
+        log.append(hash, height, b"block").unwrap();
+    }
+    let feed = Feed::new(Arc::new(log), Arc::new(spent), 1 << 20, false);
+    feed.set_chain(None, blocks.iter().map(|(hash, header)| (*hash, header)));
+    feed
 }
 
 #[cfg(test)]

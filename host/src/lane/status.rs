@@ -84,6 +84,33 @@ pub struct LaneStatus {
     pub flush_time: Duration,
 }
 
+impl LaneStatus {
+    fn starting() -> Self {
+        Self {
+            stage: LaneStage::Starting,
+            cursor: None,
+            flushed: None,
+            waiting: None,
+            last_error: None,
+            failures: 0,
+            attempts: 0,
+            capsule: None,
+            memory: 0,
+            dirty: 0,
+            flushed_at: None,
+            call_time: Duration::ZERO,
+            flush_time: Duration::ZERO,
+        }
+    }
+
+    /// The lane's step has failed: what it waited for before is not what it stands at now.
+    pub(super) fn failed(&mut self, stage: LaneStage, attempts: u32, error: String) {
+        (self.stage, self.attempts) = (stage, attempts);
+        self.last_error = Some(error);
+        self.waiting = None;
+    }
+}
+
 /// What a lane runs: a component, and what it is told and may use. Replaced only as a whole.
 pub struct Program {
     pub compiled: Compiled,
@@ -106,7 +133,7 @@ pub struct LaneShared {
     pub(crate) engine: Arc<PluginEngine>,
     pub(super) orders: Orders,
     /// What queries have changed in the plugin's settings.
-    pub(super) runtime: RuntimeSettings,
+    pub(super) runtime: Arc<RuntimeSettings>,
     status: Mutex<LaneStatus>,
     serving: RwLock<Serving>,
     /// Somebody asks for another try.
@@ -120,29 +147,14 @@ impl LaneShared {
         engine: Arc<PluginEngine>,
         program: Arc<Program>,
         surroundings: Arc<Surroundings>,
-        runtime: RuntimeSettings,
+        runtime: Arc<RuntimeSettings>,
     ) -> Self {
-        let status = LaneStatus {
-            stage: LaneStage::Starting,
-            cursor: None,
-            flushed: None,
-            waiting: None,
-            last_error: None,
-            failures: 0,
-            attempts: 0,
-            capsule: None,
-            memory: 0,
-            dirty: 0,
-            flushed_at: None,
-            call_time: Duration::ZERO,
-            flush_time: Duration::ZERO,
-        };
         Self {
             surroundings,
             engine,
             orders: Orders::default(),
             runtime,
-            status: Mutex::new(status),
+            status: Mutex::new(LaneStatus::starting()),
             serving: RwLock::new(Serving {
                 program,
                 view: None,
@@ -234,6 +246,22 @@ impl LaneShared {
     /// Tells the lane what to do between two blocks. Wake its feed after.
     pub fn order(&self, order: Order) -> Receiver<anyhow::Result<()>> {
         self.orders.give(order)
+    }
+
+    /// Gives an order, `wake`s the lane, and waits until it is carried out.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be carried out; or the lane has not begun with it within `limit`, or before it was `given_up`. Then it
+    /// never will.
+    pub fn carry_out(
+        &self,
+        order: Order,
+        wake: impl FnOnce(),
+        limit: Duration,
+        given_up: impl Fn() -> bool,
+    ) -> anyhow::Result<()> {
+        self.orders.carry_out(order, wake, limit, given_up)
     }
 
     /// What the lane runs now.
@@ -372,5 +400,21 @@ impl LaneShared {
                 QueryFailure::Failed(format!("plugin {}: {error}", self.name()))
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_that_fails_waits_for_nothing() {
+        let mut status = LaneStatus::starting();
+        status.waiting = Some(Waiting::Spent { height: 5 });
+        // What it waited for has come, and its plugin fails on it.
+        status.failed(LaneStage::Retrying, 1, "trap".to_owned());
+        assert_eq!(status.waiting, None);
+        assert_eq!((status.stage, status.attempts), (LaneStage::Retrying, 1));
+        assert_eq!(status.last_error.as_deref(), Some("trap"));
     }
 }

@@ -335,18 +335,9 @@ impl Worker {
             self.lane.feed.need_spent(&self.lane.rows_name(), position);
         }
         let spent = match wanted.spent {
-            true => match self.spent_of(position)? {
-                Some(spent) => Some(spent),
-                None => {
-                    let coins = self
-                        .lane
-                        .feed
-                        .coins()
-                        .filter(|&coins| self.lane.feed.chain().contains(coins));
-                    let given = coins.is_some_and(|coins| coins.height >= position.height);
-                    let height = position.height;
-                    return self.wait(given.then_some(Waiting::Spent { height }));
-                }
+            true => match self.lane.feed.fetch_spent(position)? {
+                Ok(spent) => Some(spent),
+                Err(waiting) => return self.wait(waiting),
             },
             false => None,
         };

@@ -12,8 +12,9 @@ use crate::plugin::{
     Watched,
 };
 use anyhow::{Context, Result};
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -140,6 +141,8 @@ pub(super) struct LaneStart {
     capsules: Option<Arc<Capsules>>,
     /// The network's data folder.
     folder: PathBuf,
+    /// What queries have changed in settings, by plugin, while it has a lane.
+    runtime: Mutex<HashMap<String, Weak<RuntimeSettings>>>,
 }
 
 impl LaneStart {
@@ -172,6 +175,7 @@ impl LaneStart {
             settings,
             capsules: Capsules::of(config),
             folder: config.network_dir(),
+            runtime: Mutex::default(),
         }
     }
 
@@ -192,6 +196,20 @@ impl LaneStart {
         })
     }
 
+    /// What queries have changed in a plugin's settings, the same for all its lanes: a second set of data is made with what is
+    /// changed meanwhile.
+    fn runtime_settings(&self, name: &str) -> Result<Arc<RuntimeSettings>> {
+        let mut open = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(settings) = open.get(name).and_then(Weak::upgrade) {
+            return Ok(settings);
+        }
+        let file = format!("{name}.json");
+        let settings = RuntimeSettings::open(self.folder.join("runtime-settings").join(file))?;
+        let settings = Arc::new(settings);
+        open.insert(name.to_owned(), Arc::downgrade(&settings));
+        Ok(settings)
+    }
+
     /// Opens and starts a lane.
     ///
     /// # Errors
@@ -210,11 +228,7 @@ impl LaneStart {
             false => cache / 4,
         };
         let surroundings = self.surroundings(&name, &metrics);
-        let runtime = RuntimeSettings::open(
-            self.folder
-                .join("runtime-settings")
-                .join(format!("{name}.json")),
-        )?;
+        let runtime = self.runtime_settings(&name)?;
         let shared = Arc::new(LaneShared::new(
             self.engine.clone(),
             program,
@@ -247,5 +261,49 @@ impl LaneStart {
             thread,
         });
         Ok(shared)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+    use super::*;
+    use crate::lane::kept_blocks;
+    use crate::store::{RowStore, StateStore};
+
+    #[test]
+    fn all_lanes_of_a_plugin_have_what_was_changed_at_run_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.data_dir = folder.path().to_owned();
+        let rows = format!("sqlite:{}", folder.path().join("rows.sqlite").display());
+        let start = LaneStart::new(
+            &config,
+            config.network.params(),
+            Arc::new(PluginEngine::new().unwrap()),
+            Arc::new(kept_blocks(&folder.path().join("blocks"), 1, 0)),
+            None,
+            LaneStores {
+                state: StateStore::open(&folder.path().join("state"), 1 << 20).unwrap(),
+                rows: Arc::new(RowStore::open(&rows).unwrap()),
+            },
+            Arc::new(Metrics::new("0", "regtest")),
+        );
+        let serving = start.runtime_settings("watch").unwrap();
+        let building = start.runtime_settings("watch").unwrap();
+        let other = start.runtime_settings("other").unwrap();
+        let change = vec![("script".to_owned(), Some("1".to_owned()))];
+        let (changed, _) = serving.changed("{}", change).unwrap();
+        serving.keep(changed).unwrap();
+        assert!(building.merged("{}").contains("script"));
+        assert_eq!(building.version(), serving.version());
+        assert!(!other.merged("{}").contains("script"));
+        // Without a lane it is the file that counts.
+        drop((serving, building));
+        let path = config.network_dir().join("runtime-settings/watch.json");
+        std::fs::write(path, "{}").unwrap();
+        let later = start.runtime_settings("watch").unwrap();
+        assert!(!later.merged("{}").contains("script"));
     }
 }

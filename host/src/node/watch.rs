@@ -42,6 +42,8 @@ pub(super) struct Watch {
     lanes: Arc<Lanes>,
     board: Arc<Board>,
     pruned: Instant,
+    /// The last pruning failed.
+    not_pruned: bool,
     /// The last blocks that a line was written for, since the host was first at the tip.
     said: VecDeque<Position>,
     bytes: (u64, u64),
@@ -76,6 +78,7 @@ impl Watch {
             lanes,
             board,
             pruned: Instant::now(),
+            not_pruned: false,
             said: VecDeque::new(),
             bytes: (0, 0),
             synced: false,
@@ -180,9 +183,24 @@ impl Watch {
         self.show(net.best_header.max(tip.height), slowest, flushed);
         if self.pruned.elapsed() >= PRUNE {
             self.pruned = Instant::now();
-            self.prune(tip.height)?;
+            let pruned = self.prune(tip.height);
+            self.say_pruned(pruned);
         }
         Ok(())
+    }
+
+    /// Says it when blocks cannot be pruned, as on a full disk, and when they can again. The host goes on meanwhile: it has more of
+    /// them than it was told to keep.
+    fn say_pruned(&mut self, pruned: Result<()>) {
+        let before = std::mem::replace(&mut self.not_pruned, pruned.is_err());
+        match pruned {
+            Err(error) if !before => {
+                let error = format!("{error:#}");
+                tracing::error!(error, "blocks cannot be pruned: it is tried again");
+            }
+            Ok(()) if before => tracing::info!("blocks can be pruned again"),
+            _ => {}
+        }
     }
 
     /// The progress while behind the tip, and a line for each block at it.
@@ -252,9 +270,8 @@ impl Watch {
         let mut lowest_spent = lowest;
         for lane in self.lanes.all() {
             let flushed = lane.status().flushed.map_or(0, |at| at.height);
-            // Who is below the log already gets its blocks from peers, the next ones too.
-            if self.feed.keeps(flushed.saturating_add(1)) {
-                lowest = lowest.min(flushed);
+            if let Some(held) = held_back(&self.feed, flushed) {
+                lowest = lowest.min(held);
             }
             // What blocks spend no peer has.
             if lane.program().descriptor.columns.spent {
@@ -293,5 +310,99 @@ impl Watch {
             tracing::info!(bytes = pruned.bytes, "spent outputs pruned");
         }
         Ok(())
+    }
+}
+
+/// The lowest block that a lane which is on the disk up to `flushed` keeps from being pruned. A start looks for that block in the
+/// log, to know that those below it were checked: it must be there.
+fn held_back(feed: &Feed, flushed: u32) -> Option<u32> {
+    let next = flushed.saturating_add(1);
+    // Who is below the log already gets its blocks from peers, the next ones too.
+    feed.keeps(next).then(|| match feed.keeps(flushed) {
+        true => flushed,
+        false => next,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+    use super::super::manager::Asker;
+    use super::*;
+    use crate::api::OwnerToken;
+    use crate::lane::{LaneStores, kept_blocks};
+    use crate::net::NetHandle;
+    use crate::store::{RowStore, StateStore};
+
+    #[test]
+    fn the_host_goes_on_when_blocks_cannot_be_pruned() {
+        let folder = tempfile::tempdir().unwrap();
+        let feed = Arc::new(kept_blocks(&folder.path().join("blocks"), 1_000, 0));
+        let blocks = feed.log();
+        let mut config = Config::default();
+        config.chain.keep_blocks = KeepBlocks::Bytes(1);
+        let (asker, _asked) = std::sync::mpsc::channel();
+        let (board, lanes) = (Arc::new(Board::default()), Arc::new(Lanes::default()));
+        let rows = format!("sqlite:{}", folder.path().join("rows.sqlite").display());
+        let backend = Arc::new(NodeBackend::new(
+            &config,
+            board.clone(),
+            Asker::new(asker),
+            feed.clone(),
+            lanes.clone(),
+            NetHandle::unconnected(),
+            None,
+            blocks.clone(),
+            None,
+            OwnerToken::create(folder.path()).unwrap(),
+            LaneStores {
+                state: StateStore::open(&folder.path().join("state"), 1 << 20).unwrap(),
+                rows: Arc::new(RowStore::open(&rows).unwrap()),
+            },
+        ));
+        let options = RunOptions {
+            source: Arc::new(|| Ok(Config::default())),
+            stop_at_height: None,
+            progress: progress::Progress::with_bar(false),
+        };
+        let spent = crate::block_log::SpentLog::open(
+            folder.path().join("blocks"),
+            [0xfa, 0xbf, 0xb5, 0xda],
+            crate::block_log::SegmentLogOptions::default(),
+        );
+        let data = folder.path().join("data");
+        let mut watch = Watch::new(
+            &config,
+            options,
+            feed,
+            backend,
+            Arc::new(Metrics::new("0", "regtest")),
+            blocks,
+            Arc::new(spent.unwrap()),
+            data.clone(),
+            lanes,
+            board,
+        );
+        let mut look = || {
+            watch.pruned = Instant::now().checked_sub(PRUNE).unwrap();
+            watch.look().map(|()| watch.not_pruned)
+        };
+        // What was pruned cannot be noted.
+        assert!(look().unwrap());
+        std::fs::create_dir(&data).unwrap();
+        assert!(!look().unwrap());
+        assert!(data.join("pruned-below").is_file());
+    }
+
+    #[test]
+    fn what_a_lane_holds_back_is_a_block_of_the_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let feed = kept_blocks(folder.path(), 10, 5);
+        assert_eq!(held_back(&feed, 3), None, "it gets its blocks from peers");
+        // It came from below, and its next block is the first of the log.
+        assert_eq!(held_back(&feed, 4), Some(5));
+        assert_eq!(held_back(&feed, 5), Some(5));
+        assert_eq!(held_back(&feed, 9), Some(9));
     }
 }

@@ -118,6 +118,32 @@ fn damage_shows_at_the_end_and_the_payload_is_forgotten() {
 }
 
 #[test]
+fn a_block_of_a_scratch_log_may_be_removed_while_it_is_made_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = BlockLog::scratch(dir.path().join("again"), MAGIC).unwrap();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for number in 1..=30 {
+                let mut large = log.append_large(&hash(number), number, 100).unwrap();
+                large.as_mut().unwrap().write(&[1; 100]).unwrap();
+                large.unwrap().commit().unwrap();
+            }
+        });
+        // Each as soon as it is found, which is before it is durable.
+        for number in 1..=30 {
+            while !log.remove(&hash(number)).unwrap() {
+                assert!(
+                    !writer.is_finished() || log.contains(&hash(number)),
+                    "block {number} is never written"
+                );
+            }
+        }
+    });
+    assert!(log.is_empty());
+    log.sync().unwrap();
+}
+
+#[test]
 fn a_scratch_log_gives_the_room_of_each_block_back_and_begins_empty() {
     let dir = scratch_folder();
     let folder = dir.path().join("again");

@@ -111,6 +111,11 @@ impl Feed {
         hash.is_none_or(|hash| self.blocks.contains(&hash))
     }
 
+    /// Whether the log has a block, of whatever branch.
+    pub fn has_block(&self, hash: &bitcoin::BlockHash) -> bool {
+        self.blocks.contains(hash)
+    }
+
     /// The blocks to ask peers for.
     pub fn wanted_again(&self) -> WantedAgain {
         let not_now = self.tidy_large();
@@ -133,6 +138,30 @@ impl Feed {
         if self.again.set_unavailable(height) {
             self.wake();
         }
+    }
+
+    /// Whether the coins lane has been at a block, and the chain has not left it.
+    pub fn coins_are_past(&self, position: Position) -> bool {
+        self.coins().is_some_and(|coins| {
+            let chain = self.chain();
+            coins.height >= position.height && chain.contains(coins) && chain.contains(position)
+        })
+    }
+
+    /// What a block spends; else what a lane that asks for it waits for, when that is more than the coins lane.
+    ///
+    /// # Errors
+    ///
+    /// When a log cannot be read.
+    pub fn fetch_spent(&self, position: Position) -> Result<Result<Arc<Spent>, Option<Waiting>>> {
+        // Before it is looked for: the coins lane may give it at this moment, and only what it gave before was pruned.
+        let given = self.coins_are_past(position);
+        let kept = match self.spent(position)? {
+            None if given && self.large(position).is_some() => self.spent_of_parts(position)?,
+            other => other,
+        };
+        let height = position.height;
+        Ok(kept.ok_or(given.then_some(Waiting::Spent { height })))
     }
 
     /// A lane that asks for what blocks spend is at this one.
@@ -198,6 +227,7 @@ mod tests {
     use crate::network::Network;
     use bitcoin::Block;
     use bitcoin::consensus;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     /// A feed of a chain of which the log has no block.
     fn feed(folder: &std::path::Path) -> (Feed, Vec<Block>) {
@@ -254,6 +284,56 @@ mod tests {
             assert!(fetch(height));
         }
         assert!(feed.wanted_again().blocks.is_empty());
+    }
+
+    #[test]
+    fn what_is_given_at_this_moment_is_not_taken_for_pruned() {
+        let folder = tempfile::tempdir().unwrap();
+        let (feed, _) = feed(folder.path());
+        const BLOCKS: u32 = 100;
+        let headers: Vec<_> = (0..BLOCKS)
+            .map(|height| super::super::super::active_chain::tests::block(height, 0, height))
+            .collect();
+        feed.set_chain(None, headers.iter().map(|(hash, header)| (*hash, header)));
+        let reads = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                for height in 0..BLOCKS {
+                    let position = at(&feed, height);
+                    reads.store(height + 1, Ordering::Release);
+                    loop {
+                        match feed.fetch_spent(position).unwrap() {
+                            Ok(_) => break,
+                            Err(waiting) => assert_eq!(waiting, None),
+                        }
+                    }
+                }
+            });
+            for height in 0..BLOCKS {
+                let position = at(&feed, height);
+                while reads.load(Ordering::Acquire) <= height {
+                    if reader.is_finished() {
+                        return;
+                    }
+                    std::hint::spin_loop();
+                }
+                feed.give_spent(position, Spent::default()).unwrap();
+            }
+        });
+    }
+
+    #[test]
+    fn a_block_that_the_chain_has_left_waits_for_no_pruned_coins() {
+        let folder = tempfile::tempdir().unwrap();
+        let (feed, _) = feed(folder.path());
+        let block = super::super::super::active_chain::tests::block;
+        let left = at(&feed, 5);
+        let other: Vec<_> = (5..8).map(|height| block(height, 1, height)).collect();
+        feed.set_chain(Some(4), other.iter().map(|(hash, header)| (*hash, header)));
+        feed.set_coins(Some(at(&feed, 7)));
+        assert_eq!(feed.fetch_spent(left).unwrap(), Err(None));
+        let pruned = Some(Waiting::Spent { height: 5 });
+        assert_eq!(feed.fetch_spent(at(&feed, 5)).unwrap(), Err(pruned));
     }
 
     fn genesis_bytes() -> Vec<u8> {

@@ -1,6 +1,6 @@
 //! The pool's way after the coins: from block to block, back in a reorg, and what was left before it started.
 
-use super::{Lookup, PoolWorker, Position, unix_time};
+use super::{Feed, Lookup, PoolWorker, Position, unix_time};
 use crate::frame::Frame;
 use crate::mempool::{Mempool, Tip};
 use crate::plugin::WantedColumns;
@@ -100,7 +100,11 @@ impl PoolWorker {
             if self.feed.chain().contains(last) && last.height <= to.height {
                 break;
             }
-            let Some(below) = self.take_back(pool, last)? else {
+            let below = match self.feed.has_block(&last.hash) {
+                true => self.take_back(pool, last)?,
+                false => None,
+            };
+            let Some(below) = below else {
                 pool.lost_track();
                 self.followed.clear();
                 break;
@@ -112,7 +116,7 @@ impl PoolWorker {
             }
         }
         let from = self.followed.back().map(|last| last.height + 1);
-        let from = from.filter(|from| to.height.saturating_sub(*from) <= MAX_CATCH_UP);
+        let from = from.filter(|from| can_catch_up(&self.feed, *from, to.height));
         if let Some(from) = from {
             for height in from..=to.height {
                 let Some(hash) = self.feed.chain().hash_at(height) else {
@@ -157,6 +161,12 @@ impl PoolWorker {
     }
 }
 
+/// Whether all blocks that the pool has missed can be read, and are not too many. They may have been pruned: the pool waits while
+/// the chain is behind, and pruning does not wait for it.
+fn can_catch_up(feed: &Feed, from: u32, to: u32) -> bool {
+    to.saturating_sub(from) <= MAX_CATCH_UP && (from..=to).all(|height| feed.keeps(height))
+}
+
 /// Tells the pool of a `whole` block's transactions, or of those of a part of one, which its coverage leaves out.
 fn connect(pool: &mut Mempool, height: u32, frame: &Frame, whole: bool) {
     let columns = &frame.columns;
@@ -188,5 +198,25 @@ fn connect(pool: &mut Mempool, height: u32, frame: &Frame, whole: bool) {
         pool.hear_block(height, unix_time(), transactions.skip(1));
     } else {
         pool.connect_block(height, transactions.map(|(txid, _, spends)| (txid, spends)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+    use super::*;
+    use crate::lane::active_chain::tests::block;
+    use crate::lane::feed::kept_blocks;
+
+    #[test]
+    fn a_pool_does_not_wait_for_blocks_that_were_pruned_while_the_host_was_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let feed = kept_blocks(folder.path(), 1_500, 300);
+        assert!(can_catch_up(&feed, 300, 1_300));
+        assert!(can_catch_up(&feed, 1_200, 1_499));
+        assert!(!can_catch_up(&feed, 299, 1_200), "block 299 was pruned");
+        assert!(!can_catch_up(&feed, 300, 1_301), "too many");
+        assert!(feed.has_block(&block(300, 0, 0).0) && !feed.has_block(&block(299, 0, 0).0));
     }
 }

@@ -83,9 +83,7 @@ impl Worker {
         shared.take_retry();
         {
             let mut status = shared.lock();
-            status.stage = stage;
-            status.attempts = ladder.attempts();
-            status.last_error = Some(said);
+            status.failed(stage, ladder.attempts(), said);
             if plugins {
                 status.failures += 1;
                 status.capsule = capsule;

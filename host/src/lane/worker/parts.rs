@@ -1,7 +1,6 @@
 //! A block that is too large to be held, given in parts.
 
 use super::{CallError, LaneStage, Position, Refusal, Step, Worker, coin_keys};
-use crate::frame::Spent;
 use crate::lane::Waiting;
 use crate::plugin::{BlockInput, LaneSpace, Place};
 use crate::store::{COIN_KEY_LEN, Keys};
@@ -37,29 +36,12 @@ impl Worker {
         Ok(None)
     }
 
-    /// What a large block spends, for a plugin that takes it whole.
-    pub(super) fn spent_of(&self, position: Position) -> Result<Option<Arc<Spent>>> {
-        match self.lane.feed.spent(position)? {
-            None if self.lane.feed.large(position).is_some() && self.coins_are_past(position) => {
-                self.lane.feed.spent_of_parts(position)
-            }
-            other => Ok(other),
-        }
-    }
-
-    fn coins_are_past(&self, position: Position) -> bool {
-        let coins = self.lane.feed.coins();
-        coins.is_some_and(|coins| {
-            coins.height >= position.height && self.lane.feed.chain().contains(coins)
-        })
-    }
-
     fn parts(&mut self, position: Position) -> Result<Step> {
         let wanted = self.program.descriptor.columns;
         let name = self.lane.rows_name();
         if wanted.spent {
             self.lane.feed.need_spent(&name, position);
-            if !self.coins_are_past(position) {
+            if !self.lane.feed.coins_are_past(position) {
                 self.flush_if_due(false)?;
                 return Ok(Step::Idle(LaneStage::Waiting));
             }

@@ -35,6 +35,15 @@ pub struct NetHandle {
 }
 
 impl NetHandle {
+    /// Of a network that is not there.
+    #[cfg(test)]
+    pub(crate) fn unconnected() -> Self {
+        Self {
+            view: Arc::default(),
+            changes: Changes::new().0,
+        }
+    }
+
     /// Changes peers as the operator says. Waits for it: not to be called from a task.
     ///
     /// # Errors

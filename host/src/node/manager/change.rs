@@ -8,12 +8,12 @@ use crate::node::open;
 use crate::plugin::{Instance, MAX_PLUGIN_SIZE, hash_of};
 use crate::status::ReloadState;
 use crate::store::PluginNote;
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a lane may take to come to the end of a block and swap.
+/// How long a lane may take to come to the end of a block.
 const SWAP_LIMIT: Duration = Duration::from_secs(240);
 
 /// The answer when all is as it should be.
@@ -302,19 +302,10 @@ impl Manager {
             .with_context(|| format!("nothing is noted of the data of {name}"))
     }
 
-    /// Gives a lane an order, and waits until it is carried out.
+    /// Gives a lane an order, and waits until it is carried out. After an error it is not, and will not be.
     pub(super) fn order(&self, lane: &LaneShared, order: Order) -> Result<()> {
-        let answer = lane.order(order);
-        self.start.feed.wake();
-        let began = Instant::now();
-        loop {
-            match answer.recv_timeout(Duration::from_millis(100)) {
-                Ok(answer) => return answer,
-                Err(std::sync::mpsc::RecvTimeoutError::Timeout)
-                    if began.elapsed() < SWAP_LIMIT && !self.start.feed.stopping() => {}
-                Err(_) => return Err(anyhow!("the lane did not come to the end of its block")),
-            }
-        }
+        let feed = &self.start.feed;
+        lane.carry_out(order, || feed.wake(), SWAP_LIMIT, || feed.stopping())
     }
 
     /// The plugin as the configuration wants it, if it is on.
