@@ -377,6 +377,7 @@ impl Mempool {
         if self.graph.contains(&txid) {
             return Err(Refused::Known);
         }
+        self.advance_minimum(now);
         let priced = candidate.price(&self.graph, &self.config, coins, tip)?;
         // What was in a block paid enough for a miner once.
         if origin != Origin::Returned {
@@ -627,6 +628,13 @@ impl Mempool {
             self.minimum_fee
                 .rate(now, self.graph.usage(), self.config.max_bytes, incremental);
         rising.max(self.config.min_relay_fee as f64)
+    }
+
+    /// Brings what has become of the rising minimum up to date.
+    fn advance_minimum(&mut self, now: u64) {
+        let incremental = self.config.incremental_fee as f64;
+        self.minimum_fee
+            .advance(now, self.graph.usage(), self.config.max_bytes, incremental);
     }
 
     /// Evicts the lowest descendant fee rates until the pool fits.

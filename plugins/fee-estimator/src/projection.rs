@@ -249,6 +249,8 @@ pub fn project(txs: &[Tx], blocks: usize, room: Room) -> (Vec<Block>, usize) {
 /// For each transaction what it depends on, directly or not, each before what depends on it.
 fn ancestors(txs: &[Tx]) -> Vec<Vec<u32>> {
     let mut found: Vec<Option<Vec<u32>>> = vec![None; txs.len()];
+    // Those whose parents are being looked at.
+    let mut open = vec![false; txs.len()];
     for start in 0..txs.len() as u32 {
         let mut ahead = vec![(start, false)];
         while let Some((place, ready)) = ahead.pop() {
@@ -260,10 +262,11 @@ fn ancestors(txs: &[Tx]) -> Vec<Vec<u32>> {
                 continue;
             }
             if !ready && !tx.parents.is_empty() {
-                if ahead.len() > txs.len() {
+                let Some(open) = open.get_mut(place as usize).filter(|open| !**open) else {
                     // Only a circle comes here, which no pool holds.
                     continue;
-                }
+                };
+                *open = true;
                 ahead.push((place, true));
                 ahead.extend(tx.parents.iter().map(|parent| (*parent, false)));
                 continue;

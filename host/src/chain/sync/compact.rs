@@ -133,15 +133,24 @@ impl Sync {
     ) {
         let hash = compact.header.block_hash();
         let expected = self.tree.id(&hash).filter(|block| {
-            self.peers
-                .get(&peer)
-                .is_some_and(|session| session.in_flight.contains(block))
+            // Put together wrongly once, it is waited for whole: else who answers with short ids again is never blamed.
+            !self.whole_only.contains(block)
+                && self
+                    .peers
+                    .get(&peer)
+                    .is_some_and(|session| session.in_flight.contains(block))
         });
         let Some(block) = expected else {
             // Of a peer that sends them unasked; its header is as good as any.
             self.on_headers(peer, &[compact.header], now);
             return;
         };
+        let session = self.peers.get(&peer);
+        let begun = session.and_then(|session| session.partial.as_ref());
+        if begun.is_some_and(|partial| partial.is_of(block)) {
+            // Said again it is no progress, and must not count as any.
+            return;
+        }
         let Some(partial) = Partial::new(block, compact) else {
             self.drop_peer(peer, DropReason::MalformedCompactBlock, now);
             return;

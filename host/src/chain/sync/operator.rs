@@ -138,6 +138,10 @@ impl Sync {
         self.connections.bans.ban(subnet, until, reason, now.secs());
         self.addresses
             .remove_operators(|addr| subnet.contains(addr.ip()));
+        // A connection that is being made is closed when it comes about.
+        self.connections
+            .pending
+            .retain(|addr, _| !subnet.contains(addr.ip()));
         let connected: Vec<PeerId> = self
             .peers
             .iter()

@@ -83,6 +83,8 @@ impl Announced {
 pub(super) struct TxRequests {
     announced: BTreeMap<PeerId, Announced>,
     wanted: HashMap<[u8; 32], Wanted>,
+    /// Who was asked in vain for a transaction that others have announced: it is not asked again while there are such.
+    failed: HashMap<[u8; 32], Vec<PeerId>>,
     in_flight: BTreeMap<PeerId, usize>,
     seen: Seen,
     /// What the pool refused since the last block: a block may change its mind.
@@ -96,6 +98,7 @@ impl TxRequests {
         TxRequests {
             announced: BTreeMap::new(),
             wanted: HashMap::new(),
+            failed: HashMap::new(),
             in_flight: BTreeMap::new(),
             seen: Seen::new(seed),
             refused: Seen::new(seed),
@@ -149,7 +152,10 @@ impl TxRequests {
             return;
         };
         let asked = self.wanted.get(&hash);
-        if asked.is_none_or(|wanted| wanted.asked != peer) {
+        let failed = self.failed.get(&hash);
+        if asked.is_none_or(|wanted| wanted.asked != peer)
+            && failed.is_none_or(|failed| !failed.contains(&peer))
+        {
             self.announced.entry(peer).or_default().push(hash, item);
         }
     }
@@ -166,10 +172,12 @@ impl TxRequests {
                 break;
             };
             if self.seen.contains(&hash) || self.refused.contains(&hash) {
+                self.failed.remove(&hash);
                 continue;
             }
             if let Some(wanted) = self.wanted.get_mut(&hash) {
-                if wanted.asked != peer && wanted.others.len() < MAX_OTHERS {
+                let there = wanted.others.iter().any(|(other, _)| *other == peer);
+                if wanted.asked != peer && !there && wanted.others.len() < MAX_OTHERS {
                     wanted.others.push((peer, item));
                 }
                 continue;
@@ -192,6 +200,7 @@ impl TxRequests {
     pub(super) fn arrived(&mut self, hashes: [[u8; 32]; 2]) -> bool {
         let mut asked = false;
         for hash in hashes {
+            self.failed.remove(&hash);
             if let Some(wanted) = self.wanted.remove(&hash) {
                 self.freed(wanted.asked);
                 asked = true;
@@ -230,6 +239,11 @@ impl TxRequests {
             self.ask_another(hash);
         }
         self.in_flight.remove(&peer);
+        // What nobody is left to be asked for.
+        let (wanted, announced) = (&self.wanted, &self.announced);
+        self.failed.retain(|hash, _| {
+            wanted.contains_key(hash) || announced.values().any(|a| a.waiting.contains(hash))
+        });
     }
 
     pub(super) fn tick(&mut self, now: Moment) {
@@ -252,9 +266,20 @@ impl TxRequests {
             return;
         };
         self.freed(wanted.asked);
+        let mut more = false;
         for (peer, item) in wanted.others.into_iter().rev() {
             if let Some(announced) = self.announced.get_mut(&peer) {
                 announced.push_first(hash, item);
+                more = true;
+            }
+        }
+        // Once all have failed it begins anew.
+        if !more {
+            self.failed.remove(&hash);
+        } else if self.failed.len() < MAX_WANTED || self.failed.contains_key(&hash) {
+            let failed = self.failed.entry(hash).or_default();
+            if !failed.contains(&wanted.asked) {
+                failed.push(wanted.asked);
             }
         }
     }

@@ -530,3 +530,30 @@ fn what_an_empty_pool_was_told_to_take_back_comes_into_it_when_it_settles() {
         [(back[0], Origin::Returned), (back[1], Origin::Returned)]
     );
 }
+
+/// A floor that was high once does not keep the next one from rising when the pool fills again.
+#[test]
+fn the_floor_rises_again_after_it_has_fallen() {
+    let (chain, coins) = Chain::with_coins(200, 80, COIN);
+    let mut pool = Mempool::new(MempoolConfig {
+        max_bytes: 20_000,
+        ..MempoolConfig::default()
+    });
+    let fill = |pool: &mut Mempool, coins: &[OutPoint], fee: u64, now: u64| {
+        for (at, coin) in coins.iter().enumerate() {
+            let tx = spend(&[*coin], &[COIN - fee - at as u64]);
+            let _ = pool.accept(raw(&tx), now, &chain, chain.tip());
+        }
+    };
+    fill(&mut pool, &coins[..40], 50_000, NOW);
+    assert!(pool.min_fee_rate(NOW) > 500_000.0);
+    // A month later all of it has left, and the floor is down.
+    let later = NOW + 30 * 86_400;
+    pool.connect_block(201, std::iter::empty::<(Txid, Vec<OutPoint>)>());
+    pool.expire(later);
+    assert_eq!((pool.len(), pool.min_fee_rate(later)), (0, 100.0));
+    fill(&mut pool, &coins[40..], 1_000, later);
+    assert!(pool.info(later).txs < 40);
+    let minimum = pool.min_fee_rate(later);
+    assert!(minimum > 10_000.0, "{minimum}");
+}

@@ -147,6 +147,31 @@ fn the_blocks_are_those_of_a_plain_greedy_search() {
     }
 }
 
+/// A slot is used again by whoever comes next, so children may lie before their parents; a small pool may be one family.
+#[test]
+fn a_family_whose_children_come_first_is_put_in_whole() {
+    let txs: Vec<Tx> = (0..40u32)
+        .map(|place| Tx {
+            fee: u64::from(40 - place) * 100,
+            weight: 400,
+            sigops: 0,
+            parents: (place + 1..40.min(place + 4)).rev().collect(),
+        })
+        .collect();
+    let (blocks, left) = project(&txs, 8, weight(100_000));
+    assert_eq!(left, 0);
+    assert_eq!(sorted(&blocks), naive(&txs, 8, weight(100_000)));
+    let mut done = BTreeSet::new();
+    for (place, _) in &blocks[0].txs {
+        let parents = &txs[*place as usize].parents;
+        assert!(
+            parents.iter().all(|parent| done.contains(parent)),
+            "{place}"
+        );
+        done.insert(*place);
+    }
+}
+
 /// The 60 transactions that Core accepted on top of regtest block 130.
 #[test]
 fn sixty_real_transactions_fill_blocks_as_a_plain_search_fills_them() {

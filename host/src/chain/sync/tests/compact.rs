@@ -202,3 +202,55 @@ fn a_place_outside_the_block_gets_a_peer_dropped() {
         DropReason::MalformedCompactBlock
     ));
 }
+
+/// Two peers at the tip of ten blocks, of which the first answers no question for blocks any more, and the eleventh, which
+/// both announce.
+fn beside_an_honest_peer(seed: u64, faults: Faults) -> (Sim, Block) {
+    let blocks = chain(10);
+    let mut first = FakePeer::new(1, blocks.clone());
+    first.compact = true;
+    let peers = vec![first, FakePeer::new(2, blocks.clone())];
+    let mut sim = Sim::new(seed, peers, |_| {});
+    sim.run_to_tip(&blocks[9]);
+    sim.run_until("synced", MINUTE, |sim| sim.sync.synced(sim.now));
+    sim.peers[0].faults = faults;
+    let block = next(&blocks);
+    announce(&mut sim, &block);
+    sim.run_for(Duration::from_millis(300));
+    sim.peers[1].chain.push(block.clone());
+    sim.peers[1].announce(1);
+    (sim, block)
+}
+
+#[test]
+fn short_ids_said_over_and_over_do_not_put_off_the_block() {
+    let faults = Faults {
+        hides_transactions: true,
+        ..Faults::default()
+    };
+    let (mut sim, block) = beside_an_honest_peer(40, faults);
+    let compact = bitcoin::bip152::HeaderAndShortIds::from_block(&block, 5, 2, &[]).unwrap();
+    for _ in 0..120 {
+        sim.peers[0].say(&Message::CmpctBlock(Box::new(compact.clone())));
+        sim.run_for(Duration::from_millis(200));
+    }
+    assert_eq!(sim.sync.tip().1, block.block_hash());
+}
+
+#[test]
+fn a_block_that_is_wanted_whole_is_not_taken_in_its_compact_form() {
+    let faults = Faults {
+        stalls: true,
+        ..Faults::default()
+    };
+    let (mut sim, block) = beside_an_honest_peer(41, faults);
+    let mut wrong = block.clone();
+    *wrong.txdata.last_mut().unwrap() = spend(99);
+    let all: Vec<usize> = (0..wrong.txdata.len()).collect();
+    let compact = bitcoin::bip152::HeaderAndShortIds::from_block(&wrong, 5, 2, &all).unwrap();
+    for _ in 0..480 {
+        sim.peers[0].say(&Message::CmpctBlock(Box::new(compact.clone())));
+        sim.run_for(Duration::from_millis(50));
+    }
+    assert_eq!(sim.sync.tip().1, block.block_hash());
+}

@@ -366,3 +366,48 @@ fn a_peer_that_was_asked_for_its_pool_may_announce_all_of_it() {
     }
     assert_eq!(asked_of(&mut requests, PeerId(1)).len(), 50_000);
 }
+
+/// Who says over and over that it has a transaction is remembered for it once, and takes the place of nobody else.
+#[test]
+fn one_peer_that_announces_again_and_again_does_not_keep_another_from_being_asked() {
+    let [hides, repeats, honest] = [1, 2, 3].map(PeerId);
+    let now = Moment::from_secs(1_400_000_000);
+    let mut requests = TxRequests::new(1, 100, MINUTE);
+    let item = Inventory::WTx(bitcoin::Wtxid::from_byte_array([7; 32]));
+    requests.announced(hides, item);
+    assert_eq!(requests.next_requests(hides, now), [item]);
+    for _ in 0..20 {
+        requests.announced(repeats, item);
+        assert!(requests.next_requests(repeats, now).is_empty());
+    }
+    requests.announced(honest, item);
+    assert!(requests.next_requests(honest, now).is_empty());
+    requests.tick(now + MINUTE);
+    assert_eq!(requests.next_requests(repeats, now + MINUTE), [item]);
+    assert!(requests.next_requests(honest, now + MINUTE).is_empty());
+    requests.tick(now + MINUTE * 2);
+    assert_eq!(requests.next_requests(honest, now + MINUTE * 2), [item]);
+}
+
+/// Two that have it by what they say, and say so again each time that they were late, are not asked by turns.
+#[test]
+fn who_was_late_is_not_asked_again_before_who_was_not_asked() {
+    let [one, two, honest] = [1, 2, 3].map(PeerId);
+    let mut now = Moment::from_secs(1_400_000_000);
+    let mut requests = TxRequests::new(1, 100, MINUTE);
+    let item = Inventory::WTx(bitcoin::Wtxid::from_byte_array([7; 32]));
+    let mut asked = Vec::new();
+    requests.announced(honest, item);
+    for _ in 0..4 {
+        requests.announced(one, item);
+        requests.announced(two, item);
+        for peer in [one, two, honest] {
+            let items = requests.next_requests(peer, now);
+            asked.extend(items.iter().map(|_| peer));
+        }
+        now = now + MINUTE;
+        requests.tick(now);
+    }
+    // All have failed: it begins anew.
+    assert_eq!(asked, [one, two, honest, one]);
+}

@@ -1,7 +1,9 @@
 //! Bans, who connects to us, and what the operator does.
 
 use super::*;
+use crate::chain::sync::bans::Subnet;
 use crate::chain::sync::tests::network::MAGIC;
+use crate::chain::sync::{Output, PeerId};
 
 #[test]
 fn who_misbehaves_is_banned_minutes_then_hours_then_for_good_and_named_peers_never() {
@@ -269,4 +271,36 @@ fn the_operator_bans_lifts_adds_and_drops_and_is_told_what_cannot_be() {
         change(&mut sim, add(public(109))).unwrap_err(),
         PeerChangeError::TooManyAdded
     );
+}
+
+/// The shell may be at a connection when the operator bans whom it leads to.
+#[test]
+fn a_ban_holds_for_a_connection_that_is_being_made() {
+    let now = Moment::from_secs(1_400_000_000);
+    let mut config = SyncConfig::new(params());
+    config.connect.clear();
+    let mut sync = Sync::new(config, params(), HeaderTree::new(params()), 3, now);
+    sync.seeded("seed", &[public(1)], now);
+    sync.tick(now);
+    let begun =
+        |output: Output| matches!(output, Output::Connect { addr, .. } if addr == public(1));
+    assert!(sync.drain().any(begun));
+    let ban = PeerChange::Ban {
+        subnet: Subnet::one(public(1).ip()),
+        seconds: None,
+        reason: "noise".into(),
+    };
+    sync.change_peers(ban, now).unwrap();
+    sync.connected(PeerId(1), public(1), true, now);
+    assert!(sync.peers().is_empty());
+    let closed = |output: Output| {
+        matches!(
+            output,
+            Output::Disconnect {
+                peer: PeerId(1),
+                ..
+            }
+        )
+    };
+    assert!(sync.drain().any(closed));
 }
