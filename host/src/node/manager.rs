@@ -99,7 +99,7 @@ impl Manager {
             for path in self.files.changed(LOOK) {
                 let began = Instant::now();
                 if self.config.file.as_ref() == Some(&path) {
-                    let _ = self.read_config();
+                    self.config_file_changed(&path);
                 }
                 for plugin in self.config.enabled_plugins() {
                     if plugin.file == path {

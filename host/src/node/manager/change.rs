@@ -73,6 +73,13 @@ impl Manager {
                     .say(name, ReloadState::Reverted, &sha256, message.clone());
                 self.forget_components();
             }
+            Err(error) if !asked && self.files.is_changing(&plugin.file) => {
+                tracing::debug!(
+                    plugin = name,
+                    error = format!("{error:#}"),
+                    "a file was read while it was written: it is read again"
+                );
+            }
             Err(error) => self.refused(name, &sha256, error),
         }
         match outcome? {

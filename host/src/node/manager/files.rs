@@ -131,6 +131,20 @@ impl Files {
         over
     }
 
+    /// Whether a file that was just read is being written: what was read may be a part of it. Then it is among the changed ones
+    /// again when that is over.
+    pub(super) fn is_changing(&mut self, path: &Path) -> bool {
+        let end = Instant::now() + SETTLED;
+        while let Ok(event) = self
+            .events
+            .recv_timeout(end.saturating_duration_since(Instant::now()))
+        {
+            self.note(event);
+        }
+        self.look();
+        self.changes.contains_key(path)
+    }
+
     fn note(&mut self, event: notify::Result<Event>) {
         let event = match event {
             Ok(event) => event,
@@ -207,6 +221,25 @@ mod tests {
         drop(slow);
         assert_eq!(wait(&mut files, UNCLOSED * 2), std::slice::from_ref(&path));
         assert!(wait(&mut files, LOOK * 2).is_empty(), "only once");
+    }
+
+    #[test]
+    fn a_file_that_is_written_after_it_was_seen_whole_is_changing_until_that_is_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().canonicalize().unwrap().join("plugin.wasm");
+        fs::write(&path, "old").unwrap();
+        let mut files = Files::new();
+        files.watch([path.clone()]);
+        assert!(!files.is_changing(&path));
+        fs::write(&path, "new").unwrap();
+        assert_eq!(wait(&mut files, UNCLOSED * 2), std::slice::from_ref(&path));
+        assert!(!files.is_changing(&path));
+        let newer = fs::File::create(&path).unwrap();
+        assert!(files.is_changing(&path), "there is nothing in it yet");
+        (&newer).write_all(b"newer").unwrap();
+        drop(newer);
+        assert_eq!(wait(&mut files, UNCLOSED * 2), std::slice::from_ref(&path));
+        assert!(!files.is_changing(&path));
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use super::change::NOTHING;
 use super::{Idle, Manager};
-use crate::config::{Config, EnabledPlugin};
+use crate::config::{Config, ConfigError, EnabledPlugin};
 use crate::lane::LaneKind;
 use anyhow::{Result, ensure};
+use std::path::Path;
 use std::time::Instant;
 
 /// Keys of `[plugins]` that take a restart; the others are live, as those of the single plugins are.
@@ -19,7 +20,21 @@ const FIXED: [&str; 5] = [
 impl Manager {
     /// Reads the configuration again and brings the plugins in line with it. One that is wrong changes nothing.
     pub(super) fn read_config(&mut self) -> Result<String> {
-        let config = match (self.source)() {
+        self.take_config((self.source)())
+    }
+
+    /// As [`read_config`](Self::read_config), when the file was seen to change.
+    pub(super) fn config_file_changed(&mut self, file: &Path) {
+        let read = (self.source)();
+        if self.files.is_changing(file) {
+            tracing::debug!("the configuration was read while it was written: it is read again");
+            return;
+        }
+        let _ = self.take_config(read);
+    }
+
+    fn take_config(&mut self, read: Result<Config, ConfigError>) -> Result<String> {
+        let config = match read {
             Ok(config) => config,
             Err(error) => {
                 tracing::error!(%error, "the configuration is wrong: nothing was changed");
