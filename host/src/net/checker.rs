@@ -1,6 +1,6 @@
 //! Decodes and checks blocks on a thread of its own, and appends the good ones to the block log.
 
-use super::large::{Large, Piece};
+use super::large::{Large, Outcome, Piece};
 use crate::block_log::BlockLog;
 use crate::chain::block_check::Mutation;
 use crate::chain::sync::{PeerId, ShortIds};
@@ -48,6 +48,8 @@ pub struct ToFill {
 /// What became of it.
 pub struct Checked {
     pub hash: BlockHash,
+    /// Who sent it, if it came in pieces.
+    pub in_pieces_of: Option<PeerId>,
     /// Whether it was asked for once more.
     pub again: bool,
     pub verdict: Verdict,
@@ -131,43 +133,39 @@ impl Checker {
                     if worker.feed.stopping() {
                         break;
                     }
-                    let mut once_more = Vec::new();
-                    let first = match work {
+                    let mut checked = match work {
                         Work::Check(block) => {
                             later.push_back(block);
                             Vec::new()
                         }
-                        Work::Fill(block) => vec![(block.hash, worker.fill(&block))],
+                        Work::Fill(block) => vec![Checked {
+                            hash: block.hash,
+                            in_pieces_of: None,
+                            again: false,
+                            verdict: worker.fill(&block),
+                        }],
                         Work::Piece(piece) if piece.again => {
-                            once_more = match &mut again {
+                            let outcomes = match &mut again {
                                 Some(again) => again.take(piece),
-                                None => vec![(piece.hash, Verdict::NotKept)],
+                                None => vec![(piece.hash, piece.peer, Verdict::NotKept)],
                             };
-                            Vec::new()
+                            came_in_pieces(outcomes, true)
                         }
-                        Work::Piece(piece) => large.take(piece),
+                        Work::Piece(piece) => came_in_pieces(large.take(piece), false),
                         Work::Broken(hash) => {
-                            once_more = again
-                                .as_mut()
-                                .map_or_else(Vec::new, |again| again.broken(&hash));
-                            large.broken(&hash)
+                            let mut checked = came_in_pieces(large.broken(&hash), false);
+                            if let Some(again) = &mut again {
+                                checked.extend(came_in_pieces(again.broken(&hash), true));
+                            }
+                            checked
                         }
                     };
-                    let verdicts_of = |list: Vec<(BlockHash, Verdict)>, again| {
-                        list.into_iter().map(move |(hash, verdict)| Checked {
-                            hash,
-                            again,
-                            verdict,
-                        })
-                    };
-                    let mut checked: Vec<Checked> = verdicts_of(first, false)
-                        .chain(verdicts_of(once_more, true))
-                        .collect();
                     while !large.is_busy()
                         && let Some(block) = later.pop_front()
                     {
                         checked.push(Checked {
                             hash: block.hash,
+                            in_pieces_of: None,
                             again: matches!(block.from, BlockFrom::Again(_)),
                             verdict: worker.check(block),
                         });
@@ -208,6 +206,16 @@ impl Checker {
         drop(self.work);
         let _ = self.thread.join();
     }
+}
+
+fn came_in_pieces(outcomes: Vec<Outcome>, again: bool) -> Vec<Checked> {
+    let checked = outcomes.into_iter().map(|(hash, peer, verdict)| Checked {
+        hash,
+        in_pieces_of: Some(peer),
+        again,
+        verdict,
+    });
+    checked.collect()
 }
 
 struct Worker {

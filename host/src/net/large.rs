@@ -4,15 +4,20 @@ use super::checker::Verdict;
 use super::gate::Waiting;
 use crate::block_log::{BlockFrames, BlockLog, LargeAppend};
 use crate::chain::block_stream::{BlockStream, StreamError};
-use crate::chain::sync::StreamStart;
+use crate::chain::sync::{PeerId, StreamStart};
 use crate::lane::{Feed, NotAgain, Position};
 use crate::metrics::{Metrics, Stage};
 use bitcoin::BlockHash;
 use bytes::Bytes;
 use std::collections::VecDeque;
 
+/// What becomes of a block that came in pieces of this peer.
+pub(super) type Outcome = (BlockHash, PeerId, Verdict);
+
 /// A piece of a block.
 pub struct Piece {
+    /// Who sent it.
+    pub peer: PeerId,
     pub hash: BlockHash,
     /// With the first piece.
     pub start: Option<StreamStart>,
@@ -64,12 +69,12 @@ impl<'l> Large<'l> {
     }
 
     /// Takes a piece; says what became of blocks where that is known.
-    pub(super) fn take(&mut self, piece: Piece) -> Vec<(BlockHash, Verdict)> {
+    pub(super) fn take(&mut self, piece: Piece) -> Vec<Outcome> {
         self.waiting.push_back(piece);
         self.resume()
     }
 
-    fn resume(&mut self) -> Vec<(BlockHash, Verdict)> {
+    fn resume(&mut self) -> Vec<Outcome> {
         let mut verdicts = Vec::new();
         loop {
             let next = match &self.current {
@@ -79,10 +84,10 @@ impl<'l> Large<'l> {
             let Some(piece) = next.and_then(|at| self.waiting.remove(at)) else {
                 return verdicts;
             };
-            let hash = piece.hash;
+            let (hash, peer) = (piece.hash, piece.peer);
             if let Some(verdict) = self.piece(piece) {
                 self.current = None;
-                verdicts.push((hash, verdict));
+                verdicts.push((hash, peer, verdict));
             }
         }
     }
@@ -195,7 +200,7 @@ impl<'l> Large<'l> {
     }
 
     /// The pieces of a block end here: the peer is gone.
-    pub(super) fn broken(&mut self, hash: &BlockHash) -> Vec<(BlockHash, Verdict)> {
+    pub(super) fn broken(&mut self, hash: &BlockHash) -> Vec<Outcome> {
         self.waiting.retain(|piece| piece.hash != *hash);
         self.current.take_if(|(current, ..)| current == hash);
         self.resume()

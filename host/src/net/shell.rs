@@ -273,6 +273,10 @@ impl Net {
     }
 
     fn verdict(&mut self, checked: Checked) {
+        let superseded = |peer| self.machine.is_superseded(&checked.hash, peer);
+        if checked.in_pieces_of.is_some_and(superseded) {
+            return;
+        }
         if checked.again {
             let result = match checked.verdict {
                 Verdict::Bad(bad) => Err(bad),
@@ -471,6 +475,7 @@ impl Net {
                     let connection = self.connections.get(&peer);
                     let waiting = connection.map(|to| to.gate.enter(bytes.len()));
                     self.checker.piece(Piece {
+                        peer,
                         hash,
                         start,
                         bytes,

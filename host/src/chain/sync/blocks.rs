@@ -112,6 +112,11 @@ impl Downloads {
         self.held.contains_key(&block)
     }
 
+    /// Who sent it.
+    pub(super) fn held_from(&self, block: Id) -> Option<PeerId> {
+        self.held.get(&block).map(|held| held.peer)
+    }
+
     /// It is no more; it was, if there is an answer.
     pub(super) fn let_go(&mut self, block: Id) -> Option<Held> {
         let held = self.held.remove(&block)?;

@@ -92,6 +92,11 @@ impl Refetch {
         }
     }
 
+    /// Who sent a block that is being checked.
+    pub(super) fn held_from(&self, block: Id) -> Option<PeerId> {
+        self.held.get(&block).map(|(peer, _)| *peer)
+    }
+
     fn has_room(&self, max_bytes: usize) -> bool {
         let asked = (self.asked.len() + 1).saturating_mul(self.usual_bytes);
         self.held_bytes.saturating_add(asked) <= max_bytes

@@ -181,6 +181,17 @@ impl Sync {
         })
     }
 
+    /// Whether another peer sends the block by now: what the checks say of the pieces of this one, which is gone, is not about
+    /// what the other sends.
+    pub fn is_superseded(&self, hash: &BlockHash, peer: PeerId) -> bool {
+        let Some(block) = self.tree.id(hash) else {
+            return false;
+        };
+        let again = self.refetch.held_from(block);
+        let held = self.downloads.held_from(block).or(again);
+        held.is_some_and(|from| from != peer)
+    }
+
     /// The peer is gone, or is forgotten: a block that it had not sent whole has to come from another.
     pub(super) fn break_stream(&mut self, session: &Session) {
         let Some((hash, block, again)) = session

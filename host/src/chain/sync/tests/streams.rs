@@ -104,6 +104,11 @@ fn a_stream_is_measured_by_what_others_showed() {
     sim.peers[0].chain = chain.clone();
     sim.peers[0].announce(2);
     let tip = chain.last().unwrap();
+    let (slow, hash) = (sim.id_of(1).unwrap(), chain[4].block_hash());
+    assert!(!sim.sync.is_superseded(&hash, slow));
+    sim.run_until("the fast one's", Duration::from_secs(8), |sim| {
+        sim.sync.is_superseded(&hash, slow)
+    });
     sim.run_until("the tip", Duration::from_secs(8), |sim| is_at(sim, tip));
     assert_eq!(sim.broken, 1);
 }
@@ -130,8 +135,16 @@ fn a_pruned_block_that_comes_in_pieces_is_taken_once_more_and_from_another_when_
     assert!(asked(&sim, first) && !asked(&sim, 1 - first));
     let id = sim.id_of(first).unwrap();
     sim.peers[first].reachable = false;
+    assert!(!sim.sync.is_superseded(&large, id));
     sim.sync.disconnected(id, sim.now);
     sim.settle();
+    assert!(!sim.sync.is_superseded(&large, id), "nobody else sends it");
+    // What is still said of its pieces is not said of the other's.
+    let other = sim.id_of(1 - first).unwrap();
+    sim.run_until("the other's first piece", MINUTE, |sim| {
+        sim.sync.is_superseded(&large, id)
+    });
+    assert!(!sim.sync.is_superseded(&large, other));
     sim.run_until("all of them", 2 * MINUTE, |sim| sim.again.len() == 4);
     assert!(asked(&sim, 1 - first), "it is asked of the other");
     assert_eq!(sim.broken, 1);
