@@ -40,6 +40,7 @@ mod minimum_fee;
 mod orphans;
 mod package;
 mod recent;
+mod reload;
 mod replacement;
 mod returned;
 mod short_ids;
@@ -61,7 +62,7 @@ pub use file::{PoolFileError, load, save};
 pub use journal::{Journal, Restored, restore};
 pub use sightings::Sighting;
 
-use changes::ChangeLog;
+use changes::{Arrival, ChangeLog};
 use checks::Candidate;
 use coverage::Coverages;
 use graph::Graph;
@@ -268,44 +269,25 @@ impl Mempool {
         coins: &dyn CoinLookup,
         tip: Tip,
     ) -> Result<Accepted, Refused> {
-        self.offer(&raw, from, Origin::New, now, now, coins, tip)
+        let arrival = Arrival {
+            from,
+            origin: Origin::New,
+            first_seen: now,
+        };
+        self.offer(&raw, arrival, now, coins, tip)
     }
 
-    /// Offers a transaction of a saved pool again, with the time at which it was first seen then.
-    ///
-    /// # Errors
-    ///
-    /// [`Refused`]; [`Refused::Expired`] when its time is over.
-    pub fn reload(
-        &mut self,
-        raw: Bytes,
-        first_seen: u64,
-        now: u64,
-        coins: &dyn CoinLookup,
-        tip: Tip,
-    ) -> Result<Accepted, Refused> {
-        let first_seen = first_seen.min(now);
-        if now - first_seen >= self.config.expiry_seconds {
-            return Err(Refused::Expired);
-        }
-        self.offer(&raw, None, Origin::Reloaded, first_seen, now, coins, tip)
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "who, when and where, once")]
     fn offer(
         &mut self,
         raw: &Bytes,
-        from: Option<SocketAddr>,
-        origin: Origin,
-        first_seen: u64,
+        arrival: Arrival,
         now: u64,
         coins: &dyn CoinLookup,
         tip: Tip,
     ) -> Result<Accepted, Refused> {
         let candidate = Candidate::decode(raw)?;
         let (txid, wtxid) = (candidate.txid, candidate.wtxid);
-        let refused = match self.enter(candidate.clone(), from, origin, first_seen, now, coins, tip)
-        {
+        let refused = match self.enter(candidate.clone(), arrival, now, coins, tip) {
             Ok((entry, replaced)) => {
                 let adopted = self.adopt_orphans([txid], now, coins, tip);
                 return Ok(Accepted::Entered {
@@ -330,15 +312,15 @@ impl Mempool {
                     txid,
                     wtxid,
                     raw: Bytes::copy_from_slice(raw),
-                    since: now,
-                    from,
+                    since: arrival.first_seen,
+                    from: arrival.from,
                 };
                 self.orphans.add(orphan, &missing);
                 Ok(Accepted::Orphan { txid, missing })
             }
             refused if refused.is_reconsiderable() => {
                 if let Some((replaced, child)) =
-                    self.with_a_child(&candidate, from, now, coins, tip)?
+                    self.with_a_child(&candidate, arrival, now, coins, tip)?
                 {
                     let mut adopted = vec![child];
                     adopted.extend(self.adopt_orphans([txid, child], now, coins, tip));
@@ -362,13 +344,10 @@ impl Mempool {
     }
 
     /// Puts a decoded transaction into the pool, if it fits.
-    #[expect(clippy::too_many_arguments, reason = "who, when and where, once")]
     fn enter(
         &mut self,
         candidate: Candidate,
-        from: Option<SocketAddr>,
-        origin: Origin,
-        first_seen: u64,
+        arrival: Arrival,
         now: u64,
         coins: &dyn CoinLookup,
         tip: Tip,
@@ -380,7 +359,7 @@ impl Mempool {
         self.advance_minimum(now);
         let priced = candidate.price(&self.graph, &self.config, coins, tip)?;
         // What was in a block paid enough for a miner once.
-        if origin != Origin::Returned {
+        if arrival.origin != Origin::Returned {
             let minimum = self.min_fee_rate(now);
             if (priced.fee as f64) < minimum * (priced.vsize as f64) / 1000.0 {
                 return Err(Refused::LowFee {
@@ -392,7 +371,7 @@ impl Mempool {
         }
         let replaced = self.replaced_by(&[&priced])?;
         let entry = Entry {
-            first_seen,
+            first_seen: arrival.first_seen,
             ..priced
         };
         self.graph.check_cluster(
@@ -405,7 +384,7 @@ impl Mempool {
         for victim in &replaced {
             self.take_out(victim, RemoveReason::Replaced { by: txid });
         }
-        self.put_in(entry, origin, from, now);
+        self.put_in(entry, arrival, now);
         self.trim_to_size(now);
         // The newcomer itself may be what the pool has no room for.
         let entry = self.graph.get(&txid).cloned();
@@ -416,14 +395,14 @@ impl Mempool {
             })
     }
 
-    fn put_in(&mut self, entry: Entry, origin: Origin, from: Option<SocketAddr>, now: u64) {
+    fn put_in(&mut self, entry: Entry, arrival: Arrival, now: u64) {
         let (txid, wtxid) = (entry.txid, entry.wtxid);
         self.graph.insert(entry);
-        self.changes.added(txid, origin);
+        self.changes.added(txid, arrival.origin);
         self.refused.remove(&wtxid.into());
         self.reconsiderable.remove(&wtxid.into());
         self.sightings
-            .entered(txid, wtxid, from, now.saturating_mul(1_000));
+            .entered(txid, wtxid, arrival.from, now.saturating_mul(1_000));
     }
 
     /// Tries the orphans that wait for `arrived`, and those that wait for them.
@@ -441,15 +420,12 @@ impl Mempool {
                 let Ok(candidate) = Candidate::decode(&orphan.raw) else {
                     continue;
                 };
-                let outcome = self.enter(
-                    candidate,
-                    orphan.from,
-                    Origin::New,
-                    orphan.since,
-                    now,
-                    coins,
-                    tip,
-                );
+                let arrival = Arrival {
+                    from: orphan.from,
+                    origin: Origin::New,
+                    first_seen: orphan.since,
+                };
+                let outcome = self.enter(candidate, arrival, now, coins, tip);
                 match outcome {
                     Ok(_) => {
                         adopted.push(orphan.txid);

@@ -377,14 +377,7 @@ impl PoolWorker {
         };
         let now = unix_time();
         let offered = restored.entries.len();
-        let taken = restored
-            .entries
-            .into_iter()
-            .filter(|(raw, first_seen)| {
-                pool.reload(raw.clone(), *first_seen, now, coins, tip)
-                    .is_ok()
-            })
-            .count();
+        let taken = pool.reload_all(restored.entries, now, coins, tip);
         match restored.killed {
             None if offered == 0 => {}
             None => tracing::info!(offered, restored = taken, "memory pool of the last run"),

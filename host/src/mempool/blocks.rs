@@ -4,7 +4,7 @@ use bitcoin::{OutPoint, Txid};
 use bytes::Bytes;
 
 use super::Mempool;
-use super::changes::{Origin, RemoveReason};
+use super::changes::{Arrival, Origin, RemoveReason};
 use super::checks::{Candidate, Refused};
 use super::coins::{CoinLookup, Tip};
 use super::coverage::Coverage;
@@ -155,7 +155,12 @@ impl Mempool {
         let mut entered = Vec::new();
         while let Some(Returned { txid, outputs, raw }) = self.returned.first() {
             let outcome = Candidate::decode(&raw).and_then(|candidate| {
-                self.enter(candidate, None, Origin::Returned, now, now, coins, tip)
+                let arrival = Arrival {
+                    from: None,
+                    origin: Origin::Returned,
+                    first_seen: now,
+                };
+                self.enter(candidate, arrival, now, coins, tip)
             });
             match outcome {
                 Ok(_) => entered.push(txid),

@@ -1,6 +1,7 @@
 //! What came and went, as it is told to plugins.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bitcoin::Txid;
@@ -17,6 +18,16 @@ pub enum Origin {
     Returned,
     /// It was in the pool that was saved at the last stop.
     Reloaded,
+}
+
+/// How a transaction comes into the pool.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arrival {
+    /// The peer that sent it.
+    pub(super) from: Option<SocketAddr>,
+    pub(super) origin: Origin,
+    /// In unix seconds.
+    pub(super) first_seen: u64,
 }
 
 /// Why an entry left.

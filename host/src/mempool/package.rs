@@ -1,13 +1,11 @@
 //! A parent that pays too little by itself and a child that pays for both (Core's package of one parent and one child).
 
-use std::net::SocketAddr;
-
 use bitcoin::Txid;
 
 use super::checks::{Candidate, Refused};
 use super::coins::{CoinLookup, Tip};
 use super::entry::Entry;
-use super::{Mempool, Origin, RemoveReason};
+use super::{Arrival, Mempool, RemoveReason};
 
 /// Children tried for one parent each time it is offered.
 const MAX_TRIED: usize = 4;
@@ -18,14 +16,20 @@ impl Mempool {
     pub(super) fn with_a_child(
         &mut self,
         parent: &Candidate,
-        from: Option<SocketAddr>,
+        arrival: Arrival,
         now: u64,
         coins: &dyn CoinLookup,
         tip: Tip,
     ) -> Result<Option<(Vec<Txid>, Txid)>, Refused> {
-        let children = self.orphans.children(&parent.txid, from);
+        let children = self.orphans.children(&parent.txid, arrival.from);
         for child in children.into_iter().take(MAX_TRIED) {
-            let outcome = self.enter_both(parent, &child.raw, (from, child.from), now, coins, tip);
+            let child_arrival = Arrival {
+                from: child.from,
+                first_seen: child.since,
+                ..arrival
+            };
+            let arrivals = (arrival, child_arrival);
+            let outcome = self.enter_both(parent, &child.raw, arrivals, now, coins, tip);
             match outcome {
                 Ok(replaced) => {
                     self.orphans.forget(&child.txid);
@@ -44,22 +48,22 @@ impl Mempool {
         &mut self,
         parent: &Candidate,
         child: &bytes::Bytes,
-        (parent_from, child_from): (Option<SocketAddr>, Option<SocketAddr>),
+        (of_parent, of_child): (Arrival, Arrival),
         now: u64,
         coins: &dyn CoinLookup,
         tip: Tip,
     ) -> Result<Vec<Txid>, Refused> {
         let child = Candidate::decode(child)?;
-        let seen = |entry: Entry| Entry {
-            first_seen: now,
-            ..entry
-        };
-        let parent = seen(
-            parent
+        let parent = Entry {
+            first_seen: of_parent.first_seen,
+            ..parent
                 .clone()
-                .price(&self.graph, &self.config, coins, tip)?,
-        );
-        let child = seen(child.price_with(&self.graph, Some(&parent), &self.config, coins, tip)?);
+                .price(&self.graph, &self.config, coins, tip)?
+        };
+        let child = Entry {
+            first_seen: of_child.first_seen,
+            ..child.price_with(&self.graph, Some(&parent), &self.config, coins, tip)?
+        };
         let both = [&parent, &child];
         if child
             .spends
@@ -107,8 +111,8 @@ impl Mempool {
         for victim in &replaced {
             self.take_out(victim, RemoveReason::Replaced { by: child_id });
         }
-        self.put_in(parent, Origin::New, parent_from, now);
-        self.put_in(child, Origin::New, child_from, now);
+        self.put_in(parent, of_parent, now);
+        self.put_in(child, of_child, now);
         self.trim_to_size(now);
         if self.graph.contains(&parent_id) && self.graph.contains(&child_id) {
             Ok(replaced)

@@ -14,6 +14,8 @@ use crate::plugin::{Compiled, Descriptor, Instance, Limits, PluginEngine};
 use crate::source;
 use crate::store::{DataDir, RowStore, StoreError};
 use anyhow::{Context, Result};
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -408,7 +410,12 @@ fn pruned_below(folder: &DataDir) -> Option<u32> {
 pub(super) fn keep_pruned_below(folder: &Path, height: u32) -> Result<()> {
     let path = pruned_path(folder);
     let unfinished = path.with_extension("tmp");
-    std::fs::write(&unfinished, height.to_string())
-        .and_then(|()| std::fs::rename(&unfinished, &path))
-        .with_context(|| format!("failed to write {}", path.display()))
+    let written = || {
+        // The bytes before the name: after a power cut it is the old one or the new one.
+        let mut file = File::create(&unfinished)?;
+        file.write_all(height.to_string().as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&unfinished, &path)
+    };
+    written().with_context(|| format!("failed to write {}", path.display()))
 }

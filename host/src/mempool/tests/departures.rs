@@ -372,7 +372,7 @@ fn a_saved_pool_is_offered_again() {
     assert_eq!(saved.len(), 3);
     let mut expired = 0;
     for (raw, first_seen) in saved {
-        match again.reload(raw, first_seen, NOW + 200, &chain, chain.tip()) {
+        match again.reload(&raw, first_seen, NOW + 200, &chain, chain.tip()) {
             Ok(Accepted::Entered { .. }) => {}
             Err(Refused::Expired) => expired += 1,
             other => panic!("{other:?}"),

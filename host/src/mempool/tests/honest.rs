@@ -196,6 +196,33 @@ fn a_child_pays_for_a_parent_below_the_floor_whichever_comes_first() {
 }
 
 #[test]
+fn a_saved_parent_that_pays_too_little_comes_back_with_the_child_that_pays_for_it() {
+    let (mut pool, chain, coins) = setup(4);
+    let parent = spend(&coins[..1], &[COIN]);
+    let child = spend(&[pay(&parent), coins[1]], &[2 * COIN - 500]);
+    let other = spend(&coins[2..3], &[COIN - 300]);
+    let alone = spend(&coins[3..4], &[COIN]);
+    for tx in [&child, &parent, &other] {
+        let _ = pool.accept(raw(tx), NOW, &chain, chain.tip());
+    }
+    assert_eq!(pool.info(NOW).txs, 3);
+    let mut saved: Vec<(Bytes, u64)> = pool
+        .snapshot()
+        .iter()
+        .map(|entry| (entry.raw.clone(), NOW - 3_000))
+        .collect();
+    saved.push((raw(&alone), NOW - 3_000));
+    let mut again = Mempool::new(MempoolConfig::default());
+    assert_eq!(again.reload_all(saved, NOW, &chain, chain.tip()), 3);
+    again.verify();
+    assert_eq!((again.info(NOW).txs, again.info(NOW).orphans), (3, 0));
+    assert!(!again.contains(&alone.compute_txid()));
+    for (entry, origin) in again.drain_changes().added {
+        assert_eq!((entry.first_seen, origin), (NOW - 3_000, Origin::Reloaded));
+    }
+}
+
+#[test]
 fn a_child_that_pays_too_little_does_not_carry_its_parent() {
     let (mut pool, chain, coins) = setup(2);
     let parent = spend(&coins[..1], &[COIN]);

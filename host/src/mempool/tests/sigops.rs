@@ -231,7 +231,7 @@ fn a_saved_pool_has_its_operations_again() {
     save(&path, [1; 4], &pool.snapshot()).unwrap();
     let mut again = Mempool::new(MempoolConfig::default());
     for (raw, seen) in load(&path, [1; 4]).unwrap() {
-        again.reload(raw, seen, NOW, &chain, chain.tip()).unwrap();
+        again.reload(&raw, seen, NOW, &chain, chain.tip()).unwrap();
     }
     let entry = again.get(&tx.compute_txid()).unwrap();
     assert_eq!((entry.sigop_cost, entry.vsize), (Some(40), 200));
