@@ -27,4 +27,5 @@ pub mod snapshot;
 pub mod source;
 pub mod status;
 pub mod store;
+pub mod whole_file;
 pub mod wire;

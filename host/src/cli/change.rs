@@ -203,11 +203,7 @@ fn edited(text: &str, name: &str, on: bool) -> Result<String> {
 /// Puts a file in the place of another, whole or not at all.
 fn replace(file: &Path, text: &str) -> Result<()> {
     let file = file.canonicalize()?;
-    let unfinished = file.with_extension("toml.tmp");
-    let mode = std::fs::metadata(&file)?.permissions();
-    std::fs::write(&unfinished, text)
-        .and_then(|()| std::fs::set_permissions(&unfinished, mode))
-        .and_then(|()| std::fs::rename(&unfinished, &file))
+    crate::whole_file::replace(&file, text.as_bytes())
         .with_context(|| format!("failed to write {}", file.display()))
 }
 

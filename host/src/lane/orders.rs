@@ -66,7 +66,9 @@ impl Orders {
                 Err(RecvTimeoutError::Timeout) => {}
             }
             if (began.elapsed() >= limit || given_up()) && self.withdraw(number) {
-                bail!("the lane did not come to the end of its block");
+                bail!(
+                    "the lane did not come to the end of its block: nothing was changed, ask again"
+                );
             }
         }
     }

@@ -3,7 +3,7 @@
 use crate::chain::sync::book::{BookFile, MAX_FILE};
 use anyhow::{Context, Result, ensure};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -72,14 +72,8 @@ impl PeersFile {
             return Ok(());
         }
         *written = number;
-        let unfinished = self.path.with_extension("jsonl.tmp");
-        let write = || -> std::io::Result<()> {
-            let mut file = File::create(&unfinished)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            std::fs::rename(&unfinished, &self.path)
-        };
-        write().with_context(|| format!("failed to write {}", self.path.display()))
+        crate::whole_file::replace(&self.path, bytes)
+            .with_context(|| format!("failed to write {}", self.path.display()))
     }
 }
 

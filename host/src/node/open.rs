@@ -13,9 +13,8 @@ use crate::network::Params;
 use crate::plugin::{Compiled, Descriptor, Instance, Limits, PluginEngine};
 use crate::source;
 use crate::store::{DataDir, RowStore, StoreError};
+use crate::whole_file;
 use anyhow::{Context, Result};
-use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -409,13 +408,6 @@ fn pruned_below(folder: &DataDir) -> Option<u32> {
 /// Remembers that blocks below a height were pruned.
 pub(super) fn keep_pruned_below(folder: &Path, height: u32) -> Result<()> {
     let path = pruned_path(folder);
-    let unfinished = path.with_extension("tmp");
-    let written = || {
-        // The bytes before the name: after a power cut it is the old one or the new one.
-        let mut file = File::create(&unfinished)?;
-        file.write_all(height.to_string().as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&unfinished, &path)
-    };
-    written().with_context(|| format!("failed to write {}", path.display()))
+    whole_file::replace(&path, height.to_string().as_bytes())
+        .with_context(|| format!("failed to write {}", path.display()))
 }

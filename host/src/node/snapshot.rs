@@ -186,9 +186,7 @@ fn keep_base(folder: &Path, height: u32, hash: BlockHash) -> Result<()> {
         return Ok(());
     }
     let path = base_path(folder);
-    let unfinished = path.with_extension("tmp");
-    std::fs::write(&unfinished, format!("{height} {hash}\n"))
-        .and_then(|()| std::fs::rename(&unfinished, &path))
+    crate::whole_file::replace(&path, format!("{height} {hash}\n").as_bytes())
         .with_context(|| format!("failed to write {}", path.display()))
 }
 

@@ -101,10 +101,8 @@ impl Capsules {
     pub fn keep(&self, failure: &Failure, capsule: &Capsule) -> Result<PathBuf> {
         let path = self.path(failure);
         let bytes = capsule.encode(self.max_bytes)?;
-        let unfinished = path.with_extension("tmp");
         std::fs::create_dir_all(&self.folder)
-            .and_then(|()| std::fs::write(&unfinished, bytes))
-            .and_then(|()| std::fs::rename(&unfinished, &path))
+            .and_then(|()| crate::whole_file::replace(&path, &bytes))
             .with_context(|| format!("failed to write {}", path.display()))?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MAX_KNOWN {

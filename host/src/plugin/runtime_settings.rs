@@ -120,15 +120,11 @@ impl RuntimeSettings {
     /// When it cannot be written; nothing has changed then.
     pub fn keep(&self, changed: Changed) -> Result<()> {
         if let Some(path) = &self.path {
-            let unfinished = path.with_extension("tmp");
             let write = || -> std::io::Result<()> {
                 if let Some(folder) = path.parent() {
                     std::fs::create_dir_all(folder)?;
                 }
-                let mut file = std::fs::File::create(&unfinished)?;
-                std::io::Write::write_all(&mut file, &changed.text)?;
-                file.sync_all()?;
-                std::fs::rename(&unfinished, path)
+                crate::whole_file::replace(path, &changed.text)
             };
             write().with_context(|| format!("failed to write {}", path.display()))?;
         }

@@ -7,7 +7,6 @@
 //! ```
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::error::StoreError;
@@ -202,10 +201,9 @@ fn read_marker(folder: &Path) -> Result<Option<Marker>, StoreError> {
     Ok(Some(marker))
 }
 
-/// Writes the marker to a temporary name and renames it: it is there whole, or not at all.
+/// Writes the marker, whole or not at all.
 fn write_marker(folder: &Path, marker: &Marker) -> Result<(), StoreError> {
     let path = folder.join(MARKER);
-    let temporary = folder.join("format.toml.new");
     let mut text = format!(
         "# Written by blockmill: whose data this folder holds.\nformat = {}\nnetwork = \"{}\"\n",
         marker.format, marker.network
@@ -213,16 +211,7 @@ fn write_marker(folder: &Path, marker: &Marker) -> Result<(), StoreError> {
     if let Some(genesis) = &marker.genesis {
         text.push_str(&format!("genesis = \"{genesis}\"\n"));
     }
-    let mut file = File::create(&temporary).map_err(io("create", &temporary))?;
-    file.write_all(text.as_bytes())
-        .and_then(|()| file.sync_all())
-        .map_err(io("write", &temporary))?;
-    std::fs::rename(&temporary, &path).map_err(io("rename", &temporary))?;
-    // So that the name survives a power cut too; not every platform can open a folder.
-    if let Ok(folder) = File::open(folder) {
-        folder.sync_all().ok();
-    }
-    Ok(())
+    crate::whole_file::replace(&path, text.as_bytes()).map_err(io("write", &path))
 }
 
 #[cfg(test)]

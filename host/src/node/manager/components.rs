@@ -25,10 +25,8 @@ impl Components {
         if path.exists() {
             return Ok(());
         }
-        let unfinished = path.with_extension("tmp");
         std::fs::create_dir_all(&self.0)
-            .and_then(|()| std::fs::write(&unfinished, bytes))
-            .and_then(|()| std::fs::rename(&unfinished, &path))
+            .and_then(|()| crate::whole_file::replace(&path, bytes))
             .with_context(|| format!("failed to keep the component as {}", path.display()))
     }
 
